@@ -1,0 +1,57 @@
+//! minimega's command socket: framing, the client and the listener. See the wire facts in `docs/wire.md`.
+//!
+//! Must not know what any command means.
+
+use serde::{Deserialize, Serialize};
+
+use crate::language::entry::Entry;
+
+mod address;
+pub mod client;
+pub mod codec;
+pub mod listener;
+
+pub use client::{Client, WireError};
+pub use listener::{Handler, Reply, bind, serve};
+
+/// Something that answers commands: a [`Client`], or a scripted peer in a test.
+pub trait Transport {
+    /// Run a command and collect its responses, progress left out; all but the last have `more` set. A command that
+    /// fails is an `Ok` with [`Response::errors`].
+    fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError>;
+}
+
+/// A request: exactly one of the first two fields is set, or `plumb_pipe`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// A command line.
+    pub command: String,
+    /// A prefix of a line to complete.
+    pub suggest: String,
+    /// The name of a pipe that the connection becomes.
+    pub plumb_pipe: String,
+}
+
+/// A response, one line on the wire.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Response {
+    /// One entry per answering host; None for a comment or a blank line.
+    pub resp: Option<Vec<Entry>>,
+    /// The answer as a person reads it, errors excluded.
+    pub rendered: String,
+    /// More responses to the same command follow.
+    pub more: bool,
+    /// This is progress text and ends nothing.
+    pub status: bool,
+    /// Completions of a `Suggest` request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggest: Option<Vec<String>>,
+}
+
+impl Response {
+    /// The errors of all entries, each with its host.
+    pub fn errors(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.resp.iter().flatten().filter(|e| !e.error.is_empty()).map(|e| (e.host.as_str(), e.error.as_str()))
+    }
+}
