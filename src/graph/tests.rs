@@ -1,0 +1,138 @@
+use std::fmt::Write as _;
+
+use super::*;
+use crate::spec::{Format, NoFiles, parse};
+
+fn experiment(text: &str) -> Experiment {
+    let loaded = parse("lab.yaml", text, Format::Yaml, &NoFiles);
+    let shown = crate::diagnostic::render(&loaded.diagnostics, &loaded.sources, false);
+    loaded.experiment.unwrap_or_else(|| panic!("{shown}"))
+}
+
+const LAB: &str = r#"
+experiment: lab
+vlans: { dmz: {}, core: { tag: 200 } }
+vms:
+  "web[0-1]": { networks: [dmz], depends_on: "db[0-1]" }
+  "db[0-1]": { networks: [core], state: paused }
+  fw: { networks: [dmz, { vlan: core, mac: "52:54:00:00:00:01" }, 300], depends_on: [web0] }
+taps:
+  mgmt: { vlan: dmz, ip: 10.0.0.254/24 }
+"#;
+
+#[test]
+fn order_and_levels() {
+    let graph = Graph::new(&experiment(LAB)).unwrap();
+    let listed: Vec<String> = graph.order().iter().map(|a| format!("{} {a}", graph.level(a).unwrap())).collect();
+    assert_eq!(
+        listed,
+        ["0 vlan.core", "0 vlan.dmz", "1 tap.mgmt", "1 vm.db0", "1 vm.db1", "2 vm.web0", "2 vm.web1", "3 vm.fw"]
+    );
+    let needs = |name: &str| -> Vec<String> {
+        let address = Address { kind: crate::name::Kind::Vm, name: name.to_owned() };
+        graph.needs(&address).iter().map(|(a, _)| a.to_string()).collect()
+    };
+    assert_eq!(needs("web1"), ["vlan.dmz", "vm.db0", "vm.db1"]);
+    assert_eq!(needs("fw"), ["vlan.core", "vlan.dmz", "vm.web0"]);
+    let db = Address { kind: crate::name::Kind::Vm, name: "db0".to_owned() };
+    let by: Vec<String> = graph.needed_by(&db).iter().map(|(a, _)| a.to_string()).collect();
+    assert_eq!(by, ["vm.web0", "vm.web1"]);
+}
+
+#[test]
+fn cycles_have_their_full_path_and_every_place() {
+    let text = r#"
+experiment: lab
+vms:
+  a: { depends_on: b }
+  b: { depends_on: ["c[0-1]"] }
+  "c[0-1]": { depends_on: a }
+  x: { depends_on: y }
+  y: { depends_on: x }
+"#;
+    let loaded = parse("lab.yaml", text, Format::Yaml, &NoFiles);
+    let cycles = Graph::new(&loaded.experiment.unwrap()).unwrap_err();
+    insta::assert_snapshot!(crate::diagnostic::render(&cycles, &loaded.sources, false));
+}
+
+#[test]
+fn two_entries_that_need_each_other_stay_linear() {
+    // 20,000 VMs and as many dependencies of each would be 4 * 10^8 edges.
+    let text = "experiment: lab\nvlans: { v: {} }\nvms:\n  \"a[0-19999]\": { networks: [v], depends_on: \"b[0-19999]\" }\n  \"b[0-19999]\": { networks: [v] }\n";
+    let graph = Graph::new(&experiment(text)).unwrap();
+    assert_eq!(graph.order().len(), 40_001);
+    assert!(graph.graph.edge_count() < 100_000, "{}", graph.graph.edge_count());
+    // A chain of as many.
+    let mut text = "experiment: lab\nvms:\n  a0: {}\n".to_owned();
+    for i in 1..20_000 {
+        writeln!(text, "  a{i}: {{ depends_on: a{} }}", i - 1).unwrap();
+    }
+    let graph = Graph::new(&experiment(&text)).unwrap();
+    assert_eq!(graph.level(graph.order().last().unwrap()), Some(19_999));
+    // And a ring.
+    let ring = text.replace("  a0: {}\n", "  a0: { depends_on: a19999 }\n");
+    let cycles = Graph::new(&experiment(&ring)).unwrap_err();
+    assert_eq!(cycles.len(), 1);
+    assert!(cycles[0].message.contains("vm.a0 → vm.a19999 → vm.a19998"), "{}", cycles[0].message);
+    assert!(cycles[0].message.ends_with("vm.a1 → vm.a0"), "{}", cycles[0].message);
+}
+
+#[test]
+fn the_picture_is_deterministic() {
+    let mut topology = Topology::of(&experiment(LAB));
+    let text = dot(&topology);
+    topology.vms.reverse();
+    topology.vlans.reverse();
+    topology.taps.reverse();
+    assert_eq!(dot(&topology), text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn names_cannot_leave_their_quotes() {
+    let evil = "a\"]; x [label=\"\\N&lt;\n\\";
+    let topology = Topology {
+        title: evil.to_owned(),
+        vlans: vec![VlanView { alias: evil.to_owned(), tag: None }],
+        vms: vec![VmView {
+            name: evil.to_owned(),
+            state: evil.to_owned(),
+            details: vec![evil.to_owned()],
+            depends_on: vec![evil.to_owned()],
+            nics: vec![
+                Endpoint { vlan: evil.to_owned(), label: evil.to_owned() },
+                Endpoint { vlan: String::new(), label: String::new() },
+            ],
+        }],
+        taps: vec![TapView { name: evil.to_owned(), at: Endpoint { vlan: "7".to_owned(), label: evil.to_owned() } }],
+    };
+    let text = dot(&topology);
+    // Outside its quoted strings the text has only what this module writes.
+    let mut outside = String::new();
+    let (mut inside, mut escaped) = (false, false);
+    for character in text.chars() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if inside => escaped = true,
+            '"' => inside = !inside,
+            c if !inside => outside.push(c),
+            _ => {}
+        }
+    }
+    assert!(!inside && !outside.contains('x') | !outside.contains("x ["), "{outside}");
+    assert!(!outside.contains("]; x"), "{outside}");
+}
+
+#[test]
+fn graphviz_takes_the_text() {
+    match svg(&dot(&Topology::of(&experiment(LAB)))) {
+        Ok(svg) => assert!(svg.contains("<svg") && svg.contains(">mgmt") | svg.contains("tap mgmt"), "{svg}"),
+        Err(RenderError::Missing) if std::env::var("CI").is_err() => eprintln!("skip: graphviz is not installed"),
+        Err(error) => panic!("{error}"),
+    }
+    if let Err(error) = svg("graph {") {
+        assert!(matches!(error, RenderError::Failed { .. } | RenderError::Missing), "{error}");
+    } else {
+        panic!("an unfinished graph was taken");
+    }
+}

@@ -1,0 +1,202 @@
+//! Every key of the experiment file, once: its name, what it takes, its default and what it means. The decoder's list of
+//! valid keys, the JSON schema and the tables of `docs/experiment.md` come from here; the keys of a VM that set a
+//! `vm config` field come from `language::field::FIELDS`.
+
+use std::sync::LazyLock;
+
+use serde_json::Value as Json;
+
+use super::schema::shape;
+use crate::language::field::{FIELDS, Field, FieldType, FieldValue, Initial};
+
+/// One key of a map.
+pub struct Key {
+    /// The key as it is written; `-` may stand for `_`.
+    pub name: &'static str,
+    /// What it takes, in words.
+    pub takes: &'static str,
+    /// Its default, in words; empty where it is required.
+    pub default: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// The JSON schema of its value, without the description.
+    pub shape: fn() -> Json,
+}
+
+impl Key {
+    /// Must it be given?
+    pub fn required(&self) -> bool {
+        self.default.is_empty()
+    }
+}
+
+macro_rules! keys {
+    ($(#[$doc:meta])* $table:ident: $($name:literal takes $takes:literal, default $default:literal, $shape:expr, $help:literal;)*) => {
+        $(#[$doc])*
+        pub static $table: &[Key] =
+            &[$(Key { name: $name, takes: $takes, default: $default, help: $help, shape: $shape }),*];
+    };
+}
+
+keys! {
+    /// The file itself.
+    EXPERIMENT:
+    "experiment" takes "a name", default "", shape::experiment_name,
+        "The experiment's name; it is the minimega namespace that everything is made in.";
+    "vlans" takes "a map of aliases", default "none", shape::vlans,
+        "The VLANs of the experiment by alias. An alias without a tag is given a free one.";
+    "vlan_range" takes "`\"300-400\"` or `[300, 400]`", default "minimega's own range", shape::vlan_range,
+        "The tags, both ends included, from which aliases without a fixed tag are given one.";
+    "profiles" takes "a map of profiles", default "none", shape::profiles,
+        "Settings that VMs share. A profile takes every key of a VM but `count`, and may extend other profiles.";
+    "vms" takes "a map of VMs", default "none", shape::vms,
+        "The VMs by name. A name may have ranges: `web[0-2]` is web0, web1 and web2, `a[0-1,5]` is a0, a1 and a5.";
+    "taps" takes "a map of taps", default "none", shape::taps,
+        "Host taps by name: interfaces of the engine on a VLAN, for reaching guests from outside.";
+}
+
+keys! {
+    /// One VLAN.
+    VLAN:
+    "tag" takes "1 to 4094", default "a free tag", shape::vlan_tag, "The 802.1Q tag of the VLAN.";
+}
+
+keys! {
+    /// What a VM takes besides the `vm config` fields.
+    VM_OWN:
+    "profile" takes "a name or a list of names", default "none", shape::profile_names,
+        "The profiles that this extends. Of several the later wins, key by key, and own keys win over all; `tags` are merged, every other key is replaced.";
+    "type" takes "`kvm`", default "`kvm`", shape::vm_type, "The type of the VM.";
+    "state" takes "`running` or `paused`", default "`running`", shape::state,
+        "The state to bring the VM into: its guest runs, or it is launched and its guest does not run.";
+    "depends_on" takes "a name, a name with ranges, or a list of them", default "none", shape::depends_on,
+        "VMs that must be launched (and running, if they are to run) before this one.";
+    "count" takes "1 to 100000", default "one VM with the name as it is", shape::count,
+        "How many VMs the entry stands for: NAME0, NAME1 and so on up to NAME(count - 1). Not together with a range in the name, and not in a profile.";
+}
+
+keys! {
+    /// One NIC in its long form.
+    NIC:
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The NIC's VLAN: an alias of `vlans`, or a tag from 1 to 4094.";
+    "mac" takes "six hexadecimal pairs", default "assigned at launch", shape::mac,
+        "The NIC's address, unicast, as in `\"52:54:00:00:00:01\"`. Only for an entry that stands for one VM.";
+    "driver" takes "a NIC model of QEMU", default "`e1000`", shape::driver, "The NIC's model, such as `virtio-net-pci`.";
+    "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the NIC is on, at most 15 characters.";
+}
+
+keys! {
+    /// One disk in its long form.
+    DISK:
+    "path" takes "a path", default "", shape::path, "The image.";
+    "interface" takes "a disk interface", default "`ide`", shape::disk_interface, "How the guest sees the disk.";
+    "cache" takes "a cache mode", default "QEMU's own choice", shape::disk_cache, "QEMU's cache mode.";
+}
+
+keys! {
+    /// One host tap.
+    TAP:
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The tap's VLAN: an alias of `vlans`, or a tag from 1 to 4094.";
+    "ip" takes "an address with prefix length", default "no address", shape::ip,
+        "The address of the engine on the VLAN, IPv4 or IPv6, as in `10.0.0.254/24`.";
+    "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the tap is on, at most 15 characters.";
+}
+
+/// What a key of a VM or profile is.
+pub enum VmKey {
+    /// One of [`VM_OWN`].
+    Own(&'static Key),
+    /// A `vm config` field.
+    Field(&'static Field),
+}
+
+/// Every key of a VM, own keys first, with the name it has in the file.
+pub static VM: LazyLock<Vec<(&'static str, VmKey)>> = LazyLock::new(|| {
+    let own = VM_OWN.iter().map(|key| (key.name, VmKey::Own(key)));
+    // The table is made once and lives as long as the program.
+    let fields = FIELDS.iter().map(|field| (&*field.key().leak(), VmKey::Field(field)));
+    own.chain(fields).collect()
+});
+
+/// The names of a table's keys.
+pub fn names(keys: &[Key]) -> Vec<&'static str> {
+    keys.iter().map(|key| key.name).collect()
+}
+
+/// What a field takes, in words.
+pub fn takes(field: &Field) -> String {
+    match field.ty {
+        // The long forms of these stand in the file only.
+        _ if field.name == "memory" => "megabytes, or text with a unit: 256, \"512 MiB\", \"2G\"".to_owned(),
+        FieldType::Uint { min, max } => format!("{min} to {max}"),
+        FieldType::Bool => "`true` or `false`".to_owned(),
+        FieldType::Text => "text".to_owned(),
+        FieldType::Path => "a path".to_owned(),
+        FieldType::Words => "a list of words, or text that is split at blanks".to_owned(),
+        FieldType::Networks => "a list of NICs".to_owned(),
+        FieldType::Disks => "a list of disks".to_owned(),
+        FieldType::Tags => "a map".to_owned(),
+        FieldType::Uuid => "a UUID".to_owned(),
+    }
+}
+
+/// A field's default, in words.
+pub fn default(field: &Field) -> String {
+    match (field.default, field.default_value()) {
+        (Initial::Empty, FieldValue::Text(_)) => "not set".to_owned(),
+        (Initial::Empty, _) => "none".to_owned(),
+        (_, value) => match field.unit {
+            Some(unit) => format!("`{value}` {unit}"),
+            None => format!("`{value}`"),
+        },
+    }
+}
+
+/// The tables of all keys in Markdown, as `docs/experiment.md` holds them.
+pub fn reference() -> String {
+    let mut text = String::new();
+    let mut table = |title: &str, rows: Vec<[String; 4]>| {
+        text.push_str(&format!("### {title}\n\n| Key | Takes | Default | Meaning |\n|---|---|---|---|\n"));
+        for [name, takes, default, help] in rows {
+            text.push_str(&format!("| `{name}` | {takes} | {default} | {help} |\n"));
+        }
+        text.push('\n');
+    };
+    let row = |key: &Key| {
+        let default = if key.required() { "required" } else { key.default };
+        [key.name, key.takes, default, key.help].map(str::to_owned)
+    };
+    let rows = |keys: &[Key]| keys.iter().map(row).collect::<Vec<_>>();
+    table("The file", rows(EXPERIMENT));
+    table("A VLAN (`vlans`)", rows(VLAN));
+    table(
+        "A VM (`vms`) or profile (`profiles`)",
+        VM.iter()
+            .map(|(name, key)| match key {
+                VmKey::Own(key) => row(key),
+                VmKey::Field(field) => [(*name).to_owned(), takes(field), default(field), help(field)],
+            })
+            .collect(),
+    );
+    table("A NIC (`networks`)", rows(NIC));
+    table("A disk (`disks`)", rows(DISK));
+    table("A tap (`taps`)", rows(TAP));
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// What a field means in the file. The help of `vm config` speaks of netspecs and diskspecs, which have a longer form here.
+pub fn help(field: &Field) -> String {
+    match field.ty {
+        FieldType::Networks => {
+            "The VM's NICs in order. Each is a VLAN alias, a VLAN tag, or a map with the keys of a NIC.".to_owned()
+        }
+        FieldType::Disks => format!("{} In the long form each is a map with the keys of a disk.", field.help),
+        FieldType::Tags => {
+            "Key and value pairs that the VM is launched with. Keys that begin with `megaform.` are megaform's own."
+                .to_owned()
+        }
+        _ => field.help.to_owned(),
+    }
+}

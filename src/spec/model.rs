@@ -1,0 +1,140 @@
+//! The experiment as the rest of megaform sees it: profiles merged, name ranges expanded, every name parsed.
+//!
+//! All maps are sorted, so that nothing downstream depends on the order in the file.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::diagnostic::{Span, Spanned};
+use crate::language::field::VmConfig;
+use crate::name::{BridgeName, Mac, Namespace, TapName, VlanAlias, VlanTag, VmName};
+
+/// One experiment.
+#[derive(Debug, Clone)]
+pub struct Experiment {
+    /// Its name, which is the minimega namespace.
+    pub name: Spanned<Namespace>,
+    /// The VLAN aliases that it declares.
+    pub vlans: BTreeMap<VlanAlias, Vlan>,
+    /// The tags from which aliases without a fixed tag are given one, both ends included.
+    pub vlan_range: Option<Spanned<(VlanTag, VlanTag)>>,
+    /// Its VMs, each by its own name (ranges and counts are expanded).
+    pub vms: BTreeMap<VmName, Vm>,
+    /// Its host taps.
+    pub taps: BTreeMap<TapName, Tap>,
+}
+
+/// A VLAN alias.
+#[derive(Debug, Clone)]
+pub struct Vlan {
+    /// Where the alias stands.
+    pub span: Span,
+    /// Its tag, 1 to 4094, None to have one given.
+    pub tag: Option<Spanned<VlanTag>>,
+}
+
+/// A VLAN as a NIC or a tap names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VlanRef {
+    /// An alias that the experiment declares.
+    Alias(VlanAlias),
+    /// A tag.
+    Tag(VlanTag),
+}
+
+impl std::fmt::Display for VlanRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            VlanRef::Alias(alias) => alias.fmt(f),
+            VlanRef::Tag(tag) => tag.fmt(f),
+        }
+    }
+}
+
+/// The type of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VmKind {
+    /// QEMU.
+    Kvm,
+}
+
+impl VmKind {
+    /// The word of `vm launch`.
+    pub fn word(self) -> &'static str {
+        match self {
+            VmKind::Kvm => "kvm",
+        }
+    }
+}
+
+/// The state that a VM is to be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RunState {
+    /// Its guest runs.
+    Running,
+    /// Launched, its guest does not run.
+    Paused,
+}
+
+impl RunState {
+    /// The word of the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            RunState::Running => "running",
+            RunState::Paused => "paused",
+        }
+    }
+}
+
+/// One VM. VMs from one entry share their body.
+#[derive(Debug, Clone)]
+pub struct Vm {
+    /// Where its entry's key stands.
+    pub span: Span,
+    /// Everything but the name.
+    pub body: Arc<VmBody>,
+}
+
+/// What VMs from one entry of the file have in common.
+#[derive(Debug, Clone)]
+pub struct VmBody {
+    /// Its type.
+    pub kind: VmKind,
+    /// Every `vm config` field but `networks`, profile merged. Paths stand as they are to be sent.
+    pub config: VmConfig,
+    /// Where each set field stands (in the VM or in its profile), by field name; for `networks` and `state` too.
+    pub spans: BTreeMap<&'static str, Span>,
+    /// Its NICs in order.
+    pub networks: Vec<Spanned<Nic>>,
+    /// The state that it is to be in.
+    pub state: RunState,
+    /// VMs that must be launched (and running, if they are to run) before it, expanded.
+    pub depends_on: Vec<Spanned<VmName>>,
+}
+
+/// One NIC.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nic {
+    /// Its VLAN.
+    pub vlan: VlanRef,
+    /// Its address; None to have one assigned at launch.
+    pub mac: Option<Mac>,
+    /// Its model, one of `netspec::DRIVERS`; None for e1000.
+    pub driver: Option<String>,
+    /// Its bridge; None for mega_bridge.
+    pub bridge: Option<BridgeName>,
+}
+
+/// A host tap: an interface of the engine on a VLAN.
+#[derive(Debug, Clone)]
+pub struct Tap {
+    /// Where its key stands.
+    pub span: Span,
+    /// Its VLAN.
+    pub vlan: Spanned<VlanRef>,
+    /// Its address and prefix length, if it has one.
+    pub ip: Option<Spanned<(IpAddr, u8)>>,
+    /// Its bridge; None for mega_bridge.
+    pub bridge: Option<Spanned<BridgeName>>,
+}

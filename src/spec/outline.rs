@@ -1,0 +1,66 @@
+//! An experiment as text without places: equal texts, equal experiments.
+
+use std::fmt::Write as _;
+
+use super::model::{Experiment, RunState};
+
+impl Experiment {
+    /// Everything that the experiment says, one line per fact, sorted; where it stands in the file is left out. Two files
+    /// with the same outline mean the same, in whatever language and order they are written.
+    pub fn outline(&self) -> String {
+        let mut text = String::new();
+        let mut line = |key: &str, value: &dyn std::fmt::Display| {
+            writeln!(text, "{key} = {value}").expect("a String takes every text");
+        };
+        line("experiment", &*self.name);
+        if let Some(range) = &self.vlan_range {
+            line("vlan_range", &format_args!("{}-{}", range.0, range.1));
+        }
+        for (alias, vlan) in &self.vlans {
+            match &vlan.tag {
+                Some(tag) => line(&format!("vlan.{alias}"), &**tag),
+                None => line(&format!("vlan.{alias}"), &"any"),
+            }
+        }
+        for (name, vm) in &self.vms {
+            let body = &vm.body;
+            line(&format!("vm.{name}.type"), &body.kind.word());
+            for (field, value) in body.config.changed() {
+                line(&format!("vm.{name}.{}", field.key()), &format_args!("{:?}", field.arguments(value)));
+            }
+            for (index, nic) in body.networks.iter().enumerate() {
+                let or = |part: Option<String>| part.unwrap_or_else(|| "any".to_owned());
+                line(
+                    &format!("vm.{name}.networks.{index}"),
+                    &format_args!(
+                        "{} {} {} {}",
+                        nic.vlan,
+                        or(nic.mac.map(|mac| mac.to_string())),
+                        or(nic.driver.clone()),
+                        or(nic.bridge.as_ref().map(ToString::to_string))
+                    ),
+                );
+            }
+            line(
+                &format!("vm.{name}.state"),
+                &match body.state {
+                    RunState::Running => "running",
+                    RunState::Paused => "paused",
+                },
+            );
+            for other in &body.depends_on {
+                line(&format!("vm.{name}.depends_on"), &**other);
+            }
+        }
+        for (name, tap) in &self.taps {
+            line(&format!("tap.{name}.vlan"), &*tap.vlan);
+            if let Some(ip) = &tap.ip {
+                line(&format!("tap.{name}.ip"), &format_args!("{}/{}", ip.0, ip.1));
+            }
+            if let Some(bridge) = &tap.bridge {
+                line(&format!("tap.{name}.bridge"), &**bridge);
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,211 @@
+//! The JSON schema of the experiment file (draft 2020-12), from the tables of `keys` and `FIELDS`.
+//!
+//! Built by hand from those tables and not by `schemars`: that derives a schema from Rust types, and there are none here
+//! whose shape is the file's. The schema says what a single value may be; references, duplicates and ranges in names
+//! remain with `megaform validate`.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::keys::{self, Key, VM, VmKey};
+use crate::language::field::{Field, FieldType, Initial};
+
+/// The schema.
+pub fn schema() -> Json {
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "megaform experiment",
+        "description": "An experiment file of megaform, in YAML or TOML.",
+    });
+    let definitions = json!({
+        "vlan": object(keys::VLAN),
+        "profile": vm(true),
+        "vm": vm(false),
+        "nic": object(keys::NIC),
+        "disk": object(keys::DISK),
+        "tap": object(keys::TAP),
+    });
+    let body = schema.as_object_mut().expect("an object was written above");
+    if let Json::Object(root) = object(keys::EXPERIMENT) {
+        body.extend(root);
+    }
+    body.insert("$defs".to_owned(), definitions);
+    schema
+}
+
+fn described(mut shape: Json, help: &str) -> Json {
+    if let Some(object) = shape.as_object_mut() {
+        object.insert("description".to_owned(), json!(help));
+    }
+    shape
+}
+
+/// A map with fixed keys.
+fn object(table: &[Key]) -> Json {
+    let mut properties = Map::new();
+    for key in table {
+        insert(&mut properties, key.name, described((key.shape)(), key.help));
+    }
+    let required: Vec<&str> = table.iter().filter(|k| k.required()).map(|k| k.name).collect();
+    let mut object = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    if !required.is_empty() {
+        object["required"] = json!(required);
+    }
+    object
+}
+
+/// A property under its name, and under its form with hyphens.
+fn insert(properties: &mut Map<String, Json>, name: &str, shape: Json) {
+    if name.contains('_') {
+        properties.insert(name.replace('_', "-"), shape.clone());
+    }
+    properties.insert(name.to_owned(), shape);
+}
+
+fn vm(profile: bool) -> Json {
+    let mut properties = Map::new();
+    for (name, key) in VM.iter().filter(|(name, _)| !(profile && *name == "count")) {
+        let shape = match key {
+            VmKey::Own(key) => described((key.shape)(), key.help),
+            VmKey::Field(field) => {
+                let mut shape = described(field_shape(field), &keys::help(field));
+                if let Some(default) = default(field) {
+                    shape["default"] = default;
+                }
+                shape
+            }
+        };
+        insert(&mut properties, name, shape);
+    }
+    json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
+}
+
+fn default(field: &Field) -> Option<Json> {
+    match field.default {
+        Initial::Empty => None,
+        Initial::Uint(number) => Some(json!(number)),
+        Initial::Bool(truth) => Some(json!(truth)),
+        Initial::Text(text) => Some(json!(text)),
+    }
+}
+
+fn field_shape(field: &Field) -> Json {
+    let scalar = json!({ "type": ["string", "number", "boolean"] });
+    match field.ty {
+        FieldType::Uint { min, max } => {
+            let number = json!({ "type": "integer", "minimum": min, "maximum": max });
+            if field.unit == Some("MB") {
+                let text =
+                    json!({ "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([KkMmGgTt]([Ii]?[Bb])?)?\s*$" });
+                json!({ "anyOf": [number, text] })
+            } else {
+                number
+            }
+        }
+        FieldType::Bool => json!({ "type": "boolean" }),
+        FieldType::Text => json!({ "type": ["string", "integer"] }),
+        FieldType::Path => shape::path(),
+        FieldType::Words => json!({ "anyOf": [scalar.clone(), { "type": "array", "items": scalar }] }),
+        FieldType::Networks => one_or_list(json!([shape::vlan_ref(), { "$ref": "#/$defs/nic" }])),
+        FieldType::Disks => one_or_list(json!([shape::path(), { "$ref": "#/$defs/disk" }])),
+        FieldType::Tags => json!({
+            "type": "object",
+            "propertyNames": { "pattern": NAME, "maxLength": 64, "not": { "pattern": r"^(all|[0-9]+|megaform\..*)$" } },
+            "additionalProperties": scalar,
+        }),
+        FieldType::Uuid => json!({ "type": "string", "pattern": r"^[0-9A-Fa-f{}:urnid-]*$" }),
+    }
+}
+
+fn one_or_list(choices: Json) -> Json {
+    let one = json!({ "anyOf": choices });
+    json!({ "anyOf": [one.clone(), { "type": "array", "items": one }] })
+}
+
+/// A name that may have dots, as `name` defines it.
+const NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._-]*$";
+
+/// The shapes of values; the tables of `keys` point here.
+pub(super) mod shape {
+    use super::{Json, NAME, json};
+    use crate::language::diskspec::{CACHES, INTERFACES};
+    use crate::language::netspec::DRIVERS;
+
+    fn name(limit: usize) -> Json {
+        json!({ "type": "string", "pattern": NAME, "maxLength": limit, "not": { "pattern": "^(all|[0-9]+)$" } })
+    }
+    fn named(item: &str, limit: usize) -> Json {
+        let names = json!({ "pattern": NAME, "maxLength": limit, "not": { "pattern": "^(all|[0-9]+)$" } });
+        json!({ "type": ["object", "null"], "propertyNames": names, "additionalProperties": { "$ref": format!("#/$defs/{item}") } })
+    }
+    pub fn experiment_name() -> Json {
+        name(64)
+    }
+    pub fn bridge_name() -> Json {
+        name(15)
+    }
+    pub fn vlan_tag() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": 4094 })
+    }
+    pub fn vlan_ref() -> Json {
+        json!({ "anyOf": [name(64), vlan_tag()] })
+    }
+    pub fn vlans() -> Json {
+        let mut vlans = named("vlan", 64);
+        vlans["additionalProperties"] =
+            json!({ "anyOf": [{ "$ref": "#/$defs/vlan" }, { "type": "null" }, vlan_tag()] });
+        vlans
+    }
+    pub fn vlan_range() -> Json {
+        json!({ "anyOf": [
+            { "type": "string", "pattern": r"^\s*[0-9]{1,4}\s*-\s*[0-9]{1,4}\s*$" },
+            { "type": "array", "items": vlan_tag(), "minItems": 2, "maxItems": 2 },
+        ] })
+    }
+    pub fn profiles() -> Json {
+        named("profile", 64)
+    }
+    pub fn vms() -> Json {
+        // A name, with ranges or without; the expanded names are checked by the decoder.
+        let names = json!({ "pattern": r"^[A-Za-z0-9_-]*(\[[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*\][A-Za-z0-9_-]*)*$", "minLength": 1 });
+        json!({ "type": ["object", "null"], "propertyNames": names, "additionalProperties": { "$ref": "#/$defs/vm" } })
+    }
+    pub fn taps() -> Json {
+        let mut taps = named("tap", 15);
+        taps["type"] = json!(["object", "null"]);
+        taps
+    }
+    pub fn profile_names() -> Json {
+        json!({ "anyOf": [name(64), { "type": "array", "items": name(64) }] })
+    }
+    pub fn vm_type() -> Json {
+        json!({ "enum": ["kvm"], "default": "kvm" })
+    }
+    pub fn state() -> Json {
+        json!({ "enum": ["running", "paused"], "default": "running" })
+    }
+    pub fn depends_on() -> Json {
+        let one = json!({ "type": "string", "minLength": 1 });
+        json!({ "anyOf": [one.clone(), { "type": "array", "items": one }] })
+    }
+    pub fn count() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": crate::spec::names::MAX_VMS })
+    }
+    pub fn mac() -> Json {
+        json!({ "type": "string", "pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$" })
+    }
+    pub fn driver() -> Json {
+        json!({ "enum": DRIVERS, "default": crate::language::netspec::DEFAULT_DRIVER })
+    }
+    pub fn path() -> Json {
+        json!({ "type": "string" })
+    }
+    pub fn disk_interface() -> Json {
+        json!({ "enum": INTERFACES, "default": crate::language::diskspec::DEFAULT_INTERFACE })
+    }
+    pub fn disk_cache() -> Json {
+        json!({ "enum": CACHES })
+    }
+    pub fn ip() -> Json {
+        json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" })
+    }
+}

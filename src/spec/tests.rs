@@ -1,0 +1,695 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::diagnostic::render;
+
+fn yaml(text: &str) -> Loaded {
+    parse("lab.yaml", text, Format::Yaml, &NoFiles)
+}
+
+fn toml(text: &str) -> Loaded {
+    parse("lab.toml", text, Format::Toml, &NoFiles)
+}
+
+fn shown(loaded: &Loaded) -> String {
+    render(&loaded.diagnostics, &loaded.sources, false)
+}
+
+fn outline(loaded: &Loaded) -> String {
+    loaded.experiment.as_ref().unwrap_or_else(|| panic!("{}", shown(loaded))).outline()
+}
+
+/// The codes of all diagnostics, sorted, each with the text that it points at.
+fn codes(loaded: &Loaded) -> Vec<(&'static str, String)> {
+    let mut codes: Vec<_> = loaded
+        .diagnostics
+        .iter()
+        .map(|d| {
+            let span = d.span.unwrap();
+            (d.code, loaded.sources.text(span.source).get(span.start..span.end).unwrap().to_owned())
+        })
+        .collect();
+    codes.sort();
+    codes
+}
+
+/// One VM with these settings.
+fn vm(settings: &str) -> Loaded {
+    yaml(&format!("experiment: lab\nvlans: {{ dmz: }}\nvms:\n  a: {{ networks: [dmz] }}\n  web: {{ {settings} }}\n"))
+}
+
+/// The code and the text at the only error.
+fn refused(loaded: Loaded) -> (&'static str, String) {
+    assert!(loaded.experiment.is_none());
+    let mut codes = codes(&loaded);
+    assert_eq!(codes.len(), 1, "{}", shown(&loaded));
+    let diagnostic = &loaded.diagnostics[0];
+    assert!(diagnostic.hint.is_some(), "no hint: {}", shown(&loaded));
+    codes.remove(0)
+}
+
+const SAMPLE: &str = r#"
+experiment: dmz-lab
+vlans: { dmz: {}, core: { tag: 200 } }
+profiles:
+  linux: { type: kvm, memory: 256, kernel: vmlinuz, initrd: tiny.cpio.gz }
+vms:
+  "web[0-2]": { profile: linux, networks: [dmz] }
+  fw: { profile: linux, networks: [dmz, { vlan: core, mac: "52:54:00:00:00:01", driver: virtio-net-pci }] }
+taps:
+  mgmt: { vlan: dmz, ip: 10.0.0.254/24 }
+"#;
+
+const SAMPLE_TOML: &str = r#"
+taps.mgmt = { ip = "10.0.0.254/24", vlan = "dmz" }
+experiment = "dmz-lab"
+vlans = { core = 200, dmz = {} }
+
+[[vms.fw.networks]]
+vlan = "dmz"
+[[vms.fw.networks]]
+vlan = "core"
+driver = "virtio-net-pci"
+mac = "52:54:00:00:00:01"
+
+[vms]
+fw.profile = "linux"
+
+[vms."web[0-2]"]
+networks = ["dmz"]
+profile = "linux"
+
+[profiles.linux]
+initrd = "tiny.cpio.gz"
+kernel = "vmlinuz"
+memory = "256MB"
+"#;
+
+#[test]
+fn the_sample_is_an_experiment() {
+    let loaded = yaml(SAMPLE);
+    assert_eq!(loaded.diagnostics, []);
+    insta::assert_snapshot!(outline(&loaded));
+}
+
+#[test]
+fn the_language_and_the_order_of_keys_mean_nothing() {
+    let reordered = r#"
+taps: { mgmt: { ip: 10.0.0.254/24, vlan: dmz } }
+vms:
+  fw: { networks: [{ vlan: dmz }, { driver: virtio-net-pci, mac: "52:54:00:00:00:01", vlan: core }], profile: [linux] }
+  web: { count: 3, networks: dmz, profile: linux, state: running }
+vlans: { core: 200, dmz: }
+profiles: { linux: { initrd: tiny.cpio.gz, kernel: vmlinuz, memory: 0x100 } }
+experiment: dmz-lab
+"#;
+    assert_eq!(outline(&yaml(reordered)), outline(&yaml(SAMPLE)));
+    assert_eq!(outline(&toml(SAMPLE_TOML)), outline(&yaml(SAMPLE)));
+    assert_eq!(outline(&yaml(&SAMPLE.replace('\n', "\r\n"))), outline(&yaml(SAMPLE)));
+    assert_eq!(outline(&yaml(&format!("\u{feff}{SAMPLE}"))), outline(&yaml(SAMPLE)));
+    assert_ne!(outline(&yaml(&SAMPLE.replace("200", "201"))), outline(&yaml(SAMPLE)));
+}
+
+#[test]
+fn many_mistakes_in_one_run() {
+    let text = r#"experiment: all
+vlan: { dmz: {} }
+vlans:
+  dmz: { tag: 4095 }
+  core: { tag: 200, mtu: 1500 }
+  back: { tag: 200 }
+  spare:
+profiles:
+  linux: { memory: 1.5, kernel: vmlinuz, memroy: 3 }
+  old: { profile: linus }
+  a: { profile: b }
+  b: { profile: a }
+vms:
+  "web[0-2]":
+    profile: linux
+    memory: 1000 KB
+    networks: [dmz, "core,52:54:00:00:00:01,e1000", { vlan: cora, driver: virtio }, 7777]
+    uuid: 2c8a3f50-6f38-4d0b-9d49-0d6f2a4b7c11
+    snapshot: yes
+  web1: { type: container, state: stopped, vcpus: "2", serial-ports: 010 }
+  7: {}
+  "db": { append: "a=$HOME", depends_on: [web9, db], tags: { megaform.owner: me, "a b": x, ok: 1e3 } }
+  fw:
+    networks:
+      - { vlan: dmz, mac: 52:54:00:00:00:01 }
+      - { vlan: core, mac: "52:54:00:00:00:01", bridge: a-very-long-bridge }
+      - { mac: "01:00:5e:00:00:01" }
+    disks: ["a.qcow2,bogus", { path: 5, cache: none }]
+    kernel: "vm\tlinuz"
+    cpu: 0x10
+    count:
+  fw: {}
+taps:
+  mgmt: { vlan: dmz, ip: 10.0.0.254 }
+  mgmt-of-the-engine: { ip: 10.0.0.0/24 }
+"#;
+    let loaded = yaml(text);
+    assert!(loaded.experiment.is_none());
+    insta::assert_snapshot!(shown(&loaded));
+}
+
+#[test]
+fn mistakes_in_toml_have_their_places_too() {
+    let text = "experiment = \"lab\"\nmemory = 5\n[vms.a]\nmemory = 1\nvcpus = 1\nmemory = 2\n[vms.b]\nstate = 1979-05-27\n[vms.a]\nkernl = \"x\"\n";
+    insta::assert_snapshot!(shown(&toml(text)));
+}
+
+#[test]
+fn hostile_names_are_refused_wherever_a_name_stands() {
+    let long = "a".repeat(300);
+    for name in ["all", "7", "a b", "x\"y", "#c", &long, "a\nb", "naïve", "", "-1", "../x", "a;b", "$x", "a\u{202e}b"]
+    {
+        let quoted = serde_json::to_string(name).unwrap();
+        for text in [
+            format!("experiment: {quoted}\n"),
+            format!("experiment: lab\nvlans: {{ {quoted}: {{}} }}\n"),
+            format!("experiment: lab\nvms: {{ {quoted}: {{}} }}\n"),
+            format!("experiment: lab\nvms: {{ a: {{ networks: [{quoted}] }} }}\n"),
+            format!("experiment: lab\nvms: {{ a: {{ tags: {{ {quoted}: x }} }} }}\n"),
+            format!("experiment: lab\nvms: {{ a: {{ depends_on: {quoted} }} }}\n"),
+            format!("experiment: lab\nvms: {{ a: {{ profile: {quoted} }} }}\n"),
+            format!("experiment: lab\nprofiles: {{ {quoted}: {{}} }}\n"),
+            format!("experiment: lab\nvlans: {{ v: {{}} }}\ntaps: {{ {quoted}: {{ vlan: v }} }}\n"),
+            format!("experiment: lab\nvlans: {{ v: {{}} }}\ntaps: {{ t: {{ vlan: v, bridge: {quoted} }} }}\n"),
+        ] {
+            let loaded = yaml(&text);
+            assert!(loaded.experiment.is_none(), "{text} was accepted");
+            let error = loaded.diagnostics.iter().find(|d| d.severity == Severity::Error).unwrap();
+            assert!(
+                ["invalid-name", "invalid-value", "invalid-range"].contains(&error.code),
+                "{text}: {}",
+                shown(&loaded)
+            );
+            assert!(error.hint.is_some());
+            assert!(!shown(&loaded).contains('\u{202e}') && shown(&loaded).len() < 6000);
+        }
+    }
+}
+
+#[test]
+fn values_that_a_command_cannot_carry_are_refused() {
+    for (settings, at) in [
+        ("machine: \"$HOME\"", "\"$HOME\""),
+        ("kernel: \"a${x}\"", "\"a${x}\""),
+        ("cdrom: \"http://x/y.iso\"", "\"http://x/y.iso\""),
+        ("disks: [\"file:a.qcow2\"]", "\"file:a.qcow2\""),
+        ("disks: [{ path: \"a,b\" }]", "{ path: \"a,b\" }"),
+        ("qemu_append: [\"a\\nb\"]", "\"a\\nb\""),
+        ("kernel: k, append: \"a $b\"", "\"a $b\""),
+        ("tags: { k: \"a\\u0007\" }", "\"a\\u0007\""),
+    ] {
+        assert_eq!(refused(vm(settings)), ("not-carried", at.to_owned()), "{settings}");
+    }
+    // Everything else can be quoted.
+    let loaded = vm(r##"kernel: k, append: ["a b", "\"", "\\", "#c", "it's", "ü"], tags: { k: "x \" y" }"##);
+    assert!(loaded.experiment.is_some(), "{}", shown(&loaded));
+}
+
+#[test]
+fn scalars_that_yaml_reads_in_surprising_ways() {
+    for (settings, code, at) in [
+        ("snapshot: on", "invalid-value", "on"),
+        ("snapshot: \"true\"", "invalid-value", "\"true\""),
+        ("vcpus: 1e3", "out-of-range", "1e3"),
+        ("vcpus: 010", "invalid-value", "010"),
+        ("vcpus: \"2\"", "invalid-value", "\"2\""),
+        ("vcpus: 0", "out-of-range", "0"),
+        (
+            "vcpus: 99999999999999999999999999999999999999999999",
+            "out-of-range",
+            "99999999999999999999999999999999999999999999",
+        ),
+        ("machine: 1e3", "wrong-type", "1e3"),
+        ("cpu: 0x10", "wrong-type", "0x10"),
+        ("kernel: true", "wrong-type", "true"),
+        ("kernel: ~", "wrong-type", "~"),
+        ("kernel:", "wrong-type", "kernel"),
+        ("cpu: \"\"", "invalid-value", "\"\""),
+        ("append: { a: b }", "wrong-type", "{ a: b }"),
+        ("memory: -1", "out-of-range", "-1"),
+        ("memory: 20TB", "out-of-range", "20TB"),
+        ("memory: 1 parsec", "invalid-value", "1 parsec"),
+        ("uuid: 12", "invalid-value", "12"),
+        ("type: container", "invalid-value", "container"),
+        ("networks: [\"200\"]", "invalid-value", "\"200\""),
+        ("networks: [0]", "out-of-range", "0"),
+        ("count: 0", "out-of-range", "0"),
+    ] {
+        assert_eq!(refused(vm(settings)), (code, at.to_owned()), "{settings}");
+    }
+    let quote = vm("machine: 1e3").diagnostics.remove(0).hint;
+    assert_eq!(quote.as_deref(), Some("quote it: \"1e3\""));
+    let loaded = vm(
+        "cpu: 486, memory: 0x10, kernel: k, append: [1e3, true, 007, no], tags: { a: 1e3, b: 0x10, c: off }, networks: [{ vlan: dmz, mac: 52:54:00:00:00:01 }]",
+    );
+    let outline = outline(&loaded);
+    for line in [
+        "vm.web.cpu = [[\"486\"]]",
+        "vm.web.memory = [[\"16\"]]",
+        "vm.web.append = [[\"1e3\", \"true\", \"007\", \"no\"]]",
+        "vm.web.tags = [[\"a\", \"1e3\"], [\"b\", \"0x10\"], [\"c\", \"off\"]]",
+        "vm.web.networks.0 = dmz 52:54:00:00:00:01 any any",
+    ] {
+        assert!(outline.lines().any(|l| l == line), "{line}\n{outline}");
+    }
+}
+
+#[test]
+fn profiles_are_merged_in_order() {
+    let text = r#"
+experiment: lab
+vlans: { a: , b: }
+profiles:
+  base: { memory: 1, vcpus: 2, networks: [a], kernel: k, tags: { x: base, y: base }, state: paused, depends_on: db }
+  more: { profile: base, memory: 2, tags: { y: more, z: more } }
+  other: { vcpus: 3, tags: { z: other } }
+vms:
+  db: { networks: [b] }
+  web: { profile: [more, other], networks: [a, b], tags: { w: own }, kernel: "" }
+"#;
+    let loaded = yaml(text);
+    let outline = outline(&loaded);
+    let web: Vec<&str> = outline.lines().filter_map(|l| l.strip_prefix("vm.web.")).collect();
+    assert_eq!(
+        web,
+        [
+            "type = kvm",
+            "memory = [[\"2\"]]",
+            "vcpus = [[\"3\"]]",
+            "tags = [[\"w\", \"own\"], [\"x\", \"base\"], [\"y\", \"more\"], [\"z\", \"other\"]]",
+            "networks.0 = a any any any",
+            "networks.1 = b any any any",
+            "state = paused",
+            "depends_on = db",
+        ]
+    );
+    let span = loaded.experiment.as_ref().unwrap().vms["web"].body.spans["memory"];
+    assert_eq!(loaded.sources.place(span).to_string(), "lab.yaml:6:34");
+}
+
+#[test]
+fn anchors_and_merge_keys() {
+    let text = r#"
+experiment: lab
+vlans: { v: }
+vms:
+  a: &a { memory: 5, vcpus: 2, networks: &n [v] }
+  b: { <<: *a, vcpus: 3 }
+  c: { <<: [{ memory: 7 }, *a], networks: *n }
+"#;
+    let outline = outline(&yaml(text));
+    for line in [
+        "vm.b.memory = [[\"5\"]]",
+        "vm.b.vcpus = [[\"3\"]]",
+        "vm.c.memory = [[\"7\"]]",
+        "vm.c.networks.0 = v any any any",
+    ] {
+        assert!(outline.lines().any(|l| l == line), "{line}\n{outline}");
+    }
+}
+
+#[test]
+fn two_entries_cannot_have_the_same() {
+    let text = r#"
+experiment: lab
+vlans: { v: 5, w: 5 }
+vms:
+  "a[0-2]": { networks: [{ vlan: v }] }
+  a1: { networks: [{ vlan: w, mac: "52:54:00:00:00:01" }] }
+  "c[0-1,1]": {}
+  d: { uuid: 2c8a3f50-6f38-4d0b-9d49-0d6f2a4b7c11, networks: [{ vlan: v, mac: "52:54:00:00:00:01" }] }
+  e: { uuid: 2C8A3F50-6F38-4D0B-9D49-0D6F2A4B7C11, networks: [{ vlan: v, mac: "52:54:00:00:00:01" }] }
+  f: { count: 2, networks: [{ vlan: v, mac: "52:54:00:00:00:07" }] }
+taps:
+  s: { vlan: v, ip: fd00::1/64 }
+  t: { vlan: w, ip: fd00:0::1/64 }
+"#;
+    let found: Vec<&str> = codes(&yaml(text)).into_iter().map(|(code, _)| code).collect();
+    assert_eq!(
+        found,
+        [
+            "duplicate-ip",
+            "duplicate-mac",
+            "duplicate-tag",
+            "duplicate-uuid",
+            "duplicate-vm",
+            "duplicate-vm",
+            "fixed-for-many"
+        ]
+    );
+}
+
+#[test]
+fn references_and_needs() {
+    let text = r#"
+experiment: lab
+vlans: { dmz: , unused: }
+vlan_range: [5, 5]
+profiles: { never: {} }
+vms:
+  a: { networks: [dzm], append: x, depends_on: web }
+  web: { count: 2, depends_on: web0, initrd: y }
+  ring: { profile: nevr }
+"#;
+    let loaded = yaml(text);
+    assert_eq!(
+        codes(&loaded).iter().map(|(code, at)| (*code, at.as_str())).collect::<Vec<_>>(),
+        [
+            ("needs-kernel", "x"),
+            ("needs-kernel", "y"),
+            ("self-dependency", "web0"),
+            ("unknown-profile", "nevr"),
+            ("unknown-vlan", "dzm"),
+            ("unknown-vm", "web"),
+            ("unused-profile", "never"),
+            ("vlan-range", "[5, 5]"),
+        ]
+    );
+    let text = shown(&loaded);
+    for hint in ["did you mean `dmz`?", "did you mean `never`?", "`web[0-1]`"] {
+        assert!(text.contains(hint), "{hint}\n{text}");
+    }
+    // Nothing is wrong otherwise, so what is not used can be told.
+    let loaded = yaml("experiment: lab\nvlans: { dmz: }\nprofiles: { p: }\n");
+    assert_eq!(codes(&loaded), [("unused-profile", "p".to_owned()), ("unused-vlan", "dmz".to_owned())]);
+    assert!(loaded.experiment.is_some(), "warnings do not stop");
+}
+
+#[test]
+fn addresses_of_taps() {
+    for (ip, hint) in [
+        ("10.0.0.254", "write 10.0.0.254/24"),
+        ("fd00::1", "write fd00::1/64"),
+        ("10.0.0.0/24", "choose the address of a host"),
+        ("10.0.0.255/24", "choose the address of a host"),
+        ("224.0.0.1/24", "choose the address of a host"),
+        ("10.0.0.256/24", "write address and prefix length, as in 10.0.0.254/24 or fd00::1/64"),
+        ("web", "write address and prefix length, as in 10.0.0.254/24 or fd00::1/64"),
+    ] {
+        let loaded = yaml(&format!("experiment: lab\nvlans: {{ v: }}\ntaps: {{ t: {{ vlan: v, ip: \"{ip}\" }} }}\n"));
+        assert_eq!(loaded.diagnostics[0].hint.as_deref(), Some(hint), "{ip}");
+    }
+    for ip in ["10.0.0.1/33", "10.0.0.1/0", "fd00::1/129"] {
+        let loaded = yaml(&format!("experiment: lab\nvlans: {{ v: }}\ntaps: {{ t: {{ vlan: v, ip: \"{ip}\" }} }}\n"));
+        assert_eq!(codes(&loaded), [("out-of-range", format!("\"{ip}\""))]);
+    }
+    for ip in ["10.0.0.0/31", "10.0.0.7/32", "fd00::1/64"] {
+        let loaded = yaml(&format!("experiment: lab\nvlans: {{ v: }}\ntaps: {{ t: {{ vlan: v, ip: \"{ip}\" }} }}\n"));
+        assert_eq!(loaded.diagnostics, [], "{ip}");
+    }
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("lab")).unwrap();
+    fs::write(folder.path().join("vmlinuz"), "").unwrap();
+    fs::write(folder.path().join("lab/disk.img"), "").unwrap();
+    fs::write(folder.path().join("lab/kvm"), "").unwrap();
+    let file = folder.path().join("lab/lab.yaml");
+    let text = "experiment: lab\nvms: { a: { kernel: ../vmlinuz, initrd: not-here, disks: [\"disk.img,virtio\"], cdrom: ./nowhere, qemu: kvm } }\n";
+    fs::write(&file, text).unwrap();
+    let loaded = load(&file);
+    assert_eq!(codes(&loaded), [("missing-file", "./nowhere".to_owned())]);
+    let config = &loaded.experiment.as_ref().unwrap().vms["a"].body.config;
+    let root = folder.path().display();
+    assert_eq!(config.text("kernel"), format!("{root}/vmlinuz"));
+    assert_eq!(config.disks()[0].to_string(), format!("{root}/lab/disk.img,virtio"));
+    assert_eq!(config.text("initrd"), "not-here");
+    assert_eq!(config.text("cdrom"), "./nowhere");
+    assert_eq!(config.text("qemu"), "kvm");
+}
+
+#[test]
+fn files_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let loaded = load(&path);
+        assert!(shown(&loaded).contains(":1:"), "{}", shown(&loaded));
+        loaded.diagnostics[0].code
+    };
+    assert_eq!(code("lab.json", b"{}"), "file-kind");
+    assert_eq!(code("lab", b""), "file-kind");
+    assert_eq!(code("lab.yml", b""), "missing-key");
+    assert_eq!(code("lab.toml", b""), "missing-key");
+    assert_eq!(code("lab.yaml", b"experiment: \xff\n"), "not-utf-8");
+    assert_eq!(load(&folder.path().join("none.yaml")).diagnostics[0].code, "unreadable");
+    assert_eq!(load(folder.path()).diagnostics[0].code, "file-kind");
+}
+
+#[test]
+fn a_thousand_mistakes_and_a_hundred_thousand_vms() {
+    let mut text = "experiment: lab\nvms:\n".to_owned();
+    for i in 0..5_000 {
+        text.push_str(&format!("  vm{i}: {{ memroy: 5, networks: [lan{i}], depends_on: wm{i}, profile: p{i} }}\n"));
+    }
+    let loaded = yaml(&text);
+    assert!(loaded.diagnostics.len() >= 5_000);
+    assert!(shown(&loaded).len() < 20_000);
+    let loaded = yaml("experiment: lab\nvms: { \"a[0-99999]\": {} }\n");
+    assert_eq!(loaded.experiment.unwrap().vms.len(), MAX_VMS);
+    let loaded = yaml("experiment: lab\nvms: { \"a[0-99999]\": {}, b: {} }\n");
+    assert_eq!(codes(&loaded)[0].0, "too-many-vms");
+    let loaded = yaml("experiment: lab\nvms: { \"a[0-99999999999]\": {} }\n");
+    assert_eq!(codes(&loaded)[0].0, "invalid-range");
+    // A chain of profiles that is longer than the stack would bear.
+    let mut text = "experiment: lab\nvms: { a: { profile: p0 } }\nprofiles:\n".to_owned();
+    for i in 0..20_000 {
+        text.push_str(&format!("  p{i}: {{ profile: p{} }}\n", i + 1));
+    }
+    assert!(codes(&yaml(&text)).iter().any(|(code, _)| *code == "too-deep"));
+}
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// `MEGAFORM_UPDATE=1 cargo test` writes generated files instead of comparing them.
+fn up_to_date(path: &str, expected: &str) {
+    let full = Path::new(ROOT).join(path);
+    if std::env::var_os("MEGAFORM_UPDATE").is_some() {
+        fs::create_dir_all(full.parent().unwrap()).unwrap();
+        fs::write(&full, expected).unwrap();
+    }
+    assert!(read(path) == expected, "{path} is stale, run `MEGAFORM_UPDATE=1 cargo test --lib spec::`");
+}
+
+#[test]
+fn the_schema_is_up_to_date() {
+    let text = format!("{}\n", serde_json::to_string_pretty(&schema()).unwrap());
+    up_to_date("schemas/experiment.schema.json", &text);
+}
+
+#[test]
+fn the_reference_is_up_to_date_and_complete() {
+    let text = read("docs/experiment.md");
+    let (before, rest) = text.split_once("<!-- keys: begin -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- keys: end -->\n").unwrap();
+    let expected = format!("{before}<!-- keys: begin -->\n\n{}\n<!-- keys: end -->\n{after}", reference());
+    up_to_date("docs/experiment.md", &expected);
+    // Every code that the sources report is in the table of errors.
+    let mut sources = String::new();
+    for path in [
+        "mod.rs",
+        "syntax/mod.rs",
+        "syntax/yaml.rs",
+        "syntax/toml.rs",
+        "decode/mod.rs",
+        "decode/list.rs",
+        "decode/network.rs",
+        "decode/scalar.rs",
+        "decode/vm.rs",
+        "validate.rs",
+        "../graph/mod.rs",
+    ] {
+        sources.push_str(&read(&format!("src/spec/{path}")));
+    }
+    let mut codes = BTreeSet::new();
+    for start in ["Diagnostic::error(", "Diagnostic::warning("] {
+        for part in sources.split(start).skip(1) {
+            if let Some(code) = part.trim_start().strip_prefix('"') {
+                codes.insert(code.split('"').next().unwrap().to_owned());
+            }
+        }
+    }
+    assert!(codes.len() > 30, "{codes:?}");
+    for code in codes {
+        assert!(text.contains(&format!("`{code}`")), "docs/experiment.md does not mention the code {code}");
+    }
+}
+
+fn json(node: &syntax::Node) -> serde_json::Value {
+    use syntax::Value;
+    match &node.value {
+        Value::Null | Value::Date => serde_json::Value::Null,
+        Value::Bool(truth) => (*truth).into(),
+        Value::Int(number) => i64::try_from(*number).unwrap().into(),
+        Value::Float(number) => (*number).into(),
+        Value::String(text) => (**text).into(),
+        Value::List(list) => list.iter().map(json).collect(),
+        Value::Map(map) => {
+            map.iter().map(|(k, v)| (k.text.to_string(), json(v))).collect::<serde_json::Map<_, _>>().into()
+        }
+    }
+}
+
+fn tree(text: &str, format: Format) -> serde_json::Value {
+    let mut sources = SourceMap::new();
+    let source = sources.add("x", text);
+    let (node, diagnostics) = syntax::read(text, source, format);
+    assert_eq!(diagnostics, []);
+    json(&node.unwrap())
+}
+
+/// The fenced blocks of a language.
+fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
+    let fence = format!("```{language}\n");
+    text.split(fence.as_str()).skip(1).map(|part| part.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn examples_decode_and_fit_the_schema() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let docs = read("docs/experiment.md");
+    let (yamls, tomls) = (blocks(&docs, "yaml"), blocks(&docs, "toml"));
+    assert_eq!((yamls.len(), tomls.len()), (1, 1));
+    assert_eq!(outline(&yaml(yamls[0])), outline(&toml(tomls[0])));
+    let mut texts = vec![
+        (yamls[0].to_owned(), Format::Yaml),
+        (tomls[0].to_owned(), Format::Toml),
+        (SAMPLE.to_owned(), Format::Yaml),
+        (SAMPLE_TOML.to_owned(), Format::Toml),
+    ];
+    for entry in fs::read_dir(Path::new(ROOT).join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let format = match path.extension().and_then(|e| e.to_str()) {
+            Some("yaml") => Format::Yaml,
+            Some("toml") => Format::Toml,
+            _ => continue,
+        };
+        let loaded = load(&path);
+        let errors = loaded.diagnostics.iter().filter(|d| d.code != "missing-file").count();
+        assert_eq!(errors, 0, "{}", shown(&loaded));
+        texts.push((fs::read_to_string(&path).unwrap(), format));
+    }
+    assert!(texts.len() > 4, "there are no examples");
+    for (text, format) in texts {
+        if let Err(error) = validator.validate(&tree(&text, format)) {
+            panic!("{error} at {}\n{text}", error.instance_path());
+        }
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_it_can() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    for text in [
+        "{}",
+        "{ experiment: all }",
+        "{ experiment: lab, nope: 1 }",
+        "{ experiment: lab, vlans: { v: { tag: 4095 } } }",
+        "{ experiment: lab, vms: { a: { memroy: 1 } } }",
+        "{ experiment: lab, vms: { \"a b\": {} } }",
+        "{ experiment: lab, vms: { a: { networks: [{ mac: \"52:54:00:00:00:01\" }] } } }",
+        "{ experiment: lab, vms: { a: { networks: [\"a,b\"] } } }",
+        "{ experiment: lab, vms: { a: { vcpus: 0 } } }",
+        "{ experiment: lab, profiles: { a: { count: 2 } } }",
+        "{ experiment: lab, vms: { a: { tags: { megaform.x: y } } } }",
+    ] {
+        assert!(!validator.is_valid(&tree(text, Format::Yaml)), "{text} fits the schema");
+        let loaded = yaml(text);
+        assert!(loaded.experiment.is_none(), "{text} was decoded");
+    }
+}
+
+#[test]
+fn quickstart_says_the_same_in_toml() {
+    let twin = r#"
+experiment = "quickstart"
+vlans = { dmz = {}, core = 200 }
+
+[profiles.tiny]
+memory = 128
+kernel = "../.cache/guest/vmlinuz"
+initrd = "../.cache/guest/guest.cpio.gz"
+serial-ports = 1
+
+[vms.fw]
+profile = "tiny"
+append = ["console=ttyS0", "quiet", "ip.0=10.0.0.9/24", "ip.1=10.0.1.9/24"]
+networks = ["dmz", { vlan = "core", mac = "52:54:00:00:00:01", driver = "virtio-net-pci" }]
+
+[vms.db]
+profile = "tiny"
+append = "console=ttyS0 quiet ip.0=10.0.1.1/16"
+networks = ["core"]
+
+[vms.web1]
+profile = "tiny"
+append = "console=ttyS0 quiet ip.0=10.0.0.2/16"
+networks = ["dmz"]
+depends_on = ["db"]
+
+[vms.web0]
+profile = "tiny"
+append = "console=ttyS0 quiet ip.0=10.0.0.1/16"
+networks = ["dmz"]
+depends_on = ["db"]
+
+[taps.mgmt]
+vlan = "dmz"
+ip = "10.0.0.254/16"
+"#;
+    assert_eq!(outline(&toml(twin)), outline(&yaml(&read("examples/quickstart.yaml"))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_loaders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let text = String::from_utf8_lossy(&bytes);
+        for format in [Format::Yaml, Format::Toml] {
+            let loaded = parse("x", &text, format, &NoFiles);
+            prop_assert!(loaded.experiment.is_none() || loaded.diagnostics.iter().all(|d| d.severity == Severity::Warning));
+            shown(&loaded);
+        }
+    }
+
+    #[test]
+    fn no_change_of_a_good_file_makes_the_loaders_panic(
+        at in 0..SAMPLE.len(), length in 0..12usize,
+        with in proptest::sample::select(vec!["", "\t", "[", "]", "{", "}", "\"", "'", "\n", ": ", "é", "&a ", "*a", "<<: ", "- ", "#", "|", ">", "!!x ", "=", "日本", "\u{0}", "---\n", "\r\n"]),
+    ) {
+        for (text, format) in [(SAMPLE, Format::Yaml), (SAMPLE_TOML, Format::Toml)] {
+            let at = at.min(text.len());
+            let changed = format!("{}{with}{}", &text[..at], &text[(at + length).min(text.len())..]);
+            let loaded = parse("x", &changed, format, &NoFiles);
+            for diagnostic in &loaded.diagnostics {
+                let span = diagnostic.span.expect("everything has a place");
+                prop_assert!(span.start <= span.end && changed.is_char_boundary(span.start), "{diagnostic:?}");
+            }
+            prop_assert!(loaded.experiment.is_some() || !loaded.diagnostics.is_empty());
+            shown(&loaded);
+        }
+    }
+
+    #[test]
+    fn plain_scalars_mean_the_same_as_in_the_other_reader(number in any::<i64>(), word in "[a-z]{1,8}") {
+        let yaml = tree(&format!("{{ a: {number}, b: {word}x, c: \"{number}\" }}"), Format::Yaml);
+        let toml = tree(&format!("a = {number}\nb = \"{word}x\"\nc = \"{number}\"\n"), Format::Toml);
+        prop_assert_eq!(yaml, toml);
+    }
+}

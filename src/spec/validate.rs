@@ -1,0 +1,261 @@
+//! What no entry shows alone: references to what is not there, and what two entries cannot both have.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::decode::Draft;
+use super::model::{VlanRef, VmBody};
+use super::suggest::Suggester;
+use crate::diagnostic::{Diagnostic, Span, Spanned};
+use crate::language::field::FieldValue;
+use crate::name::{VlanAlias, VmName};
+
+/// Check a draft; it may lack what was refused before.
+pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
+    let mut checks = Checks {
+        draft,
+        suggester: Suggester::default(),
+        said: HashSet::new(),
+        used_vlans: HashSet::new(),
+        diagnostics: Vec::new(),
+    };
+    let bodies = checks.bodies();
+    checks.vlans();
+    for (name, _, body) in &bodies {
+        checks.networks(body);
+        checks.dependencies(name, body);
+        checks.kernel(body);
+    }
+    checks.addresses(&bodies);
+    checks.taps();
+    checks.unused();
+    checks.diagnostics
+}
+
+/// One entry's VMs: the first name, the place of the key, what they share.
+type Body<'d> = (&'d VmName, Span, &'d VmBody);
+
+struct Checks<'d> {
+    draft: &'d Draft,
+    suggester: Suggester,
+    /// Places about which something was said, so that a profile's mistake is said once.
+    said: HashSet<(&'static str, Span)>,
+    used_vlans: HashSet<&'d VlanAlias>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl<'d> Checks<'d> {
+    fn push(&mut self, diagnostic: Diagnostic) {
+        if diagnostic.span.is_none_or(|span| self.said.insert((diagnostic.code, span))) {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Every body once, however many VMs share it, in the order of the file.
+    fn bodies(&self) -> Vec<Body<'d>> {
+        let mut seen = HashSet::new();
+        let vms = self.draft.vms.iter().filter(|(_, vm)| seen.insert(Arc::as_ptr(&vm.body)));
+        let mut bodies: Vec<Body<'d>> = vms.map(|(name, vm)| (name, vm.span, &*vm.body)).collect();
+        bodies.sort_by_key(|(_, span, _)| *span);
+        bodies
+    }
+
+    fn vlans(&mut self) {
+        let mut vlans: Vec<_> = self.draft.vlans.iter().collect();
+        vlans.sort_by_key(|(_, vlan)| vlan.span);
+        let mut tags: BTreeMap<_, (&VlanAlias, Span)> = BTreeMap::new();
+        for (alias, vlan) in vlans {
+            let Some(tag) = &vlan.tag else { continue };
+            match tags.get(&tag.value) {
+                Some((other, first)) => {
+                    let diagnostic = Diagnostic::error(
+                        "duplicate-tag",
+                        tag.span,
+                        format!("the VLANs `{other}` and `{alias}` have the same tag {}", tag.value),
+                    )
+                    .label(*first, "first given here")
+                    .hint("change one, or leave it out to have a free tag given");
+                    self.push(diagnostic);
+                }
+                None => {
+                    tags.insert(tag.value, (alias, tag.span));
+                }
+            }
+        }
+        if let Some(range) = &self.draft.vlan_range {
+            let (low, high) = range.value;
+            let taken = tags.range(low..=high).count();
+            let room = usize::from(high.get() - low.get()) + 1 - taken;
+            let needed = self.draft.vlans.values().filter(|vlan| vlan.tag.is_none()).count();
+            if needed > room {
+                let diagnostic = Diagnostic::error(
+                    "vlan-range",
+                    range.span,
+                    format!("the range has {room} free tags, and {needed} VLANs need one"),
+                )
+                .hint("widen the range, or give VLANs fixed tags outside it");
+                self.push(diagnostic);
+            }
+        }
+    }
+
+    fn vlan(&mut self, vlan: &'d VlanRef, span: Span) {
+        let VlanRef::Alias(alias) = vlan else { return };
+        self.used_vlans.insert(alias);
+        if self.draft.vlans.contains_key(alias) {
+            return;
+        }
+        let draft = self.draft;
+        let hint = match self.suggester.nearest(alias.as_str(), draft.vlans.keys().map(VlanAlias::as_str)) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("add it to `vlans`: `{alias}: {{}}`"),
+        };
+        self.push(Diagnostic::error("unknown-vlan", span, format!("there is no VLAN `{alias}`")).hint(hint));
+    }
+
+    fn networks(&mut self, body: &'d VmBody) {
+        for nic in &body.networks {
+            self.vlan(&nic.vlan, nic.span);
+        }
+    }
+
+    fn dependencies(&mut self, name: &VmName, body: &'d VmBody) {
+        let draft = self.draft;
+        for other in &body.depends_on {
+            match draft.vms.get(&other.value) {
+                Some(vm) if std::ptr::eq(&*vm.body, body) => {
+                    let diagnostic = Diagnostic::error(
+                        "self-dependency",
+                        other.span,
+                        format!("the VM `{}` depends on itself", other.value),
+                    )
+                    .label(vm.span, format!("`{}` comes from here", other.value))
+                    .hint("remove it from `depends_on`; VMs of one entry cannot depend on each other");
+                    self.push(diagnostic);
+                }
+                Some(_) => {}
+                None => {
+                    let numbered = VmName::new(&format!("{}0", other.value));
+                    let hint = if numbered.is_ok_and(|n| draft.vms.contains_key(&n)) {
+                        format!("write the numbered names, as in `{}[0-1]`", other.value)
+                    } else {
+                        match self.suggester.nearest(other.as_str(), draft.vms.keys().map(VmName::as_str)) {
+                            Some(known) => format!("did you mean `{known}`?"),
+                            None => format!("add `{}` to `vms`, or remove it here", other.value),
+                        }
+                    };
+                    let message = format!("the VM `{name}` depends on `{}`, which does not exist", other.value);
+                    self.push(Diagnostic::error("unknown-vm", other.span, message).hint(hint));
+                }
+            }
+        }
+    }
+
+    fn kernel(&mut self, body: &VmBody) {
+        let set = |name: &str| body.config.changed().any(|(field, _)| field.name == name);
+        if set("kernel") {
+            return;
+        }
+        for name in ["append", "initrd"] {
+            if let (true, Some(span)) = (set(name), body.spans.get(name)) {
+                self.push(
+                    Diagnostic::error("needs-kernel", *span, format!("`{name}` is given without a `kernel`"))
+                        .hint("only a kernel that QEMU boots directly takes it: add `kernel`, or remove this"),
+                );
+            }
+        }
+    }
+
+    fn addresses(&mut self, bodies: &[Body<'d>]) {
+        let macs = bodies
+            .iter()
+            .flat_map(|(name, _, body)| body.networks.iter().filter_map(move |nic| Some((nic.mac?, *name, nic.span))));
+        self.unique(
+            macs,
+            "duplicate-mac",
+            "MAC address",
+            "give each NIC its own, or leave `mac` out to have one assigned",
+        );
+        let uuids = bodies.iter().filter_map(|(name, _, body)| {
+            let (_, value) = body.config.changed().find(|(field, _)| field.name == "uuid")?;
+            match value {
+                FieldValue::Text(uuid) => Some((uuid.clone(), *name, *body.spans.get("uuid")?)),
+                _ => None,
+            }
+        });
+        self.unique(uuids, "duplicate-uuid", "UUID", "give each VM its own, or leave `uuid` out to have one assigned");
+    }
+
+    /// Each value may be given once.
+    fn unique<T: Hash + Eq + std::fmt::Display>(
+        &mut self,
+        values: impl Iterator<Item = (T, &'d VmName, Span)>,
+        code: &'static str,
+        what: &str,
+        hint: &str,
+    ) {
+        let mut first: HashMap<T, (&VmName, Span)> = HashMap::new();
+        for (value, name, span) in values {
+            let Some((other, place)) = first.get(&value) else {
+                first.insert(value, (name, span));
+                continue;
+            };
+            let who =
+                if *other == name { format!("twice to `{name}`") } else { format!("to `{other}` and to `{name}`") };
+            let mut diagnostic = Diagnostic::error(code, span, format!("the {what} {value} is given {who}")).hint(hint);
+            if *place != span {
+                diagnostic = diagnostic.label(*place, "first given here");
+            }
+            self.push(diagnostic);
+        }
+    }
+
+    fn taps(&mut self) {
+        let mut taps: Vec<_> = self.draft.taps.iter().collect();
+        taps.sort_by_key(|(_, tap)| tap.span);
+        let mut addresses = HashMap::new();
+        for (name, tap) in taps {
+            self.vlan(&tap.vlan, tap.vlan.span);
+            let Some(Spanned { value: (address, _), span }) = &tap.ip else { continue };
+            match addresses.get(address) {
+                Some((other, first)) => {
+                    let message = format!("the taps `{other}` and `{name}` have the same address {address}");
+                    self.push(
+                        Diagnostic::error("duplicate-ip", *span, message)
+                            .label(*first, "first given here")
+                            .hint("give each tap its own"),
+                    );
+                }
+                None => {
+                    addresses.insert(address, (name, *span));
+                }
+            }
+        }
+    }
+
+    fn unused(&mut self) {
+        for profile in &self.draft.unused_profiles {
+            self.push(
+                Diagnostic::warning(
+                    "unused-profile",
+                    profile.span,
+                    format!("no VM uses the profile `{}`", profile.value),
+                )
+                .hint("remove it, or name it in a `profile` key"),
+            );
+        }
+        if self.draft.partial {
+            return;
+        }
+        let draft = self.draft;
+        for (alias, vlan) in
+            draft.vlans.iter().filter(|(alias, _)| !self.used_vlans.contains(alias)).collect::<Vec<_>>()
+        {
+            self.push(
+                Diagnostic::warning("unused-vlan", vlan.span, format!("no NIC and no tap is on the VLAN `{alias}`"))
+                    .hint("remove it, or name it in `networks` or `taps`"),
+            );
+        }
+    }
+}
