@@ -1,0 +1,31 @@
+//! The traits of `host` on Linux: rtnetlink, network namespaces, tap devices, processes by pidfd. The only place with
+//! `unsafe`.
+//!
+//! Must not know VMs or commands.
+
+pub mod accelerator;
+pub mod memory;
+mod namespace;
+mod netlink;
+mod network;
+mod ports;
+pub mod process;
+mod tun;
+
+pub use namespace::{exec_in, run_in};
+pub use network::LinuxNetwork;
+
+#[cfg(test)]
+mod testing {
+    //! What the tests of this folder share.
+
+    /// Whether the test may make namespaces and interfaces. A test without the right to is skipped, but not in CI.
+    pub(super) fn root() -> bool {
+        let root = nix::unistd::geteuid().is_root();
+        if !root {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "this test needs root");
+            eprintln!("skipped: this test needs root");
+        }
+        root
+    }
+}
