@@ -1,0 +1,194 @@
+//! The commands of the engine: one file per command, its declaration beside its handler.
+//!
+//! Must not know the socket, nor how an answer is rendered.
+
+mod builtin;
+mod check;
+mod echo;
+mod help;
+mod history;
+mod host;
+mod namespace;
+mod shell;
+mod tap;
+mod version;
+mod vlans;
+mod vm_config;
+mod vm_flush;
+mod vm_info;
+mod vm_kill;
+mod vm_launch;
+mod vm_net;
+mod vm_qmp;
+mod vm_start;
+mod vm_stop;
+mod vm_tag;
+mod write;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use crate::engine::{Engine, EngineError};
+use crate::language::declaration::Declaration;
+use crate::language::grammar::{Args, Grammar};
+use crate::name::Namespace;
+
+pub use builtin::Builtin;
+pub use history::{CLEAR_HISTORY, HISTORY_LIMIT};
+pub use namespace::table as namespaces;
+
+/// What all connections share besides the engine.
+pub struct Shared {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Every command.
+    pub grammar: Grammar,
+    /// The lines that compiled.
+    pub history: Mutex<Vec<String>>,
+}
+
+/// One command to carry out.
+pub struct Call {
+    /// What all connections share.
+    pub shared: Arc<Shared>,
+    /// The namespace that it acts in.
+    pub namespace: Namespace,
+    /// Its arguments.
+    pub args: Args,
+}
+
+impl Call {
+    /// A required argument. The grammar guarantees it.
+    fn required(&self, name: &str) -> &str {
+        self.args.str(name).expect("the pattern has this argument")
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        &self.shared.engine
+    }
+}
+
+/// What a command answers with.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Text.
+    pub text: String,
+    /// Columns and rows.
+    pub table: Option<(Vec<String>, Vec<Vec<String>>)>,
+    /// A table without rows goes out as an empty list; minimega sends null for most tables and `[]` for some.
+    pub empty_list: bool,
+    /// Data.
+    pub data: Value,
+    /// An error beside the text (a program that ran and failed).
+    pub error: String,
+}
+
+impl Answer {
+    /// Nothing to say.
+    pub fn done() -> Self {
+        Self::default()
+    }
+
+    /// Text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// A table.
+    pub fn table(columns: &[&str], rows: Vec<Vec<String>>) -> Self {
+        Self { table: Some((columns.iter().map(|c| (*c).to_owned()).collect(), rows)), ..Self::default() }
+    }
+}
+
+/// The future of a handler.
+pub type Handled = Pin<Box<dyn Future<Output = Result<Answer, EngineError>> + Send>>;
+
+/// What carries a command out.
+pub enum Run {
+    /// It changes how another command is carried out or shown.
+    Builtin(Builtin),
+    /// It does something.
+    Handler(Box<dyn Fn(Call) -> Handled + Send + Sync>),
+}
+
+/// One command.
+pub struct Command {
+    /// What is said about it.
+    pub declaration: Declaration,
+    /// What it does.
+    pub run: Run,
+}
+
+impl Command {
+    fn new<F, T>(declaration: Declaration, handler: F) -> Self
+    where
+        F: Fn(Call) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<Answer, EngineError>> + Send + 'static,
+    {
+        Self { declaration, run: Run::Handler(Box::new(move |call| Box::pin(handler(call)))) }
+    }
+}
+
+/// Every command, in the order of `help`.
+pub fn all() -> Vec<Command> {
+    let mut commands = builtin::commands();
+    commands.extend(check::commands());
+    commands.extend(echo::commands());
+    commands.extend(help::commands());
+    commands.extend(history::commands());
+    commands.extend(host::commands());
+    commands.extend(namespace::commands());
+    commands.extend(shell::commands());
+    commands.extend(tap::commands());
+    commands.extend(version::commands());
+    commands.extend(vlans::commands());
+    commands.extend(vm_config::commands());
+    commands.extend(vm_flush::commands());
+    commands.extend(vm_info::commands());
+    commands.extend(vm_kill::commands());
+    commands.extend(vm_launch::commands());
+    commands.extend(vm_net::commands());
+    commands.extend(vm_qmp::commands());
+    commands.extend(vm_start::commands());
+    commands.extend(vm_stop::commands());
+    commands.extend(vm_tag::commands());
+    commands.extend(write::commands());
+    commands
+}
+
+/// The grammar of all commands.
+pub fn grammar(commands: &[Command]) -> Grammar {
+    let declarations: Vec<Declaration> = commands.iter().map(|c| c.declaration.clone()).collect();
+    Grammar::new(&declarations).expect("a test checks that every pattern parses")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_parses_and_every_name_is_unique() {
+        let commands = all();
+        grammar(&commands);
+        let mut names: Vec<_> = commands.iter().map(|c| c.declaration.name.to_string()).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn every_pattern_is_one_of_3_1_0_or_a_2018_form() {
+        let known = include_str!("../../tests/data/minimega-3.1.0-patterns.txt");
+        let known: std::collections::HashSet<&str> =
+            known.lines().map(|l| l.split('#').next().unwrap_or("").trim()).collect();
+        for command in all() {
+            for pattern in &command.declaration.patterns {
+                assert!(known.contains(pattern.as_ref()), "{pattern} is no pattern of minimega");
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! From a line to its answer: compile, walk the builtins, run the handler, select and render.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::commands::{Answer, Builtin, CLEAR_HISTORY, Call, Command, HISTORY_LIMIT, Run, Shared, namespaces};
+use crate::engine::Engine;
+use crate::language::complete::Candidates;
+use crate::language::declaration::Completion;
+use crate::language::entry::Entry;
+use crate::language::grammar::{Args, CompileError, Compiled, Grammar};
+use crate::language::output::{self, OutputMode};
+use crate::name::Namespace;
+use crate::wire::{Handler, Reply, Response};
+
+use super::words::Words;
+
+/// The switches that all connections share.
+struct Switches {
+    mode: OutputMode,
+    record: bool,
+    preprocess: bool,
+    words: Words,
+}
+
+/// Carries out the commands of all connections.
+pub struct Dispatcher {
+    pub(super) commands: Vec<Command>,
+    pub(super) shared: Arc<Shared>,
+    switches: Mutex<Switches>,
+    /// Connections that have sent a command and are still open.
+    connections: Mutex<HashSet<u64>>,
+}
+
+/// A step of selection; the innermost is applied first.
+enum Selection {
+    Columns(String),
+    Filter(String),
+}
+
+impl Dispatcher {
+    /// A dispatcher of these commands.
+    pub fn new(commands: Vec<Command>, grammar: Grammar, engine: Arc<Engine>) -> Self {
+        Self {
+            commands,
+            shared: Arc::new(Shared { engine, grammar, history: Mutex::new(Vec::new()) }),
+            switches: Mutex::new(Switches {
+                mode: OutputMode::default(),
+                record: true,
+                preprocess: true,
+                words: Words::from_environment(),
+            }),
+            connections: Mutex::new(HashSet::new()),
+        }
+    }
+
+    /// How many clients are connected.
+    pub fn connections(&self) -> usize {
+        self.open().len()
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.connections.lock().expect("no code panics while it holds the set of connections")
+    }
+
+    pub(super) fn host(&self) -> &str {
+        self.shared.engine.host()
+    }
+
+    fn switches(&self) -> MutexGuard<'_, Switches> {
+        self.switches.lock().expect("no code panics while it holds the switches")
+    }
+
+    pub(super) fn run_of(&self, compiled: &Compiled) -> (&Run, &str) {
+        let command = &self.commands[compiled.command];
+        (&command.run, &command.declaration.name)
+    }
+
+    /// Is the line to be kept in the history?
+    fn recorded(&self, compiled: &Compiled) -> bool {
+        let mut record = self.switches().record;
+        let mut at = Some(compiled);
+        while let Some(compiled) = at {
+            if let (Run::Builtin(Builtin::Record), _) = self.run_of(compiled) {
+                record &= compiled.nested.is_some() && compiled.args.choice("true,false") == Some("true");
+            }
+            at = compiled.nested.as_deref();
+        }
+        record
+    }
+
+    /// The command that a line means, after aliases.
+    pub(super) fn compile(&self, line: &str) -> Result<Option<Compiled>, CompileError> {
+        let expanded = self.switches().words.unalias(line);
+        self.shared.grammar.compile(expanded.as_deref().unwrap_or(line))
+    }
+
+    /// An answer that is an error.
+    pub(super) fn failure(&self, error: impl Into<String>) -> Response {
+        Response { resp: Some(vec![Entry::failure(self.host(), error)]), ..Response::default() }
+    }
+
+    /// Carry out a line and send its answers.
+    async fn respond(&self, line: &str, reply: &Reply) {
+        let response = match self.compile(line) {
+            Ok(None) => Response::default(),
+            Err(error) => self.failure(error.to_string()),
+            Ok(Some(compiled)) => match self.script(&compiled) {
+                Some(script) => return self.read(script, reply).await,
+                None => self.answer(&compiled, None).await,
+            },
+        };
+        // A client that left meanwhile does not want the answer.
+        reply.send(response).await;
+    }
+
+    /// The whole answer to a command, which runs in `namespace` if it names none itself.
+    pub(super) async fn answer(&self, compiled: &Compiled, namespace: Option<&Namespace>) -> Response {
+        let mut mode = self.switches().mode;
+        let recorded = self.recorded(compiled);
+        let entry = self.execute(compiled, &mut mode, namespace).await;
+        // Afterwards, so that `history` does not show itself; and a cleared history is empty.
+        if recorded && self.commands[compiled.innermost().command].declaration.name != CLEAR_HISTORY {
+            let mut history = self.shared.history.lock().expect("history is not poisoned");
+            if history.len() >= HISTORY_LIMIT {
+                // Some at once, because what stays has to be moved.
+                history.drain(..HISTORY_LIMIT / 10);
+            }
+            history.push(compiled.original.clone());
+        }
+        let entries = vec![entry];
+        let rendered = output::render(&entries, &mode);
+        Response { resp: Some(entries), rendered, ..Response::default() }
+    }
+
+    async fn execute(&self, compiled: &Compiled, mode: &mut OutputMode, within: Option<&Namespace>) -> Entry {
+        let mut namespace = within.cloned();
+        let mut preprocess = self.switches().preprocess;
+        let mut selections = Vec::new();
+        let mut at = compiled;
+        let mut entry = loop {
+            let (run, name) = self.run_of(at);
+            let args = if preprocess { self.preprocessed(at) } else { at.args.clone() };
+            let text = |key: &str| args.str(key).unwrap_or_default().to_owned();
+            let value = args.choice("true,false").map(|v| v == "true");
+            let nested = at.nested.as_deref();
+            match run {
+                Run::Builtin(Builtin::Columns) => selections.push(Selection::Columns(text("columns as csv"))),
+                Run::Builtin(Builtin::Filter) => selections.push(Selection::Filter(text("filter"))),
+                Run::Builtin(Builtin::Switch) => match (value, nested) {
+                    (Some(on), Some(_)) => {
+                        mode.set(name, on);
+                    }
+                    (Some(on), None) => {
+                        self.switches().mode.set(name, on);
+                        break Entry::text(self.host(), "");
+                    }
+                    (None, _) => {
+                        let on = self.switches().mode.get(name).unwrap_or(false);
+                        break Entry::text(self.host(), on.to_string());
+                    }
+                },
+                Run::Builtin(Builtin::Record) => match (value, nested) {
+                    (Some(_), Some(_)) => {}
+                    (Some(on), None) => {
+                        self.switches().record = on;
+                        break Entry::text(self.host(), "");
+                    }
+                    (None, _) => break Entry::text(self.host(), self.switches().record.to_string()),
+                },
+                Run::Builtin(Builtin::Preprocess) => match (value, nested) {
+                    (Some(on), Some(_)) => preprocess = on,
+                    (Some(on), None) => {
+                        self.switches().preprocess = on;
+                        break Entry::text(self.host(), "");
+                    }
+                    (None, _) => break Entry::text(self.host(), preprocess.to_string()),
+                },
+                Run::Builtin(Builtin::Alias | Builtin::Unalias | Builtin::Env) => break self.define(run, at, &args),
+                Run::Builtin(Builtin::Read) => {
+                    break Entry::failure(self.host(), "`read` cannot stand behind a builtin other than `namespace`");
+                }
+                Run::Builtin(Builtin::Namespace) => {
+                    let engine = &self.shared.engine;
+                    let Some(name) = args.str("name") else {
+                        break self.entry(namespaces(engine));
+                    };
+                    let named = match Namespace::new(name) {
+                        Ok(named) => named,
+                        Err(error) => break Entry::failure(self.host(), error.to_string()),
+                    };
+                    let result =
+                        if nested.is_some() { engine.ensure_namespace(&named) } else { engine.activate(&named) };
+                    if let Err(error) = result {
+                        break Entry::failure(self.host(), error.chain());
+                    }
+                    if nested.is_none() {
+                        break Entry::text(self.host(), "");
+                    }
+                    namespace = Some(named);
+                }
+                Run::Handler(handler) => {
+                    let call = Call {
+                        shared: Arc::clone(&self.shared),
+                        namespace: namespace.unwrap_or_else(|| self.shared.engine.active()),
+                        args,
+                    };
+                    break match handler(call).await {
+                        Ok(answer) => self.entry(answer),
+                        Err(error) => Entry::failure(self.host(), error.chain()),
+                    };
+                }
+            }
+            at = nested.expect("a builtin that goes on has a nested command");
+        };
+        for selection in selections.iter().rev() {
+            if !entry.error.is_empty() {
+                break;
+            }
+            let result = match selection {
+                Selection::Columns(columns) => output::select_columns(&mut entry, columns),
+                Selection::Filter(filter) => output::filter(&mut entry, filter),
+            };
+            if let Err(error) = result {
+                entry = Entry::failure(self.host(), error.to_string());
+            }
+        }
+        entry
+    }
+
+    /// The arguments with variables and files expanded.
+    pub(super) fn preprocessed(&self, compiled: &Compiled) -> Args {
+        let files = self.shared.engine.base().join("files");
+        let mut args = compiled.args.clone();
+        let switches = self.switches();
+        let expanded = args.try_map(|word| Ok::<_, std::convert::Infallible>(switches.words.preprocess(word, &files)));
+        match expanded {
+            Ok(()) => args,
+        }
+    }
+
+    /// `.alias`, `.unalias` and `.env`.
+    fn define(&self, run: &Run, compiled: &Compiled, args: &Args) -> Entry {
+        let words = &mut self.switches().words;
+        let done = || Entry::text(self.host(), "");
+        match run {
+            Run::Builtin(Builtin::Alias) if compiled.args.list("alias").is_empty() => {
+                let rows = words.aliases.iter().map(|(name, text)| vec![name.clone(), text.clone()]).collect();
+                self.entry(Answer::table(&["alias", "expansion"], rows))
+            }
+            // The text as written, because it is to be a line again.
+            Run::Builtin(Builtin::Alias) => {
+                let text = compiled.original.split_once(char::is_whitespace).map_or("", |(_, text)| text);
+                if words.define(text) {
+                    done()
+                } else {
+                    Entry::failure(self.host(), "expected an alias as NAME=COMMAND")
+                }
+            }
+            Run::Builtin(Builtin::Unalias) => {
+                let name = compiled.args.str("alias").unwrap_or_default();
+                match words.aliases.remove(name) {
+                    Some(_) => done(),
+                    None => Entry::failure(self.host(), format!("no alias `{name}`")),
+                }
+            }
+            _ => match (compiled.args.str("name"), args.str("value")) {
+                (None, _) => {
+                    let lines: Vec<String> = words.variables.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                    Entry::text(self.host(), lines.join("\n"))
+                }
+                (Some(name), None) => Entry::text(self.host(), words.variables.get(name).cloned().unwrap_or_default()),
+                (Some(name), Some("")) => {
+                    words.variables.remove(name);
+                    done()
+                }
+                (Some(name), Some(value)) => {
+                    words.variables.insert(name.to_owned(), value.to_owned());
+                    done()
+                }
+            },
+        }
+    }
+
+    fn entry(&self, answer: Answer) -> Entry {
+        let (header, tabular) = match answer.table {
+            Some((header, rows)) => (Some(header), (answer.empty_list || !rows.is_empty()).then_some(rows)),
+            None => (None, None),
+        };
+        Entry {
+            host: self.host().to_owned(),
+            response: answer.text,
+            header,
+            tabular,
+            error: answer.error,
+            data: answer.data,
+        }
+    }
+}
+
+impl Handler for Dispatcher {
+    async fn command(&self, connection: u64, command: String, reply: Reply) {
+        self.open().insert(connection);
+        self.respond(&command, &reply).await;
+    }
+
+    async fn suggest(&self, line: String) -> Vec<String> {
+        let engine = &self.shared.engine;
+        let active = engine.active();
+        let taps = engine.taps(&active).await.unwrap_or_default();
+        let taps = taps.into_iter().map(|tap| tap.tap.to_string()).collect();
+        let variables = self.switches().words.variables.keys().cloned().collect();
+        self.shared.grammar.suggest(&line, &Names { engine, active, taps, variables })
+    }
+
+    fn closed(&self, connection: u64) {
+        self.open().remove(&connection);
+    }
+}
+
+/// The names that exist when a completion is asked for.
+struct Names<'a> {
+    engine: &'a Engine,
+    active: Namespace,
+    taps: Vec<String>,
+    variables: Vec<String>,
+}
+
+impl Candidates for Names<'_> {
+    fn variables(&self, prefix: &str) -> Vec<String> {
+        self.variables.iter().filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
+    fn names(&self, kind: Completion, prefix: &str) -> Vec<String> {
+        let mut names: Vec<String> = match kind {
+            Completion::VmTarget => {
+                let mut names: Vec<String> =
+                    self.engine.vms(&self.active).iter().map(|vm| vm.name.to_string()).collect();
+                names.push("all".to_owned());
+                names
+            }
+            Completion::Namespace => self.engine.namespaces().into_iter().map(|n| n.name.to_string()).collect(),
+            Completion::Vlan => self.engine.vlan_rows(&self.active).into_iter().map(|row| row.alias).collect(),
+            Completion::Tap => self.taps.clone(),
+            Completion::Path => return paths(&self.engine.base().join("files"), prefix),
+        };
+        names.retain(|name| name.starts_with(prefix));
+        names
+    }
+}
+
+/// The paths that begin with a prefix; a relative one is relative to the engine's files folder. A folder ends in `/`.
+fn paths(files: &Path, prefix: &str) -> Vec<String> {
+    let (folder, start) = prefix.rsplit_once('/').map_or(("", prefix), |(folder, start)| (folder, start));
+    let shown = if prefix.contains('/') { format!("{folder}/") } else { String::new() };
+    let folder = if prefix.starts_with('/') { PathBuf::from(format!("{folder}/")) } else { files.join(folder) };
+    // A folder that cannot be read has nothing to offer.
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let slash = if entry.path().is_dir() { "/" } else { "" };
+            name.starts_with(start).then(|| format!("{shown}{name}{slash}"))
+        })
+        .collect()
+}

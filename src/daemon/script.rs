@@ -1,0 +1,122 @@
+//! `read`: the commands of a file, each with an answer of its own.
+
+use std::path::PathBuf;
+
+use crate::commands::{Builtin, Run};
+use crate::language::grammar::Compiled;
+use crate::name::Namespace;
+use crate::wire::{Reply, Response};
+
+use super::dispatch::Dispatcher;
+
+/// The largest script, in bytes.
+const LIMIT: u64 = 64 << 20;
+
+/// A `read` that is to be carried out.
+pub(super) struct Script {
+    path: PathBuf,
+    check: bool,
+    /// From `namespace NAME read FILE`.
+    namespace: Option<Result<Namespace, String>>,
+}
+
+impl Dispatcher {
+    /// The script that a command reads, if it is a `read`, alone or behind `namespace NAME`.
+    pub(super) fn script(&self, compiled: &Compiled) -> Option<Script> {
+        let mut namespace = None;
+        let mut at = compiled;
+        loop {
+            match self.run_of(at).0 {
+                Run::Builtin(Builtin::Read) => {
+                    let args = self.preprocessed(at);
+                    // An absolute path stays as it is.
+                    let path = self.shared.engine.base().join("files").join(args.str("file")?);
+                    return Some(Script { path, check: args.flag("check"), namespace });
+                }
+                Run::Builtin(Builtin::Namespace) => {
+                    let name = self.preprocessed(at).str("name")?.to_owned();
+                    namespace = Some(Namespace::new(&name).map_err(|error| error.to_string()));
+                    at = at.nested.as_deref()?;
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Carry out a script and send its answers; all but the last say that more follow.
+    pub(super) async fn read(&self, script: Script, reply: &Reply) {
+        let mut namespace = match script.namespace.clone() {
+            Some(Ok(namespace)) => namespace,
+            Some(Err(error)) => {
+                reply.send(self.failure(error)).await;
+                return;
+            }
+            None => self.shared.engine.active(),
+        };
+        let text = match read(&script.path).await {
+            Ok(text) => text,
+            Err(error) => {
+                let text = format!("open {}: {}", script.path.display(), plain(&error));
+                reply.send(self.failure(text)).await;
+                return;
+            }
+        };
+        let file = script.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Held back until it is known whether another one follows.
+        let mut last: Option<Response> = None;
+        for (index, line) in text.lines().enumerate() {
+            let stop = |error: String| self.failure(format!("{file}:{} {error}", index + 1));
+            let (response, ends) = match self.compile(line) {
+                Ok(None) => continue,
+                Err(error) => (stop(error.to_string()), true),
+                Ok(Some(compiled)) if self.script(&compiled).is_some() => {
+                    (stop("cannot run nested `read` commands".to_owned()), true)
+                }
+                Ok(Some(_)) if script.check => continue,
+                Ok(Some(compiled)) => {
+                    let response = self.answer(&compiled, Some(&namespace)).await;
+                    if let Some(changed) = self.activates(&compiled, &response) {
+                        namespace = changed;
+                    }
+                    (response, false)
+                }
+            };
+            if let Some(before) = last.replace(response)
+                && !reply.send(Response { more: true, ..before }).await
+            {
+                // The client is gone, and with it whoever wanted the rest.
+                return;
+            }
+            if ends {
+                break;
+            }
+        }
+        reply.send(last.unwrap_or_default()).await;
+    }
+
+    /// The namespace that a command has made the active one.
+    fn activates(&self, compiled: &Compiled, response: &Response) -> Option<Namespace> {
+        let namespace = matches!(self.run_of(compiled).0, Run::Builtin(Builtin::Namespace));
+        if !namespace || compiled.nested.is_some() || response.errors().next().is_some() {
+            return None;
+        }
+        Namespace::new(self.preprocessed(compiled).str("name")?).ok()
+    }
+}
+
+async fn read(path: &std::path::Path) -> std::io::Result<String> {
+    let size = tokio::fs::metadata(path).await?.len();
+    if size > LIMIT {
+        return Err(std::io::Error::other(format!("{size} bytes, the limit is {LIMIT}")));
+    }
+    tokio::fs::read_to_string(path).await
+}
+
+/// An error as minimega words it.
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,243 @@
+//! `vm info`: the columns of minimega 3.1.0 and the complete record behind them.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use crate::language::field::{FIELDS, FieldType, FieldValue};
+use crate::name::Namespace;
+
+use super::vm::{Nic, Vm};
+use super::{Engine, State};
+
+/// All columns, in order.
+pub const INFO_COLUMNS: &[&str] = &[
+    "id",
+    "name",
+    "state",
+    "uptime",
+    "type",
+    "uuid",
+    "cc_active",
+    "pid",
+    "vlan",
+    "bridge",
+    "tap",
+    "mac",
+    "ip",
+    "ip6",
+    "qos",
+    "qinq",
+    "bond",
+    "memory",
+    "vcpus",
+    "disks",
+    "snapshot",
+    "initrd",
+    "kernel",
+    "cdrom",
+    "save",
+    "append",
+    "serial-ports",
+    "virtio-ports",
+    "vnc_port",
+    "usb-use-xhci",
+    "tpm-socket",
+    "bidirectional-copy-paste",
+    "android_avd",
+    "android_console_port",
+    "android_adb_port",
+    "android_serial",
+    "filesystem",
+    "hostname",
+    "init",
+    "preinit",
+    "fifo",
+    "volume",
+    "console_port",
+    "tags",
+];
+
+/// The columns of `vm info summary`.
+pub const SUMMARY_COLUMNS: &[&str] = &["id", "name", "state", "type", "uuid", "cc_active", "vlan"];
+
+/// One VM as `vm info` shows it.
+pub struct InfoRow {
+    /// A value for each column.
+    pub cells: Vec<String>,
+    /// The `Data` record.
+    pub record: Value,
+}
+
+impl Engine {
+    /// The VMs of a namespace, by id.
+    pub fn info(&self, namespace: &Namespace, columns: &[&str]) -> Vec<InfoRow> {
+        let vms = self.vms(namespace);
+        let state = self.state();
+        vms.iter()
+            .map(|vm| InfoRow {
+                cells: columns.iter().map(|column| cell(&state, vm, column)).collect(),
+                record: record(&state, vm, &self.options.host),
+            })
+            .collect()
+    }
+}
+
+fn list<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
+    format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", "))
+}
+
+fn nic_vlan(state: &State, vm: &Vm, nic: &Nic) -> String {
+    nic.vlan.map_or_else(|| "disconnected".to_owned(), |tag| state.vlans.show(&vm.namespace, tag))
+}
+
+/// The bridge of a NIC, empty while it is disconnected.
+fn nic_bridge(nic: &Nic) -> &str {
+    if nic.vlan.is_some() { nic.bridge.as_str() } else { "" }
+}
+
+fn cell(state: &State, vm: &Vm, column: &str) -> String {
+    let live = vm.live();
+    let config = &vm.config;
+    match column {
+        "id" => vm.id.to_string(),
+        "name" => vm.name.to_string(),
+        "state" => live.state.word().to_owned(),
+        "uptime" => go_duration(SystemTime::now().duration_since(vm.launched).unwrap_or_default()),
+        "type" => "kvm".to_owned(),
+        "uuid" => vm.uuid.to_string(),
+        // No command-and-control channel exists in this engine, so no agent is ever connected.
+        "cc_active" => "false".to_owned(),
+        "pid" => live.process.map_or_else(|| "0".to_owned(), |id| id.pid.to_string()),
+        "vlan" => list(&live.nics, |nic| nic_vlan(state, vm, nic)),
+        "bridge" => list(&live.nics, |nic| nic_bridge(nic).to_owned()),
+        "tap" => list(&live.nics, |nic| nic.tap.to_string()),
+        "mac" => list(&live.nics, |nic| nic.mac.to_string()),
+        "ip" | "ip6" => list(&live.nics, |_| String::new()),
+        "qos" | "qinq" | "bond" => "[]".to_owned(),
+        "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
+        "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
+        column => match FIELDS.iter().find(|field| field.column == Some(column)) {
+            Some(field) => match config.get(field.name) {
+                // minimega prints no brackets around disks.
+                FieldValue::Disks(disks) => disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                other => other.to_string(),
+            },
+            None => "N/A".to_owned(),
+        },
+    }
+}
+
+fn record(state: &State, vm: &Vm, host: &str) -> Value {
+    let live = vm.live();
+    let mut map = Map::new();
+    for field in FIELDS {
+        let value = match (field.name, vm.config.get(field.name)) {
+            ("uuid", _) => json!(vm.uuid.to_string()),
+            ("tags", _) => json!(live.tags),
+            ("networks", _) => live.nics.iter().map(|nic| network(state, vm, nic)).collect(),
+            (_, FieldValue::Uint(n)) => json!(n),
+            (_, FieldValue::Bool(b)) => json!(b),
+            (_, FieldValue::Text(t)) => json!(t),
+            // minimega sends null for no words at all.
+            (_, FieldValue::Words(w)) if w.is_empty() && field.ty == FieldType::Words && field.name == "append" => {
+                Value::Null
+            }
+            (_, FieldValue::Words(w)) => json!(w),
+            (_, FieldValue::Disks(disks)) => disks
+                .iter()
+                .map(|disk| {
+                    json!({
+                        "Path": disk.path,
+                        "SnapshotPath": "",
+                        "Interface": disk.interface.clone().unwrap_or_default(),
+                        "Cache": disk.cache.clone().unwrap_or_default(),
+                        "Raw": disk.to_string(),
+                    })
+                })
+                .collect(),
+            (_, FieldValue::Networks(_) | FieldValue::Tags(_)) => continue,
+        };
+        map.insert(field.data_key.to_owned(), value);
+    }
+    for (key, value) in [
+        ("ID", json!(vm.id)),
+        ("Name", json!(vm.name)),
+        ("Namespace", json!(vm.namespace)),
+        ("Host", json!(host)),
+        ("State", json!(live.state as u8)),
+        ("LaunchTime", json!(humantime::format_rfc3339_nanos(vm.launched).to_string())),
+        ("Type", json!(1)),
+        ("ActiveCC", json!(false)),
+        ("Pid", json!(live.process.map_or(0, |id| id.pid))),
+        ("VNCPort", json!(live.vnc.as_ref().map_or(0, |shim| shim.port))),
+        ("Error", json!(live.error.clone().unwrap_or_default())),
+    ] {
+        map.insert(key.to_owned(), value);
+    }
+    Value::Object(map)
+}
+
+fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
+    json!({
+        "Alias": nic.vlan.and_then(|tag| state.vlans.alias(&vm.namespace, tag)).unwrap_or_default(),
+        "VLAN": nic.vlan.map_or(0, |tag| tag.get()),
+        "Bridge": nic_bridge(nic),
+        "Tap": nic.tap,
+        "MAC": nic.mac.to_string(),
+        "Driver": nic.driver,
+        "IP4": "",
+        "IP6": "",
+        "QinQ": false,
+        "RxRate": 0,
+        "TxRate": 0,
+        "Raw": nic.raw,
+    })
+}
+
+/// A duration as minimega prints it: `1h2m3.5s`, `608.572188ms`, `12µs`, without trailing zeros.
+pub fn go_duration(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let fraction = |value: u128, digits: usize| {
+        let scale = 10u128.pow(u32::try_from(digits).expect("at most nine digits"));
+        let (whole, rest) = (value / scale, value % scale);
+        let rest = format!("{rest:0digits$}");
+        let rest = rest.trim_end_matches('0');
+        if rest.is_empty() { whole.to_string() } else { format!("{whole}.{rest}") }
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", fraction(nanos, 3)),
+        1_000_000..1_000_000_000 => format!("{}ms", fraction(nanos, 6)),
+        _ => {
+            let minutes = nanos / 60_000_000_000;
+            let seconds = fraction(nanos % 60_000_000_000, 9);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{seconds}s"),
+                (0, minutes) => format!("{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_recorded() {
+        for (nanos, text) in [
+            (608_572_188, "608.572188ms"),
+            (609_421_500, "609.4215ms"),
+            (2_933_200_000_000, "48m53.2s"),
+            (6_538_650_000_000, "1h48m58.65s"),
+            (1_000_000_000, "1s"),
+            (1_500, "1.5µs"),
+            (0, "0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_nanos(nanos)), text);
+        }
+    }
+}

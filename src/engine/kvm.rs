@@ -1,0 +1,252 @@
+//! The QEMU command line of a VM. Pure: the same VM gives the same arguments.
+//!
+//! Sources: QEMU's documentation of its invocation (qemu-system-x86_64(1)); minimega's layout of sockets in the VM's
+//! folder (`qmp`, `vnc`, `serialN`, `virtio-serialN`).
+
+use crate::language::diskspec::{DEFAULT_INTERFACE, DiskSpec};
+use crate::language::field::VmConfig;
+
+use super::vm::Nic;
+
+/// NICs per PCI bridge: a bridge has 32 slots and slot 0 is its own.
+const NICS_PER_BRIDGE: usize = 31;
+
+/// The argument that makes QEMU listen on QMP; every QEMU of an engine has it.
+pub(super) const QMP_ARGUMENT: &str = "unix:qmp,server=on,wait=off";
+
+/// Everything the command line depends on.
+pub struct Guest<'a> {
+    /// The VM's name.
+    pub name: &'a str,
+    /// The VM's UUID.
+    pub uuid: &'a str,
+    /// `kvm` or `tcg`.
+    pub accelerator: &'a str,
+    /// What it was launched with; relative paths are relative to `files`.
+    pub config: &'a VmConfig,
+    /// Its NICs.
+    pub nics: &'a [Nic],
+    /// The engine's files folder.
+    pub files: &'a str,
+}
+
+/// A value inside a comma-separated QEMU option: commas are doubled.
+fn escape(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+impl Guest<'_> {
+    /// A path as QEMU, which runs in the VM's folder, must see it.
+    fn path(&self, path: &str) -> String {
+        // A protocol (`nbd://…`, `json:{…}`) is QEMU's own to read.
+        let protocol =
+            path.split_once(':').is_some_and(|(p, _)| p.len() > 1 && p.bytes().all(|b| b.is_ascii_alphanumeric()));
+        if path.starts_with('/') || protocol { path.to_owned() } else { format!("{}/{path}", self.files) }
+    }
+
+    /// The arguments, without the program.
+    pub fn arguments(&self) -> Vec<String> {
+        let config = self.config;
+        let mut args: Vec<String> = Vec::new();
+        let mut add = |option: &str, value: String| {
+            args.push(option.to_owned());
+            args.push(value);
+        };
+        add("-name", escape(self.name));
+        add("-uuid", self.uuid.to_owned());
+        add("-accel", self.accelerator.to_owned());
+        let machine = config.text("machine");
+        if !machine.is_empty() {
+            add("-machine", machine);
+        }
+        add(
+            "-cpu",
+            match config.text("cpu").as_str() {
+                "" | "host" if self.accelerator == "tcg" => "max".to_owned(),
+                "" => "host".to_owned(),
+                cpu => cpu.to_owned(),
+            },
+        );
+        add("-m", config.uint("memory").to_string());
+        let mut smp = config.uint("vcpus").to_string();
+        for part in ["sockets", "cores", "threads"] {
+            if config.uint(part) > 0 {
+                smp.push_str(&format!(",{part}={}", config.uint(part)));
+            }
+        }
+        add("-smp", smp);
+        add("-qmp", QMP_ARGUMENT.to_owned());
+        add("-display", "none".to_owned());
+        add("-vnc", "unix:vnc".to_owned());
+        add("-vga", config.text("vga"));
+        add("-monitor", "none".to_owned());
+        add("-serial", "none".to_owned());
+        add("-parallel", "none".to_owned());
+        add("-net", "none".to_owned());
+        add("-rtc", "clock=vm,base=utc".to_owned());
+        add("-k", "en-us".to_owned());
+        add("-pidfile", "qemu.pid".to_owned());
+        if config.bool("usb-use-xhci") {
+            add("-device", "qemu-xhci,id=xhci".to_owned());
+            add("-device", "usb-tablet,bus=xhci.0".to_owned());
+        }
+        for (option, field) in [("-kernel", "kernel"), ("-initrd", "initrd")] {
+            let path = config.text(field);
+            if !path.is_empty() {
+                add(option, self.path(&path));
+            }
+        }
+        let append = config.words("append");
+        if !append.is_empty() {
+            add("-append", append.join(" "));
+        }
+        for (index, disk) in config.disks().iter().enumerate() {
+            for (option, value) in self.disk(index, disk) {
+                add(option, value);
+            }
+        }
+        let cdrom = config.text("cdrom");
+        if !cdrom.is_empty() {
+            add("-drive", format!("media=cdrom,file={}", escape(&self.path(&cdrom))));
+            add("-boot", "order=dc".to_owned());
+        }
+        for port in 0..config.uint("serial-ports") {
+            let device = if port < 4 { "isa-serial" } else { "pci-serial" };
+            add("-chardev", format!("socket,id=charserial{port},path=serial{port},server=on,wait=off"));
+            add("-device", format!("{device},chardev=charserial{port},id=serial{port}"));
+        }
+        self.virtio_ports(&mut add);
+        for (index, nic) in self.nics.iter().enumerate() {
+            let (bridge, slot) = (index / NICS_PER_BRIDGE + 1, index % NICS_PER_BRIDGE + 1);
+            if slot == 1 {
+                add("-device", format!("pci-bridge,id=pci.{bridge},chassis_nr={bridge}"));
+            }
+            add("-netdev", format!("tap,id=net{index},ifname={},script=no,downscript=no", nic.tap));
+            add(
+                "-device",
+                format!(
+                    "driver={},id=nic{index},netdev=net{index},mac={},bus=pci.{bridge},addr={slot:#x}",
+                    escape(&nic.driver),
+                    nic.mac
+                ),
+            );
+        }
+        let tpm = config.text("tpm-socket");
+        if !tpm.is_empty() {
+            add("-chardev", format!("socket,id=chartpm,path={}", escape(&self.path(&tpm))));
+            add("-tpmdev", "emulator,id=tpm0,chardev=chartpm".to_owned());
+            add("-device", "tpm-tis,tpmdev=tpm0".to_owned());
+        }
+        args.push("-S".to_owned());
+        args.extend(config.words("qemu-append"));
+        args
+    }
+
+    fn disk(&self, index: usize, disk: &DiskSpec) -> Vec<(&'static str, String)> {
+        let interface = disk.interface.as_deref().unwrap_or(DEFAULT_INTERFACE);
+        let mut drive = format!("file={},media=disk", escape(&self.path(&disk.path)));
+        if self.config.bool("snapshot") {
+            drive.push_str(",snapshot=on");
+        }
+        if let Some(cache) = &disk.cache {
+            drive.push_str(&format!(",cache={cache}"));
+        }
+        match interface {
+            // An AHCI controller is a device of its own, shared by all such disks.
+            "ahci" => {
+                let first =
+                    self.config.disks().iter().position(|d| d.interface.as_deref() == Some("ahci")) == Some(index);
+                let port =
+                    self.config.disks()[..index].iter().filter(|d| d.interface.as_deref() == Some("ahci")).count();
+                let mut out = Vec::new();
+                if first {
+                    out.push(("-device", "ahci,id=ahci".to_owned()));
+                }
+                out.push(("-drive", format!("{drive},if=none,id=disk{index}")));
+                out.push(("-device", format!("ide-hd,drive=disk{index},bus=ahci.{port}")));
+                out
+            }
+            other => vec![("-drive", format!("{drive},if={other},id=disk{index}"))],
+        }
+    }
+
+    fn virtio_ports(&self, add: &mut impl FnMut(&str, String)) {
+        let text = self.config.text("virtio-ports");
+        let names: Vec<String> = match text.parse::<usize>() {
+            Ok(count) => (0..count).map(|n| format!("virtio-serial{n}")).collect(),
+            Err(_) => text.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect(),
+        };
+        if names.is_empty() && !self.config.bool("bidirectional-copy-paste") {
+            return;
+        }
+        // QEMU's most; port 0 is a console's.
+        add("-device", "virtio-serial-pci,id=virtio-serial0,max_ports=511".to_owned());
+        for (port, name) in names.iter().enumerate() {
+            add("-chardev", format!("socket,id=charvserial{port},path=virtio-serial{port},server=on,wait=off"));
+            add(
+                "-device",
+                format!(
+                    "virtserialport,bus=virtio-serial0.0,chardev=charvserial{port},id=vserial{port},name={}",
+                    escape(name)
+                ),
+            );
+        }
+        if self.config.bool("bidirectional-copy-paste") {
+            add("-chardev", "qemu-vdagent,id=vdagent,name=vdagent,clipboard=on".to_owned());
+            add("-device", "virtserialport,bus=virtio-serial0.0,chardev=vdagent,name=com.redhat.spice.0".to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::field::field;
+
+    fn config(fields: &[(&str, &[&str])]) -> VmConfig {
+        let mut config = VmConfig::new();
+        for (name, args) in fields {
+            let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+            config.set(name, field(name).unwrap().parse(&args).unwrap());
+        }
+        config
+    }
+
+    fn line(config: &VmConfig, nics: &[Nic]) -> String {
+        Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, files: "/base/files" }.arguments().join(" ")
+    }
+
+    #[test]
+    fn values_cannot_become_other_options() {
+        let text = line(&config(&[("disks", &["odd;name=x.qcow2"]), ("cdrom", &["/iso/a,snapshot=off.iso"])]), &[]);
+        assert!(text.contains("-name a,,b "), "{text}");
+        assert!(
+            text.contains("-drive file=/base/files/odd;name=x.qcow2,media=disk,snapshot=on,if=ide,id=disk0"),
+            "{text}"
+        );
+        assert!(text.contains("media=cdrom,file=/iso/a,,snapshot=off.iso"), "{text}");
+    }
+
+    #[test]
+    fn thirty_two_nics_take_two_bridges() {
+        let nic = |n: usize| Nic {
+            tap: format!("mega_tap{n}").parse().unwrap(),
+            mac: "52:54:00:00:00:01".parse().unwrap(),
+            driver: "e1000".into(),
+            bridge: crate::name::BridgeName::default_bridge(),
+            vlan: None,
+            raw: String::new(),
+        };
+        let nics: Vec<Nic> = (0..32).map(nic).collect();
+        let text = line(&VmConfig::new(), &nics);
+        assert!(text.contains("id=pci.2,chassis_nr=2"));
+        assert!(text.contains("netdev=net31,mac=52:54:00:00:00:01,bus=pci.2,addr=0x1"));
+    }
+
+    #[test]
+    fn the_cpu_follows_the_accelerator() {
+        assert!(line(&VmConfig::new(), &[]).contains("-cpu max"));
+        assert!(line(&config(&[("cpu", &["qemu64"])]), &[]).contains("-cpu qemu64"));
+        assert!(line(&config(&[("vcpus", &["4"]), ("cores", &["2"])]), &[]).contains("-smp 4,cores=2"));
+    }
+}

@@ -1,0 +1,189 @@
+//! The host engine: namespaces, VMs, VLANs, taps, and what survives a restart of the daemon.
+//!
+//! Must not know the command language's text, the socket or how an answer is rendered; `commands` calls it with parsed
+//! values and gets values back.
+//!
+//! Locking: `State` sits behind one mutex that is never held across an await; every VM has a lock of its own for
+//! operations that take time, so that a slow VM delays nobody else.
+
+mod check;
+mod error;
+mod hoststats;
+mod info;
+mod kvm;
+mod launch;
+mod lifecycle;
+mod macs;
+mod namespaces;
+mod nics;
+mod recovery;
+mod shell;
+mod store;
+mod tags;
+mod taps;
+mod target;
+mod vlans;
+mod vm;
+mod vnc;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use sha2::{Digest, Sha256};
+
+use crate::host::{Network, Port};
+use crate::language::field::VmConfig;
+use crate::name::{Namespace, TapName, VmName};
+
+pub use error::EngineError;
+pub use hoststats::HostStats;
+pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
+pub use namespaces::NamespaceInfo;
+pub use store::STATE as STATE_FILE;
+pub use taps::{TapAddress, TapInfo, TapRequest};
+pub use vlans::{Range, VlanError, VlanRow, VlanText, Vlans};
+pub use vm::{Vm, VmState};
+
+/// Which accelerator VMs run under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accelerator {
+    /// KVM where ordinary guests run under it, else TCG.
+    Auto,
+    /// KVM, without asking.
+    Kvm,
+    /// QEMU's own translator.
+    Tcg,
+}
+
+/// How an engine is set up.
+pub struct Options {
+    /// The folder of the socket, the VMs and the state; it exists and belongs to this engine alone.
+    pub base: PathBuf,
+    /// The name of this host in answers.
+    pub host: String,
+    /// Which accelerator VMs run under.
+    pub accelerator: Accelerator,
+    /// The QEMU program that `vm config qemu kvm` stands for.
+    pub qemu: String,
+    /// The network that taps are made in.
+    pub network: Arc<dyn Network>,
+}
+
+/// One namespace's VMs and configuration.
+#[derive(Default)]
+struct NamespaceState {
+    config: VmConfig,
+    saved: BTreeMap<String, VmConfig>,
+    vms: BTreeMap<u32, Arc<Vm>>,
+    names: HashMap<VmName, u32>,
+}
+
+/// Everything that commands share. Never held across an await.
+struct State {
+    active: Namespace,
+    namespaces: BTreeMap<Namespace, NamespaceState>,
+    vlans: Vlans,
+    next_vm: u32,
+    next_tap: u32,
+}
+
+/// The engine of one host.
+pub struct Engine {
+    options: Options,
+    /// Begins the owner text of every tap of this engine, so that engines that share a network tell theirs apart.
+    identity: String,
+    state: Mutex<State>,
+    /// The accelerator that `auto` stands for, found at the first launch.
+    probed: tokio::sync::OnceCell<(String, String)>,
+    /// How many QEMUs start at once.
+    starting: tokio::sync::Semaphore,
+    /// Taps of VMs that have ended, to be deleted together.
+    doomed: Mutex<Vec<TapName>>,
+    /// The turn to delete them.
+    deleting: tokio::sync::Mutex<()>,
+}
+
+impl Engine {
+    /// Open the engine on its base folder: read what an earlier daemon left, adopt its running VMs, end what it left
+    /// half-made. The second value says in words what was found, for the log.
+    pub async fn open(options: Options) -> Result<(Arc<Self>, Vec<String>), EngineError> {
+        let parallel = std::thread::available_parallelism().map_or(2, usize::from);
+        let stored = store::load(&options.base)?;
+        let digest = Sha256::digest(options.base.as_os_str().as_encoded_bytes());
+        let identity = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let engine = Arc::new(Self {
+            options,
+            identity,
+            state: Mutex::new(stored),
+            probed: tokio::sync::OnceCell::new(),
+            starting: tokio::sync::Semaphore::new((parallel * 4).max(8)),
+            doomed: Mutex::default(),
+            deleting: tokio::sync::Mutex::default(),
+        });
+        let notes = engine.recover().await?;
+        Ok((engine, notes))
+    }
+
+    /// The name of this host in answers.
+    pub fn host(&self) -> &str {
+        &self.options.host
+    }
+
+    /// The base folder.
+    pub fn base(&self) -> &Path {
+        &self.options.base
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds the engine's state")
+    }
+
+    /// Run a blocking call of the network layer off the async threads.
+    async fn network<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Network) -> Result<T, crate::host::NetworkError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let network = Arc::clone(&self.options.network);
+        tokio::task::spawn_blocking(move || call(&*network))
+            .await
+            .expect("network calls do not panic")
+            .map_err(EngineError::from)
+    }
+
+    /// The taps of this engine, each with what [`Engine::owned`] was given for it.
+    async fn ports(&self) -> Result<Vec<Port>, EngineError> {
+        let mut ports = self.network(|network| network.list()).await?;
+        ports.retain_mut(|port| match port.owner.split_once(' ') {
+            Some((identity, owner)) if identity == self.identity => {
+                port.owner = owner.to_owned();
+                true
+            }
+            _ => false,
+        });
+        Ok(ports)
+    }
+
+    /// The owner text of a tap of this engine.
+    fn owned(&self, owner: &str) -> String {
+        format!("{} {owner}", self.identity)
+    }
+
+    /// Let the network namespace go when nothing is left in it.
+    async fn release_network(&self) -> Result<(), EngineError> {
+        let in_use =
+            self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
+        self.network(move |network| network.release(in_use)).await
+    }
+
+    /// Is there nothing here that a user made: no VM, no tap, no namespace but the default one?
+    pub async fn is_empty(&self) -> Result<bool, EngineError> {
+        {
+            let state = self.state();
+            if state.namespaces.iter().any(|(name, n)| *name != Namespace::default_namespace() || !n.vms.is_empty()) {
+                return Ok(false);
+            }
+        }
+        Ok(self.ports().await?.is_empty())
+    }
+}

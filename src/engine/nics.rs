@@ -1,0 +1,232 @@
+//! NICs: from netspecs to taps, and moving them while the VM runs.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::host::{NetworkError, NewTap, TapKind};
+use crate::language::field::VmConfig;
+use crate::language::netspec::DEFAULT_DRIVER;
+use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag, VmName};
+
+use super::vm::{Nic, Vm};
+use super::{Engine, EngineError, State, VlanText, Vlans, macs};
+
+/// How often names of taps are changed in one launch before it fails. One time is enough unless others make taps at the
+/// same moment.
+const TAP_ATTEMPTS: u32 = 100;
+
+impl State {
+    /// Every address in use, with whose it is.
+    pub(super) fn macs(&self) -> HashSet<Mac> {
+        self.namespaces
+            .values()
+            .flat_map(|n| n.vms.values())
+            .flat_map(|vm| vm.live().nics.iter().map(|nic| nic.mac).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// The tags that NICs use.
+    pub(super) fn tags_in_use(&self) -> BTreeSet<VlanTag> {
+        self.namespaces
+            .values()
+            .flat_map(|n| n.vms.values())
+            .flat_map(|vm| vm.live().nics.iter().filter_map(|nic| nic.vlan).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// The NICs of a VM that is about to be launched. Gives out VLAN tags and addresses.
+    pub(super) fn nics(
+        &mut self,
+        namespace: &Namespace,
+        vm: &VmName,
+        config: &VmConfig,
+        taken: &BTreeSet<VlanTag>,
+        macs: &mut HashSet<Mac>,
+    ) -> Result<Vec<Nic>, EngineError> {
+        let mut nics = Vec::new();
+        for (index, spec) in config.networks().into_iter().enumerate() {
+            let vlan = self.vlans.resolve(&Vlans::parse(namespace, &spec.vlan)?, taken)?;
+            let bridge = match &spec.bridge {
+                Some(bridge) => BridgeName::new(bridge)?,
+                None => BridgeName::default_bridge(),
+            };
+            let mac = match spec.mac {
+                // minimega launches VMs with equal addresses, and so does a range of one netspec here.
+                Some(mac) => mac,
+                None => (0..)
+                    .map(|attempt| macs::assign(namespace, vm, index, attempt))
+                    .find(|mac| !macs.contains(mac))
+                    .expect("2^40 addresses are never all taken"),
+            };
+            macs.insert(mac);
+            let tap = self.next_tap();
+            nics.push(Nic {
+                tap,
+                mac,
+                driver: spec.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
+                bridge,
+                vlan: Some(vlan),
+                raw: spec.raw,
+            });
+        }
+        Ok(nics)
+    }
+}
+
+impl Engine {
+    /// The tags that host taps use, with or without an alias.
+    pub(super) async fn tap_tags(&self) -> Result<BTreeSet<VlanTag>, EngineError> {
+        let ports = self.ports().await?;
+        Ok(ports.into_iter().filter_map(|port| port.segment.map(|segment| segment.vlan)).collect())
+    }
+
+    /// The tag of a VLAN; a new alias gets one that nothing uses.
+    pub(super) async fn resolve(&self, vlan: &VlanText) -> Result<VlanTag, EngineError> {
+        let mut taken = self.tap_tags().await?;
+        let tag = {
+            let mut state = self.state();
+            taken.extend(state.tags_in_use());
+            state.vlans.resolve(vlan, &taken)?
+        };
+        self.save()?;
+        Ok(tag)
+    }
+
+    /// Create the taps of a VM. Where other engines or programs share the network, a name may be taken: then the NIC gets
+    /// another one.
+    pub(super) async fn create_vm_taps(&self, vm: &Vm) -> Result<(), EngineError> {
+        let mut attempts = 0;
+        loop {
+            let taps = self.new_taps(vm);
+            let created = self.network(move |network| network.create_all(&taps)).await;
+            let Err(EngineError::Network(NetworkError::Exists { tap: taken })) = &created else { return created };
+            attempts += 1;
+            if attempts > TAP_ATTEMPTS {
+                return created;
+            }
+            let there = self.network(|network| network.list()).await?;
+            let own: Vec<String> = (0..vm.live().nics.len()).map(|index| self.owned(&vm.tap_owner(index))).collect();
+            // What an earlier QEMU of this VM has left, if it could not be deleted then.
+            let left: Vec<TapName> =
+                there.iter().filter(|port| own.contains(&port.owner)).map(|port| port.tap.clone()).collect();
+            let names: HashSet<TapName> =
+                there.into_iter().map(|port| port.tap).filter(|t| !left.contains(t)).collect();
+            if !left.is_empty() {
+                self.network(move |network| network.delete_all(&left)).await?;
+                continue;
+            }
+            for index in 0..own.len() {
+                let old = vm.live().nics[index].tap.clone();
+                if old.as_str() == taken || names.contains(&old) {
+                    let new = self.free_tap(&names);
+                    vm.live().nics[index].tap = new;
+                }
+            }
+        }
+    }
+
+    /// The taps of a VM as the network layer creates them.
+    fn new_taps(&self, vm: &Vm) -> Vec<NewTap> {
+        vm.live()
+            .nics
+            .iter()
+            .enumerate()
+            .map(|(index, nic)| NewTap {
+                tap: nic.tap.clone(),
+                kind: TapKind::Vm,
+                segment: nic.segment(),
+                addresses: Vec::new(),
+                owner: self.owned(&vm.tap_owner(index)),
+            })
+            .collect()
+    }
+
+    /// Delete the taps of a VM that has ended; those that are gone already are fine. VMs that end at the same time share
+    /// one call, because deleting interfaces together takes hardly longer than deleting one.
+    pub(super) async fn delete_vm_taps(&self, vm: &Vm) -> Result<(), EngineError> {
+        let taps: Vec<TapName> = vm.live().nics.iter().map(|nic| nic.tap.clone()).collect();
+        if taps.is_empty() {
+            return Ok(());
+        }
+        self.doomed().extend(taps);
+        let _turn = self.deleting.lock().await;
+        let batch = std::mem::take(&mut *self.doomed());
+        if batch.is_empty() {
+            // Whoever had the turn before took these taps along.
+            return Ok(());
+        }
+        self.network(move |network| network.delete_all(&batch)).await
+    }
+
+    fn doomed(&self) -> std::sync::MutexGuard<'_, Vec<TapName>> {
+        self.doomed.lock().expect("no code panics while it holds the list of taps")
+    }
+
+    /// Move NIC `index` of each VM to a VLAN, on `bridge` or the bridge that it is on.
+    pub async fn connect_nic(
+        &self,
+        namespace: &Namespace,
+        target: &str,
+        index: &str,
+        vlan: &str,
+        bridge: Option<&str>,
+    ) -> Result<(), EngineError> {
+        let vlan = Vlans::parse(namespace, vlan)?;
+        let bridge = bridge.map(BridgeName::new).transpose()?;
+        let vms = self.targets(namespace, target)?.vms;
+        for vm in &vms {
+            nic_index(vm, index)?;
+        }
+        let tag = self.resolve(&vlan).await?;
+        let mut errors = Vec::new();
+        for vm in vms {
+            errors.extend(self.place_nic(&vm, nic_index(&vm, index)?, Some(tag), bridge.clone()).await.err());
+        }
+        EngineError::collect(errors)
+    }
+
+    /// Disconnect NIC `index` of each VM.
+    pub async fn disconnect_nic(&self, namespace: &Namespace, target: &str, index: &str) -> Result<(), EngineError> {
+        let vms = self.targets(namespace, target)?.vms;
+        for vm in &vms {
+            nic_index(vm, index)?;
+        }
+        let mut errors = Vec::new();
+        for vm in vms {
+            errors.extend(self.place_nic(&vm, nic_index(&vm, index)?, None, None).await.err());
+        }
+        EngineError::collect(errors)
+    }
+
+    async fn place_nic(
+        &self,
+        vm: &Vm,
+        index: usize,
+        vlan: Option<VlanTag>,
+        bridge: Option<BridgeName>,
+    ) -> Result<(), EngineError> {
+        let _turn = vm.turn().await?;
+        let (nic, alive) = {
+            let live = vm.live();
+            let mut nic = live.nics[index].clone();
+            nic.vlan = vlan;
+            if let Some(bridge) = bridge {
+                nic.bridge = bridge;
+            }
+            (nic, live.state.has_process())
+        };
+        if alive {
+            let (tap, segment) = (nic.tap.clone(), nic.segment());
+            self.network(move |network| network.connect(&tap, segment.as_ref())).await?;
+        }
+        vm.live().nics[index] = nic;
+        vm.save()
+    }
+}
+
+fn nic_index(vm: &Vm, text: &str) -> Result<usize, EngineError> {
+    let count = vm.live().nics.len();
+    text.parse::<usize>()
+        .ok()
+        .filter(|index| *index < count)
+        .ok_or_else(|| EngineError::NoNetwork { index: text.to_owned(), count })
+}
