@@ -1,0 +1,301 @@
+//! Workers take the first step that is ready, send it, check it, and record how it ended.
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::journal::Journal;
+use super::{Connect, End, Event, Interrupt, Outcome};
+use crate::live::{VmState, observe};
+use crate::plan::{Expect, Plan, Step};
+use crate::wire::{Transport, WireError};
+
+/// Connections to the target, and so steps that run at a time.
+const WORKERS: usize = 4;
+/// How long VMs may take to reach the state that a step is to bring about, once its command has been answered.
+const SETTLE: Duration = Duration::from_secs(20);
+/// The same, after the answer was lost and the command may never have arrived.
+const SETTLE_LOST: Duration = Duration::from_secs(2);
+/// How often a waiting worker looks whether it is asked to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the workers share.
+struct Board<'p> {
+    plan: &'p Plan,
+    /// How each step ended; None while it has not.
+    ends: Vec<Option<End>>,
+    started: Vec<bool>,
+    /// Steps that failed for some of their VMs but not for all.
+    partly: Vec<bool>,
+    running: usize,
+    draining: bool,
+}
+
+impl<'p> Board<'p> {
+    fn end(&self, id: usize) -> Option<&End> {
+        self.ends[id - 1].as_ref()
+    }
+
+    /// Skip what can no longer run, and return the first step that can.
+    fn next(&mut self, events: &Sender<Event>) -> Option<&'p Step> {
+        let plan = self.plan;
+        for step in &plan.steps {
+            if self.started[step.id - 1] || self.end(step.id).is_some() {
+                continue;
+            }
+            // What acts on the same VMs still serves those that are well; a target skips those that are not there.
+            let serves_part = step.expect != Expect::Answer;
+            let stopped =
+                |id: &usize| self.end(*id).is_some_and(|e| *e != End::Done) && !(serves_part && self.partly[*id - 1]);
+            // What serves no object and needs nothing only tidies up (a configuration left behind would go into the next
+            // VM that somebody launches by hand), so it runs even then, unless nothing has run.
+            let tidies = step.serves.is_empty() && step.needs.is_empty() && self.ends.contains(&Some(End::Done));
+            // What is skipped waits its turn too: a step that may run after it must not begin while what stands before
+            // both still runs, because they share the configuration of the namespace.
+            if !step.needs.iter().chain(&step.after).all(|id| self.end(*id).is_some()) {
+                continue;
+            }
+            if (self.draining && !tidies) || step.needs.iter().any(stopped) {
+                // Steps that need this one come later in the plan, so one pass reaches all of them.
+                self.ends[step.id - 1] = Some(End::Skipped);
+                let _receiver_is_gone = events.send(Event::Ended { step: step.id, end: End::Skipped });
+                continue;
+            }
+            self.started[step.id - 1] = true;
+            self.running += 1;
+            return Some(step);
+        }
+        None
+    }
+}
+
+fn locked<'a, 'p>(board: &'a Mutex<Board<'p>>) -> MutexGuard<'a, Board<'p>> {
+    board.lock().expect("no worker panics while it holds the board")
+}
+
+/// Carry a plan out. Every step is journalled before it is sent and after it ended. A step that does not succeed stops
+/// what needs it; the rest goes on. The observer is called from this thread.
+pub fn apply(
+    plan: &Plan,
+    connect: Connect<'_>,
+    journal: Option<&Journal>,
+    interrupt: &Interrupt,
+    observer: &mut dyn FnMut(Event),
+) -> Outcome {
+    let count = plan.steps.len();
+    let board = Mutex::new(Board {
+        plan,
+        ends: vec![None; count],
+        started: vec![false; count],
+        partly: vec![false; count],
+        running: 0,
+        draining: false,
+    });
+    let changed = Condvar::new();
+    let (events, inbox) = channel();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS.min(count) {
+            let events = events.clone();
+            let (board, changed) = (&board, &changed);
+            scope.spawn(move || work(board, changed, connect, journal, interrupt, &events));
+        }
+        drop(events);
+        for event in inbox {
+            observer(event);
+        }
+    });
+    let board = board.into_inner().expect("no worker panics while it holds the board");
+    Outcome { ends: board.ends.into_iter().map(|end| end.unwrap_or(End::Skipped)).collect() }
+}
+
+fn work(
+    board: &Mutex<Board<'_>>,
+    changed: &Condvar,
+    connect: Connect<'_>,
+    journal: Option<&Journal>,
+    interrupt: &Interrupt,
+    events: &Sender<Event>,
+) {
+    let mut connection: Option<Box<dyn Transport + Send>> = None;
+    loop {
+        let mut guard = locked(board);
+        let (plan, step) = loop {
+            if interrupt.requested() && !guard.draining {
+                guard.draining = true;
+                let _receiver_is_gone = events.send(Event::Draining);
+            }
+            if let Some(step) = guard.next(events) {
+                break (guard.plan, step);
+            }
+            if guard.running == 0 {
+                changed.notify_all();
+                return;
+            }
+            guard = changed.wait_timeout(guard, TICK).expect("no worker panics while it holds the board").0;
+        };
+        drop(guard);
+        // Another worker may find a step that is ready besides this one.
+        changed.notify_all();
+        let (end, partly) = match journal.map(|j| j.started(step)) {
+            Some(Err(error)) => {
+                (End::Failed { error: format!("not sent, because the journal cannot be written: {error}") }, false)
+            }
+            _ => {
+                let _receiver_is_gone = events.send(Event::Started { step: step.id });
+                run(plan, step, &mut connection, connect)
+            }
+        };
+        if let Some(journal) = journal {
+            // The journal is advice: what cannot be noted after the fact does not undo the step.
+            let _advice_only = journal.ended(step, &end);
+        }
+        let _receiver_is_gone = events.send(Event::Ended { step: step.id, end: end.clone() });
+        let mut guard = locked(board);
+        guard.ends[step.id - 1] = Some(end);
+        guard.partly[step.id - 1] = partly;
+        guard.running -= 1;
+        drop(guard);
+        changed.notify_all();
+    }
+}
+
+/// An error with its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+/// Whether a command cannot have reached the target.
+fn never_sent(error: &WireError) -> bool {
+    matches!(
+        error,
+        WireError::Missing { .. } | WireError::Refused { .. } | WireError::Open { .. } | WireError::Broken { .. }
+    )
+}
+
+/// Send a step and check it. The second value tells whether it failed for some of its VMs only.
+fn run(
+    plan: &Plan,
+    step: &Step,
+    connection: &mut Option<Box<dyn Transport + Send>>,
+    connect: Connect<'_>,
+) -> (End, bool) {
+    let mut open = match connection.take() {
+        Some(open) => open,
+        None => match connect() {
+            Ok(open) => open,
+            Err(error) => return (End::Failed { error: format!("not sent: {}", chain(&error)) }, false),
+        },
+    };
+    match open.call(&step.command) {
+        Ok(responses) => {
+            let errors: Vec<String> = responses
+                .iter()
+                .flat_map(|r| r.errors())
+                .map(|(host, error)| format!("{host}: {}", error.trim()))
+                .collect();
+            if !errors.is_empty() {
+                *connection = Some(open);
+                return (End::Failed { error: errors.join("; ") }, false);
+            }
+            let checked = check(plan, step, open.as_mut(), SETTLE);
+            if !matches!(checked, Err(Unmet::Lost(_))) {
+                *connection = Some(open);
+            }
+            match checked {
+                Ok(()) => (End::Done, false),
+                Err(Unmet::Observed { error, partly }) => (End::Failed { error }, partly),
+                Err(Unmet::Lost(error)) => (End::Unknown { error }, false),
+            }
+        }
+        Err(error) if never_sent(&error) => (End::Failed { error: format!("not sent: {}", chain(&error)) }, false),
+        Err(error) => {
+            // Never sent again. Where the step says what is to be seen, look.
+            let lost = (End::Unknown { error: chain(&error) }, false);
+            if step.expect == Expect::Answer {
+                return lost;
+            }
+            let Ok(mut fresh) = connect() else { return lost };
+            match check(plan, step, fresh.as_mut(), SETTLE_LOST) {
+                Ok(()) => {
+                    *connection = Some(fresh);
+                    (End::Done, false)
+                }
+                Err(_) => lost,
+            }
+        }
+    }
+}
+
+enum Unmet {
+    /// It was observed that the step did not bring about what it was to.
+    Observed {
+        /// What, in words.
+        error: String,
+        /// Some of the VMs are as they are to be.
+        partly: bool,
+    },
+    /// It could not be observed.
+    Lost(String),
+}
+
+/// Wait until what a step is to bring about can be observed. `vm launch` of minimega answers without an error even
+/// where a VM could not be launched, and a target that names several VMs skips those that are not there.
+fn check(plan: &Plan, step: &Step, connection: &mut dyn Transport, patience: Duration) -> Result<(), Unmet> {
+    if step.expect == Expect::Answer {
+        return Ok(());
+    }
+    let end = Instant::now() + patience;
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let vms = observe(connection, &plan.experiment).map_err(|e| Unmet::Lost(chain(&e)))?.vms;
+        let mut unmet = Vec::new();
+        let mut hopeless = false;
+        match &step.expect {
+            Expect::Answer => {}
+            Expect::Vms { names, states } => {
+                for name in names.iter() {
+                    match vms.get(name) {
+                        None => {
+                            unmet.push(format!("{name} is missing"));
+                            hopeless = true;
+                        }
+                        Some(vm) if states.contains(&vm.state) => {}
+                        Some(vm) => {
+                            hopeless |= vm.state == VmState::Error;
+                            let error = vm.error.as_deref().map(|e| format!(": {}", e.trim())).unwrap_or_default();
+                            unmet.push(format!("{name} is {}{error}", vm.state.word()));
+                        }
+                    }
+                }
+            }
+            Expect::Gone { names } => {
+                unmet.extend(names.iter().filter(|n| vms.contains_key(*n)).map(|n| format!("{n} is still there")));
+            }
+        }
+        if unmet.is_empty() {
+            return Ok(());
+        }
+        if hopeless || Instant::now() >= end {
+            let total = match &step.expect {
+                Expect::Answer => 0,
+                Expect::Vms { names, .. } | Expect::Gone { names } => names.len(),
+            };
+            let partly = unmet.len() < total;
+            let more = unmet.len().saturating_sub(5);
+            unmet.truncate(5);
+            if more > 0 {
+                unmet.push(format!("and {more} more"));
+            }
+            return Err(Unmet::Observed { error: unmet.join(", "), partly });
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}

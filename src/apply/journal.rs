@@ -1,0 +1,241 @@
+//! What was sent, as JSON lines beside the socket. Advice, not truth: it tells which taps megaform made and with which
+//! address, because minimega tells neither. Losing it loses nothing that a plan needs to be safe.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::{End, file};
+use crate::name::Namespace;
+use crate::plan::advice::{TapEffect, tap_effect};
+use crate::plan::{Advice, Step, TapAdvice};
+
+/// A journal above this size is reduced to its advice when it is opened.
+const COMPACT: u64 = 256 << 10;
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line {
+    /// An apply or destroy begins; nothing of an earlier one runs any more.
+    Begun,
+    /// A step is about to be sent.
+    Started { step: usize, command: String, time: u64 },
+    /// A step was carried out.
+    Done { step: usize, command: String },
+    /// A step failed.
+    Failed { step: usize, command: String, error: String },
+    /// Whether a step was carried out is not known.
+    Unknown { step: usize, command: String, error: String },
+    /// A tap of ours, from a journal that was reduced.
+    Tap { name: String, address: Option<String> },
+}
+
+/// A journal that is being written.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+/// The journal of an experiment on the target of a socket.
+pub fn path(socket: &Path, experiment: &Namespace) -> PathBuf {
+    socket.with_file_name(format!("megaform-{experiment}.journal"))
+}
+
+/// What the journal remembers; nothing if there is none. Lines that cannot be read are passed over.
+pub fn advice(socket: &Path, experiment: &Namespace) -> io::Result<Advice> {
+    match file::open_existing(&path(socket, experiment))? {
+        Some(file) => Ok(read(BufReader::new(file))),
+        None => Ok(Advice::default()),
+    }
+}
+
+/// Whether the last apply or destroy ended, killed or cut off from the target, without knowing of all its commands how
+/// they ended: the target may be carrying them out still.
+pub fn cut_off(socket: &Path, experiment: &Namespace) -> io::Result<bool> {
+    let Some(file) = file::open_existing(&path(socket, experiment))? else { return Ok(false) };
+    let mut open = std::collections::HashSet::new();
+    for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
+        match serde_json::from_slice(&line) {
+            Ok(Line::Begun) => open.clear(),
+            Ok(Line::Started { step, .. }) => {
+                open.insert(step);
+            }
+            Ok(Line::Done { step, .. } | Line::Failed { step, .. }) => {
+                open.remove(&step);
+            }
+            Ok(Line::Unknown { .. } | Line::Tap { .. }) | Err(_) => {}
+        }
+    }
+    Ok(!open.is_empty())
+}
+
+fn read(lines: impl BufRead) -> Advice {
+    let mut advice = Advice::default();
+    // What stood there before a step that then failed.
+    let mut before: std::collections::HashMap<String, Option<TapAdvice>> = std::collections::HashMap::new();
+    for line in lines.split(b'\n').map_while(Result::ok) {
+        match serde_json::from_slice(&line) {
+            // A creation that was sent may have been carried out, even if nobody lived to note it.
+            Ok(Line::Started { command, .. }) => {
+                if let Some(TapEffect::Made(name, tap)) = tap_effect(&command) {
+                    before.insert(name.clone(), advice.taps.insert(name, tap));
+                }
+            }
+            Ok(Line::Done { command, .. }) => {
+                if let Some(TapEffect::Removed(name)) = tap_effect(&command) {
+                    advice.taps.remove(&name);
+                }
+            }
+            Ok(Line::Failed { command, .. }) => {
+                if let Some(TapEffect::Made(name, _)) = tap_effect(&command) {
+                    match before.remove(&name).flatten() {
+                        Some(tap) => advice.taps.insert(name, tap),
+                        None => advice.taps.remove(&name),
+                    };
+                }
+            }
+            Ok(Line::Begun | Line::Unknown { .. }) | Err(_) => {}
+            Ok(Line::Tap { name, address }) => {
+                advice.taps.insert(name, TapAdvice { address });
+            }
+        }
+    }
+    advice
+}
+
+impl Journal {
+    /// Open the journal to write. The caller holds the experiment's lock.
+    pub fn open(socket: &Path, experiment: &Namespace) -> io::Result<Self> {
+        let path = path(socket, experiment);
+        let mut file = file::open(&path)?;
+        if file.metadata()?.len() > COMPACT {
+            let advice = read(BufReader::new(&file));
+            let reduced = path.with_extension("journal.new");
+            match fs::remove_file(&reduced) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut new = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&reduced)?;
+            for (name, tap) in advice.taps {
+                write(&mut new, &Line::Tap { name, address: tap.address })?;
+            }
+            new.sync_all()?;
+            fs::rename(&reduced, &path)?;
+            file = new;
+        }
+        file.seek(SeekFrom::End(0))?;
+        write(&mut file, &Line::Begun)?;
+        Ok(Self { path, file: Mutex::new(file) })
+    }
+
+    /// Note that a step is about to be sent.
+    pub fn started(&self, step: &Step) -> io::Result<()> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        self.note(&Line::Started { step: step.id, command: step.command.clone(), time })
+    }
+
+    /// Note how a step ended.
+    pub fn ended(&self, step: &Step, end: &End) -> io::Result<()> {
+        let (id, command) = (step.id, step.command.clone());
+        self.note(&match end {
+            End::Done => Line::Done { step: id, command },
+            End::Failed { error } => Line::Failed { step: id, command, error: error.clone() },
+            End::Unknown { error } => Line::Unknown { step: id, command, error: error.clone() },
+            End::Skipped => return Ok(()),
+        })
+    }
+
+    /// Remove the journal, after a destroy that left nothing.
+    pub fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+
+    fn note(&self, line: &Line) -> io::Result<()> {
+        write(&mut self.file.lock().expect("no writer panics"), line)
+    }
+}
+
+/// One write per line, so that a killed process leaves at most one broken line, the last.
+fn write(file: &mut File, line: &Line) -> io::Result<()> {
+    let mut text = serde_json::to_string(line)?;
+    text.push('\n');
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::plan::Expect;
+
+    fn step(id: usize, command: &str) -> Step {
+        Step {
+            id,
+            command: command.to_owned(),
+            serves: Arc::new([]),
+            needs: Vec::new(),
+            after: Vec::new(),
+            undo: None,
+            guard: None,
+            expect: Expect::Answer,
+        }
+    }
+
+    fn address(advice: &Advice, tap: &str) -> Option<Option<String>> {
+        advice.taps.get(tap).map(|t| t.address.clone())
+    }
+
+    #[test]
+    fn it_remembers_taps_through_failures_cut_lines_and_compaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("minimega");
+        let lab = Namespace::new("lab").unwrap();
+        assert_eq!(advice(&socket, &lab).unwrap(), Advice::default());
+        let journal = Journal::open(&socket, &lab).unwrap();
+        let failed = End::Failed { error: "tap already on bridge".into() };
+        for (id, command, end) in [
+            (1, "namespace lab tap create dmz ip 10.0.0.1/24 a", Some(&End::Done)),
+            (2, "namespace lab tap create dmz bridge br1 name b", Some(&End::Done)),
+            (3, "namespace lab tap create dmz name theirs", Some(&failed)),
+            (4, "namespace lab tap create 7 ip 10.0.0.2/24 a", Some(&failed)),
+            (5, "namespace lab tap delete b", Some(&End::Done)),
+            (6, "namespace lab tap create 7 name cut-short", None),
+        ] {
+            journal.started(&step(id, command)).unwrap();
+            if let Some(end) = end {
+                journal.ended(&step(id, command), end).unwrap();
+            }
+        }
+        let file = path(&socket, &lab);
+        let mut text = fs::read_to_string(&file).unwrap();
+        text.push_str("{\"event\":\"star");
+        fs::write(&file, &text).unwrap();
+        assert!(cut_off(&socket, &lab).unwrap(), "nobody noted how the last command ended");
+        let known = advice(&socket, &lab).unwrap();
+        assert_eq!(known.taps.keys().collect::<Vec<_>>(), ["a", "cut-short"]);
+        assert_eq!(address(&known, "a"), Some(Some("10.0.0.1/24".into())));
+        text.push_str(&"x".repeat(usize::try_from(COMPACT).unwrap()));
+        fs::write(&file, text).unwrap();
+        let journal = Journal::open(&socket, &lab).unwrap();
+        assert!(fs::metadata(&file).unwrap().len() < 1000);
+        assert_eq!(advice(&socket, &lab).unwrap(), known);
+        assert!(!cut_off(&socket, &lab).unwrap());
+        let done = step(1, "namespace lab vm start a");
+        journal.started(&done).unwrap();
+        assert!(cut_off(&socket, &lab).unwrap());
+        journal.ended(&done, &End::Unknown { error: "lost".into() }).unwrap();
+        assert!(cut_off(&socket, &lab).unwrap());
+        journal.ended(&done, &End::Done).unwrap();
+        assert!(!cut_off(&socket, &lab).unwrap());
+        journal.remove().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

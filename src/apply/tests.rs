@@ -1,0 +1,227 @@
+use std::sync::Mutex;
+
+use super::journal::Journal;
+use super::*;
+use crate::plan::Advice;
+use crate::plan::tests::minimega::Minimega;
+use crate::plan::tests::{File, file, live, options, planned, planned_destroy};
+
+const LAB: &str = r#"
+experiment: lab
+vlans: { lan: {} }
+vms:
+  "web[0-3]": { memory: 64, networks: [lan] }
+  db: { memory: 128, networks: [lan] }
+  app: { memory: 256, depends_on: [db] }
+taps:
+  t0: { vlan: lan, ip: 10.0.0.1/24 }
+"#;
+
+fn run(mm: &Minimega, plan: &Plan) -> (Outcome, Vec<Event>) {
+    let mut events = Vec::new();
+    let outcome = apply(plan, &|| Ok(Box::new(mm.clone())), None, &Interrupt::default(), &mut |e| events.push(e));
+    (outcome, events)
+}
+
+fn check_again(mm: &Minimega, lab: &File) -> Plan {
+    let advice = Advice::default();
+    verify(&lab.experiment, &lab.graph, &options(lab, &advice), &|| Ok(Box::new(mm.clone())), Duration::from_secs(30))
+        .unwrap()
+}
+
+#[test]
+fn up_and_down() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    let plan = planned(&mm, &lab);
+    let (outcome, events) = run(&mm, &plan);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(events.len(), 2 * plan.steps.len());
+    assert!(check_again(&mm, &lab).is_empty());
+    // Every command was sent once, and after what it needs.
+    let log = mm.take_log();
+    assert_eq!(log.len(), plan.steps.len());
+    let position = |id: usize| log.iter().position(|c| *c == plan.steps[id - 1].command).unwrap();
+    for step in plan.steps.iter().filter(|s| s.command.contains("start") || s.command.contains("launch")) {
+        assert!(step.needs.iter().all(|n| position(*n) < position(step.id)), "{log:#?}");
+    }
+    let (outcome, _) = run(&mm, &planned_destroy(&mm, &lab, Advice::default()));
+    assert!(outcome.is_complete());
+    assert!(mm.0.lock().unwrap().namespaces.is_empty());
+}
+
+#[test]
+fn a_failure_stops_what_needs_it_and_nothing_else() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    mm.0.lock().unwrap().broken.insert("db".into(), "qemu: no such kernel".into());
+    let plan = planned(&mm, &lab);
+    let (outcome, _) = run(&mm, &plan);
+    assert_eq!(outcome.failed(), 1);
+    let error = outcome.ends.iter().find_map(|e| if let End::Failed { error } = e { Some(error) } else { None });
+    assert_eq!(error.unwrap(), "db is error: qemu: no such kernel");
+    assert!(outcome.skipped() > 0 && outcome.done() > 0);
+    let vms = live(&mm, &lab).vms;
+    assert!(!vms.contains_key("app"), "it depends on db");
+    assert!((0..4).all(|i| vms[&format!("web{i}")].state == crate::live::VmState::Running));
+    // The cause removed, the next apply converges.
+    mm.0.lock().unwrap().broken.clear();
+    assert!(run(&mm, &planned(&mm, &lab)).0.is_complete());
+    assert!(check_again(&mm, &lab).is_empty());
+}
+
+/// Configures slowly, so that whatever may run beside it does.
+struct Slow(Minimega);
+
+impl Transport for Slow {
+    fn call(&mut self, command: &str) -> Result<Vec<crate::wire::Response>, WireError> {
+        if command.contains(" vm config") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.0.call(command)
+    }
+}
+
+#[test]
+fn what_is_skipped_does_not_let_others_into_a_configuration_that_is_being_made() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    // `app` is skipped at once, while `web` is still to be configured; only then may the configuration be cleared.
+    mm.0.lock().unwrap().broken.insert("db".into(), "no memory".into());
+    let plan = planned(&mm, &lab);
+    apply(&plan, &|| Ok(Box::new(Slow(mm.clone()))), None, &Interrupt::default(), &mut |_| {});
+    let log = mm.take_log();
+    let vm: Vec<&str> = log
+        .iter()
+        .filter_map(|c| c.strip_prefix("namespace lab "))
+        .filter(|c| c.contains("vm config") || c.starts_with("vm launch"))
+        .collect();
+    let (first, last) = (vm.iter().position(|c| c.ends_with("web[0-3]")).unwrap(), vm.len() - 1);
+    assert_eq!(vm[last], "clear vm config");
+    assert_eq!(vm.iter().filter(|c| **c == "clear vm config").count(), 3, "{vm:#?}");
+    assert_eq!(first, last - 1, "{vm:#?}");
+    assert!(live(&mm, &lab).vms.values().all(|vm| vm.tags.contains_key("megaform.experiment")));
+}
+
+#[test]
+fn one_bad_vm_of_a_group_does_not_keep_the_others_down() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    mm.0.lock().unwrap().broken.insert("web1".into(), "no memory".into());
+    let (outcome, _) = run(&mm, &planned(&mm, &lab));
+    assert!(!outcome.is_complete());
+    assert_eq!(outcome.skipped(), 0, "{outcome:?}");
+    let vms = live(&mm, &lab).vms;
+    for (name, vm) in &vms {
+        let state = if name == "web1" { crate::live::VmState::Error } else { crate::live::VmState::Running };
+        assert_eq!(vm.state, state, "{name}");
+    }
+    assert_eq!(vms.len(), 6);
+}
+
+#[test]
+fn a_lost_answer_is_looked_up_and_never_sent_again() {
+    for (text, carried_out) in [("vm launch", true), ("vm launch", false), ("tap create", true), ("vm start", false)] {
+        let (mm, lab) = (Minimega::default(), file(LAB));
+        mm.0.lock().unwrap().drop_at = Some((text.to_owned(), carried_out));
+        let plan = planned(&mm, &lab);
+        let (outcome, _) = run(&mm, &plan);
+        let log = mm.take_log();
+        for step in plan.steps.iter().filter(|s| s.command.contains(text)) {
+            assert!(log.iter().filter(|c| **c == step.command).count() <= 1, "{text}: {log:#?}");
+        }
+        if text == "vm launch" && carried_out {
+            assert!(outcome.is_complete(), "what was launched is seen: {outcome:?}");
+        } else {
+            assert_eq!(outcome.ends.iter().filter(|e| matches!(e, End::Unknown { .. })).count(), 1, "{text}");
+        }
+        run(&mm, &planned(&mm, &lab));
+        assert!(check_again(&mm, &lab).is_empty(), "{text} {carried_out}");
+    }
+}
+
+#[test]
+fn killed_between_any_two_steps_the_next_apply_converges() {
+    let lab = file(LAB);
+    let steps = planned(&Minimega::default(), &lab).steps.len();
+    for after in 0..steps {
+        let mm = Minimega::default();
+        // A process that dies after some steps: nothing is sent any more, in whatever order they ran.
+        let left = Mutex::new(after);
+        let connect = || -> Result<Box<dyn Transport + Send>, WireError> {
+            let mut left = left.lock().unwrap();
+            if *left == 0 {
+                return Err(crate::plan::tests::minimega::lost_connection());
+            }
+            *left -= 1;
+            Ok(Box::new(Once(mm.clone(), false)))
+        };
+        let plan = planned(&mm, &lab);
+        apply(&plan, &connect, None, &Interrupt::default(), &mut |_| {});
+        let (outcome, _) = run(&mm, &planned(&mm, &lab));
+        assert!(outcome.is_complete(), "killed after {after}: {outcome:?}");
+        assert!(check_again(&mm, &lab).is_empty());
+        assert_eq!(live(&mm, &lab).vms.len(), 6);
+    }
+}
+
+/// A connection that carries one command that changes something, and then is lost.
+struct Once(Minimega, bool);
+
+impl Transport for Once {
+    fn call(&mut self, command: &str) -> Result<Vec<crate::wire::Response>, WireError> {
+        let looks = command == "namespace" || [" vm info", " vlans", " tap"].iter().any(|e| command.ends_with(e));
+        if !looks && std::mem::replace(&mut self.1, true) {
+            return Err(crate::plan::tests::minimega::lost_connection());
+        }
+        self.0.call(command)
+    }
+}
+
+/// Somebody interrupts while the first launch runs.
+struct Interrupting {
+    mm: Minimega,
+    interrupt: Interrupt,
+}
+
+impl Transport for Interrupting {
+    fn call(&mut self, command: &str) -> Result<Vec<crate::wire::Response>, WireError> {
+        if command.contains("vm launch") {
+            self.interrupt.0.store(true, Ordering::SeqCst);
+        }
+        self.mm.call(command)
+    }
+}
+
+#[test]
+fn an_interruption_ends_what_runs_and_starts_nothing_new() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    let plan = planned(&mm, &lab);
+    let interrupt = Interrupt::default();
+    let mut events = Vec::new();
+    let connect = || -> Result<Box<dyn Transport + Send>, WireError> {
+        Ok(Box::new(Interrupting { mm: mm.clone(), interrupt: interrupt.clone() }))
+    };
+    let outcome = apply(&plan, &connect, None, &interrupt, &mut |event| events.push(event));
+    assert!(events.contains(&Event::Draining));
+    assert_eq!(outcome.failed(), 0);
+    let log = mm.take_log();
+    assert_eq!(log.iter().filter(|c| c.contains("vm launch")).count(), 1, "{log:#?}");
+    assert!(!log.iter().any(|c| c.contains("vm start")), "{log:#?}");
+    // Nothing is left in the configuration for the next VM that somebody launches by hand.
+    assert_eq!(log.last().map(String::as_str), Some("namespace lab clear vm config"));
+    assert!(run(&mm, &planned(&mm, &lab)).0.is_complete());
+    assert!(check_again(&mm, &lab).is_empty());
+}
+
+#[test]
+fn the_journal_has_every_step_before_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("minimega");
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    let name = &lab.experiment.name.value;
+    let journal = Journal::open(&socket, name).unwrap();
+    let plan = planned(&mm, &lab);
+    apply(&plan, &|| Ok(Box::new(mm.clone())), Some(&journal), &Interrupt::default(), &mut |_| {});
+    let text = std::fs::read_to_string(journal::path(&socket, name)).unwrap();
+    assert_eq!(text.matches("\"event\":\"started\"").count(), plan.steps.len());
+    assert_eq!(text.matches("\"event\":\"done\"").count(), plan.steps.len());
+    let advice = journal::advice(&socket, name).unwrap();
+    assert_eq!(advice.taps["t0"].address.as_deref(), Some("10.0.0.1/24"));
+}

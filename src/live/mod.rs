@@ -1,0 +1,240 @@
+//! What is running in one namespace, observed over the wire with a few commands that change nothing.
+//!
+//! Reads `Header`, `Tabular` and `Data` of the answers, never `Rendered`, so that output flags of the daemon do not
+//! matter. Must not know what is wanted, nor whose the objects are: `plan` decides that.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::language::entry::Entry;
+use crate::name::Namespace;
+use crate::wire::{Transport, WireError};
+
+mod table;
+mod vm;
+
+pub use table::Table;
+pub use vm::{LiveNic, LiveVm, VmState};
+
+/// Everything observed in one namespace. Names are text, because what others made need not follow megaform's rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live {
+    /// The namespace exists on the target.
+    pub present: bool,
+    /// The tags that new aliases are given, both ends as the target prints them; None where no range is set.
+    pub vlan_range: Option<(u16, u16)>,
+    /// VMs by name.
+    pub vms: BTreeMap<String, LiveVm>,
+    /// VLAN tags by alias.
+    pub vlans: BTreeMap<String, u16>,
+    /// Host taps by name.
+    pub taps: BTreeMap<String, LiveTap>,
+}
+
+/// A host tap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveTap {
+    /// The host that it is on.
+    pub host: String,
+    /// Its bridge.
+    pub bridge: String,
+    /// The alias of its VLAN, if that has one.
+    pub alias: Option<String>,
+    /// The tag of its VLAN, where the target shows it.
+    pub vlan: Option<u16>,
+    /// Its addresses as `10.0.0.254/24`; None where the target cannot tell.
+    pub addresses: Option<Vec<String>>,
+}
+
+/// Why observing failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The connection failed.
+    #[error("cannot observe with `{command}`")]
+    Wire {
+        /// The command.
+        command: String,
+        /// What the connection said.
+        #[source]
+        source: WireError,
+    },
+    /// The target refused a command.
+    #[error("`{command}` failed on {host}: {error}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// The host that answered.
+        host: String,
+        /// Its error text.
+        error: String,
+    },
+    /// The answer lacks what every release has.
+    #[error("`{command}` answered without a column `{column}`; is the target a minimega?")]
+    Column {
+        /// The command.
+        command: String,
+        /// The column.
+        column: &'static str,
+    },
+}
+
+impl Live {
+    /// A namespace that does not exist.
+    pub fn absent() -> Self {
+        Self { present: false, vlan_range: None, vms: BTreeMap::new(), vlans: BTreeMap::new(), taps: BTreeMap::new() }
+    }
+}
+
+/// Send one command and return the entries of its answer; an entry with an error fails the whole.
+fn entries(transport: &mut dyn Transport, command: &str) -> Result<Vec<Entry>, LiveError> {
+    let responses =
+        transport.call(command).map_err(|source| LiveError::Wire { command: command.to_owned(), source })?;
+    let entries: Vec<Entry> = responses.into_iter().filter_map(|r| r.resp).flatten().collect();
+    match entries.iter().find(|e| !e.error.is_empty()) {
+        None => Ok(entries),
+        Some(entry) => Err(LiveError::Refused {
+            command: command.to_owned(),
+            host: entry.host.clone(),
+            error: entry.error.clone(),
+        }),
+    }
+}
+
+/// The VMs of a namespace that exists. (`namespace NAME …` creates a namespace that does not.)
+pub fn observe_vms(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+) -> Result<BTreeMap<String, LiveVm>, LiveError> {
+    let command = format!("namespace {namespace} vm info");
+    let mut vms = BTreeMap::new();
+    for entry in entries(transport, &command)? {
+        vms.extend(vm::read(entry).into_iter().map(|vm| (vm.name.clone(), vm)));
+    }
+    Ok(vms)
+}
+
+/// The names of the namespaces that exist.
+pub fn namespaces(transport: &mut dyn Transport) -> Result<Vec<String>, LiveError> {
+    let mut names = Vec::new();
+    for entry in entries(transport, "namespace")? {
+        for row in Table::new(&entry).rows() {
+            let column = LiveError::Column { command: "namespace".into(), column: "namespace" };
+            names.push(row.get("namespace").ok_or(column)?.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// The row of a namespace in the list of namespaces: None if there is no such namespace.
+fn find_namespace(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+) -> Result<Option<Option<(u16, u16)>>, LiveError> {
+    for entry in entries(transport, "namespace")? {
+        let table = Table::new(&entry);
+        for row in table.rows() {
+            let name =
+                row.get("namespace").ok_or(LiveError::Column { command: "namespace".into(), column: "namespace" })?;
+            if name == namespace.as_str() {
+                let range = row.get("vlans").and_then(|text| {
+                    let (min, max) = text.split_once('-')?;
+                    Some((min.trim().parse().ok()?, max.trim().parse().ok()?))
+                });
+                return Ok(Some(range));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn observe_vlans(transport: &mut dyn Transport, namespace: &Namespace) -> Result<BTreeMap<String, u16>, LiveError> {
+    let command = format!("namespace {namespace} vlans");
+    let mut vlans = BTreeMap::new();
+    for entry in entries(transport, &command)? {
+        for row in Table::new(&entry).rows() {
+            let column = |name| row.get(name).ok_or(LiveError::Column { command: command.clone(), column: name });
+            let (alias, tag) = (column("alias")?, column("vlan")?);
+            // Without an active namespace minimega prints `namespace//alias`.
+            let alias = match alias.split_once("//") {
+                Some((scope, alias)) if scope == namespace.as_str() => alias,
+                Some(_) => continue,
+                None => alias,
+            };
+            if let Ok(tag) = tag.parse() {
+                vlans.insert(alias.to_owned(), tag);
+            }
+        }
+    }
+    Ok(vlans)
+}
+
+fn observe_taps(transport: &mut dyn Transport, namespace: &Namespace) -> Result<BTreeMap<String, LiveTap>, LiveError> {
+    let command = format!("namespace {namespace} tap");
+    let mut taps = BTreeMap::new();
+    for entry in entries(transport, &command)? {
+        for row in Table::new(&entry).rows() {
+            let column = |name| row.get(name).ok_or(LiveError::Column { command: command.clone(), column: name });
+            let (alias, vlan) = table::vlan_cell(column("vlan")?);
+            let tap = LiveTap {
+                host: entry.host.clone(),
+                bridge: column("bridge")?.to_owned(),
+                alias,
+                vlan,
+                addresses: None,
+            };
+            taps.insert(column("tap")?.to_owned(), tap);
+        }
+    }
+    Ok(taps)
+}
+
+/// The command that shows the addresses of interfaces: `tap` does not, on any release.
+const ADDRESSES: &str = "shell ip -json address show";
+
+/// Enter the addresses of taps. Where the target cannot tell (no `shell`, no `ip` on its host, a tap of another host of
+/// the mesh), they stay unknown.
+fn observe_addresses(transport: &mut dyn Transport, taps: &mut BTreeMap<String, LiveTap>) -> Result<(), LiveError> {
+    if taps.is_empty() {
+        return Ok(());
+    }
+    let responses =
+        transport.call(ADDRESSES).map_err(|source| LiveError::Wire { command: ADDRESSES.to_owned(), source })?;
+    for entry in responses.into_iter().filter_map(|r| r.resp).flatten().filter(|e| e.error.is_empty()) {
+        let Ok(Value::Array(interfaces)) = serde_json::from_str(&entry.response) else { continue };
+        for interface in interfaces {
+            let name = interface["ifname"].as_str().unwrap_or_default();
+            if let Some(tap) = taps.get_mut(name).filter(|tap| tap.host == entry.host) {
+                tap.addresses = Some(addresses(&interface));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The addresses of one interface of `ip -json address show`, as `10.0.0.254/24`; the link-local one of IPv6, which the
+/// kernel gives by itself, is left out.
+fn addresses(interface: &Value) -> Vec<String> {
+    let list = interface["addr_info"].as_array().into_iter().flatten();
+    let mut found: Vec<String> = list
+        .filter(|address| address["family"] != "inet6" || address["scope"] != "link")
+        .filter_map(|address| Some(format!("{}/{}", address["local"].as_str()?, address["prefixlen"].as_u64()?)))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Observe a namespace. Every command is prefixed with `namespace NAME`, so that the daemon's active namespace stays;
+/// the first one lists namespaces, so that none is created by looking.
+pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<Live, LiveError> {
+    let Some(vlan_range) = find_namespace(transport, namespace)? else {
+        return Ok(Live::absent());
+    };
+    let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
+    let mut taps = observe_taps(transport, namespace)?;
+    observe_addresses(transport, &mut taps)?;
+    Ok(Live { present: true, vlan_range, vms, vlans, taps })
+}
+
+#[cfg(test)]
+mod tests;

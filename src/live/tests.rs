@@ -1,0 +1,109 @@
+use super::*;
+use crate::language::field;
+use crate::wire::Response;
+
+/// Answers with recorded text, by command.
+struct Recorded(Vec<(&'static str, String)>);
+
+impl Transport for Recorded {
+    fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
+        let (_, answer) =
+            self.0.iter().find(|(c, _)| *c == command).unwrap_or_else(|| panic!("unexpected command `{command}`"));
+        Ok(vec![serde_json::from_str(answer).unwrap()])
+    }
+}
+
+const HEADER: &str = r#"["id","name","state","type","uuid","pid","vlan","bridge","tap","mac","memory","vcpus","disks","snapshot","append","kernel","tags"]"#;
+const ROWS: &str = r#"[["0","a0","RUNNING","kvm","a513f1dd-6197-4e8f-8b87-dac15dcf7766","12918","[LAN (101), 7, disconnected]","[mega_bridge, br1, ]","[mega_tap0, mega_tap1, mega_tap2]","[00:26:fa:68:7b:24, 00:11:22:33:44:55, 00:11:22:33:44:56]","16","1","","true","[]","","{\"color\":\"red\"}"]]"#;
+const DATA: &str = r#"[{"UUID":"a513f1dd-6197-4e8f-8b87-dac15dcf7766","VCPUs":1,"Memory":16,"Snapshot":true,"Networks":[{"Alias":"LAN","VLAN":101,"Bridge":"mega_bridge","Tap":"mega_tap0","MAC":"00:26:fa:68:7b:24","Driver":"e1000","Raw":"LAN"},{"Alias":"","VLAN":7,"Bridge":"br1","Tap":"mega_tap1","MAC":"00:11:22:33:44:55","Driver":"e1000","Raw":"br1,7"},{"Alias":"","VLAN":0,"Bridge":"","Tap":"mega_tap2","MAC":"00:11:22:33:44:56","Driver":"e1000","Raw":"LAN"}],"Tags":{"color":"red"},"ID":0,"Name":"a0","Host":"vm","State":2,"Type":1,"Pid":12918,"KernelPath":"","Append":null,"Disks":[]}]"#;
+
+/// `interfaces` is what `ip -json address show` writes there.
+fn target(data: &str, interfaces: &str) -> Recorded {
+    let entry = |body: &str| {
+        format!(
+            r#"{{"Resp":[{{"Host":"vm","Response":"",{body},"Error":""}}],"Rendered":"","More":false,"Status":false}}"#
+        )
+    };
+    Recorded(vec![
+        (
+            "namespace",
+            entry(
+                r#""Header":["vlans","namespace","active"],"Tabular":[["","minimega","true"],["300-400","lab","false"]],"Data":null"#,
+            ),
+        ),
+        ("namespace lab vm info", entry(&format!(r#""Header":{HEADER},"Tabular":{ROWS},"Data":{data}"#))),
+        (
+            "namespace lab vlans",
+            entry(
+                r#""Header":["vlan","alias"],"Tabular":[["101","LAN"],["102","lab//B"],["103","other//C"]],"Data":null"#,
+            ),
+        ),
+        (
+            "namespace lab tap",
+            entry(
+                r#""Header":["bridge","tap","vlan"],"Tabular":[["mega_bridge","t0","LAN (101)"],["br1","t1","10"]],"Data":null"#,
+            ),
+        ),
+        (
+            ADDRESSES,
+            format!(
+                r#"{{"Resp":[{{"Host":"vm","Response":{},"Error":""}}]}}"#,
+                serde_json::to_string(interfaces).unwrap()
+            ),
+        ),
+    ])
+}
+
+fn lab() -> Namespace {
+    Namespace::new("lab").unwrap()
+}
+
+#[test]
+fn data_and_table_tell_the_same() {
+    let with = observe(&mut target(DATA, ""), &lab()).unwrap();
+    let without = observe(&mut target("null", ""), &lab()).unwrap();
+    assert!(with.present);
+    assert_eq!(with.vlan_range, Some((300, 400)));
+    assert_eq!(with.vlans, BTreeMap::from([("LAN".to_owned(), 101), ("B".to_owned(), 102)]));
+    for live in [&with, &without] {
+        let vm = &live.vms["a0"];
+        assert_eq!((vm.state, vm.pid, vm.kind.as_str()), (VmState::Running, 12918, "kvm"));
+        assert_eq!(vm.tags["color"], "red");
+        let nics: Vec<_> = vm.nics.iter().map(|n| (n.alias.as_deref(), n.vlan, n.connected)).collect();
+        assert_eq!(nics, [(Some("LAN"), Some(101), true), (None, Some(7), true), (None, None, false)]);
+        for name in ["memory", "snapshot", "append", "disks", "uuid", "kernel"] {
+            let field = field::field(name).unwrap();
+            assert_eq!(field.observe(&vm.record), field.observe(&with.vms["a0"].record), "{name}");
+            assert!(field.observe(&vm.record).is_some(), "{name}");
+        }
+    }
+    assert_eq!(without.vms["a0"].nics[0].driver, None);
+    assert_eq!(with.vms["a0"].nics[0].launched_as.as_deref(), Some("LAN"));
+}
+
+#[test]
+fn the_hosts_ip_program_tells_the_addresses_of_taps() {
+    let live = observe(&mut target(DATA, ""), &lab()).unwrap();
+    assert_eq!(live.taps["t0"].addresses, None, "an answer that is no JSON tells nothing");
+    assert_eq!((live.taps["t0"].alias.as_deref(), live.taps["t1"].vlan), (Some("LAN"), Some(10)));
+    let interfaces = r#"[{"ifname":"lo","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8,"scope":"host"}]},
+        {"ifname":"t0","addr_info":[{"family":"inet","local":"10.0.0.254","prefixlen":24,"scope":"global"},
+        {"family":"inet6","local":"fe80::1","prefixlen":64,"scope":"link"}]}]"#;
+    let live = observe(&mut target(DATA, interfaces), &lab()).unwrap();
+    assert_eq!(live.taps["t0"].addresses, Some(vec!["10.0.0.254/24".to_owned()]));
+    assert_eq!(live.taps["t1"].addresses, None);
+}
+
+#[test]
+fn looking_for_a_namespace_never_creates_it() {
+    // The peer knows no command with `namespace absent …`: sending one would panic.
+    let live = observe(&mut target(DATA, ""), &Namespace::new("absent").unwrap()).unwrap();
+    assert_eq!(live, Live::absent());
+}
+
+#[test]
+fn a_refusal_names_the_command() {
+    let mut peer = Recorded(vec![("namespace", r#"{"Resp":[{"Host":"h1","Error":"no"}]}"#.to_owned())]);
+    let error = observe(&mut peer, &lab()).unwrap_err();
+    assert_eq!(error.to_string(), "`namespace` failed on h1: no");
+}

@@ -1,0 +1,207 @@
+//! The text form of a plan: a minimega script whose comments say what changes and why.
+//!
+//! Equal changes are shown once, with their addresses as a range, so that a plan for many VMs stays readable. Before
+//! the commands of each change stands what they do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+use super::{Action, Change, Plan};
+use crate::language::range;
+
+/// How to show a plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Style<'a> {
+    /// The target as the user names it.
+    pub target: &'a str,
+    /// Colour it with ANSI escapes.
+    pub colour: bool,
+    /// Say for each command what it needs and how it is taken back.
+    pub verbose: bool,
+}
+
+const RESET: &str = "\x1b[0m";
+
+fn colour_of(action: Action) -> &'static str {
+    match action {
+        Action::Create => "\x1b[32m",
+        Action::Update | Action::Restore => "\x1b[33m",
+        Action::Replace => "\x1b[35m",
+        Action::Destroy => "\x1b[31m",
+    }
+}
+
+/// What is shown of a change besides its address; equal texts are shown once.
+fn body(change: &Change) -> String {
+    let mut text = String::new();
+    let _infallible = write_body(&mut text, change);
+    text
+}
+
+fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
+    write!(text, " {}", change.action.word())?;
+    if let Some(place) = &change.place {
+        write!(text, "  ({}:{})", place.file, place.line)?;
+    }
+    text.push('\n');
+    if change.action == Action::Create {
+        // What it will be, on one line; each value's place is in the JSON form.
+        let values: Vec<String> = change
+            .reasons
+            .iter()
+            .map(|r| format!("{}: {}", printable(&r.field), printable(r.new.as_deref().unwrap_or_default())))
+            .collect();
+        if !values.is_empty() {
+            writeln!(text, "#       {}", values.join("; "))?;
+        }
+        return Ok(());
+    }
+    for reason in &change.reasons {
+        write!(text, "#       {}: ", printable(&reason.field))?;
+        match (&reason.old, &reason.new) {
+            (Some(old), Some(new)) => write!(text, "{} -> {}", printable(old), printable(new))?,
+            (None, Some(new)) => write!(text, "nothing -> {}", printable(new))?,
+            (Some(old), None) => write!(text, "{} -> nothing", printable(old))?,
+            (None, None) => write!(text, "not in the file")?,
+        }
+        if let Some(place) = &reason.place {
+            write!(text, "  ({}:{})", place.file, place.line)?;
+        }
+        text.push('\n');
+    }
+    if !change.costs.is_empty() {
+        let words: Vec<&str> = change.costs.iter().map(|c| c.words()).collect();
+        writeln!(text, "#       cost: {}", words.join(", "))?;
+    }
+    Ok(())
+}
+
+/// A value on one line of a terminal: control characters are escaped, so that a live object cannot forge a line.
+pub fn printable(text: &str) -> String {
+    if text.is_empty() {
+        return "(empty)".to_owned();
+    }
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+        out
+    })
+}
+
+/// What the commands that serve these changes do, such as `destroy vm.web0; replace vm.fw`.
+fn heading(plan: &Plan, serves: &[usize]) -> String {
+    if serves.is_empty() {
+        return "at the end".to_owned();
+    }
+    let mut groups: BTreeMap<Action, Vec<usize>> = BTreeMap::new();
+    for index in serves {
+        groups.entry(plan.changes[*index].action).or_default().push(*index);
+    }
+    let groups: Vec<String> = groups
+        .into_iter()
+        .map(|(action, changes)| format!("{} {}", action.word(), addresses(plan, &changes)))
+        .collect();
+    groups.join("; ")
+}
+
+/// The addresses of changes, given as indices, with names as ranges: `tap.mgmt, vm.web[0-2]`.
+pub fn addresses(plan: &Plan, changes: &[usize]) -> String {
+    let mut kinds: BTreeMap<crate::name::Kind, Vec<&str>> = BTreeMap::new();
+    for index in changes {
+        let address = &plan.changes[*index].address;
+        kinds.entry(address.kind).or_default().push(&address.name);
+    }
+    let kinds: Vec<String> =
+        kinds.into_iter().map(|(kind, names)| printable(&format!("{kind}.{}", range::compress(&names)))).collect();
+    kinds.join(", ")
+}
+
+/// The last line: how many objects change in which way, and how many commands that takes.
+pub fn summary(plan: &Plan) -> String {
+    let mut text = format!(
+        "Plan: {} to create, {} to update, {} to replace, {} to destroy",
+        plan.count(Action::Create),
+        plan.count(Action::Update),
+        plan.count(Action::Replace),
+        plan.count(Action::Destroy)
+    );
+    let restore = plan.count(Action::Restore);
+    if restore > 0 {
+        text.push_str(&format!(", {restore} to restore"));
+    }
+    let n = plan.steps.len();
+    text.push_str(&format!("; {n} command{}", if n == 1 { "" } else { "s" }));
+    text
+}
+
+/// The whole text, with a final newline.
+pub fn render(plan: &Plan, style: Style<'_>) -> String {
+    let mut out = String::new();
+    let reset = if style.colour { RESET } else { "" };
+    let mut line = |text: &str| {
+        out.push_str(text);
+        out.push('\n');
+    };
+    if plan.is_empty() {
+        for note in &plan.notes {
+            line(&format!("# note: {}", printable(note)));
+        }
+        line(&if plan.destroy {
+            format!("No changes. Nothing of {} is there.", plan.experiment)
+        } else {
+            format!("No changes. {} matches its file.", plan.experiment)
+        });
+        return out;
+    }
+    line(&format!("# megaform plan: experiment {}, target {}", plan.experiment, printable(style.target)));
+    let mut groups: Vec<(&Change, String, Vec<&str>)> = Vec::new();
+    let mut by_body: HashMap<(crate::name::Kind, String), usize> = HashMap::new();
+    for change in &plan.changes {
+        let body = body(change);
+        let index = *by_body.entry((change.address.kind, body.clone())).or_insert(groups.len());
+        if index == groups.len() {
+            groups.push((change, body, Vec::new()));
+        }
+        groups[index].2.push(&change.address.name);
+    }
+    if !groups.is_empty() {
+        line("#");
+    }
+    for (change, body, names) in &groups {
+        let colour = if style.colour { colour_of(change.action) } else { "" };
+        let sign = change.action.sign();
+        let names = range::compress(names);
+        let text = body.trim_end();
+        line(&format!("#{colour} {sign:>3} {}.{names}{reset}{text}", change.address.kind));
+    }
+    line("#");
+    for note in &plan.notes {
+        line(&format!("# note: {}", printable(note)));
+    }
+    let mut serves: Option<&[usize]> = None;
+    for step in &plan.steps {
+        if serves != Some(&step.serves) {
+            line(&format!("# -- {}", heading(plan, &step.serves)));
+            serves = Some(&step.serves);
+        }
+        if style.verbose {
+            let list = |ids: &[usize]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let mut about = format!("# step {}", step.id);
+            for (word, ids) in [("needs", &step.needs), ("after", &step.after)] {
+                if !ids.is_empty() {
+                    about.push_str(&format!("; {word} {}", list(ids)));
+                }
+            }
+            if let Some(undo) = &step.undo {
+                about.push_str(&format!("; undo: {undo}"));
+            }
+            line(&about);
+        }
+        line(&step.command);
+    }
+    line(&format!("# {}", summary(plan)));
+    out
+}

@@ -1,0 +1,169 @@
+//! A plan while it is made: changes, steps and problems are added here by the kinds of objects.
+
+use std::sync::Arc;
+
+use super::{Action, Change, Cost, Expect, Plan, PlanError, Reason, Step, StepId};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::language::range;
+use crate::language::token;
+use crate::name::{Address, Namespace};
+
+/// The longest list of targets in one command, in bytes.
+const TARGETS: usize = 3600;
+
+pub(super) struct Draft {
+    experiment: Namespace,
+    pub changes: Vec<Change>,
+    pub steps: Vec<Step>,
+    pub notes: Vec<String>,
+    pub problems: Vec<Diagnostic>,
+    /// The steps after which every VLAN alias is as it is to be.
+    pub vlans_ready: Vec<StepId>,
+}
+
+/// Objects that one command can act on, named as a target.
+pub(super) struct Targets {
+    /// The target, such as `fw,web[0-9]`.
+    pub text: String,
+    pub names: Arc<[String]>,
+    pub serves: Arc<[usize]>,
+}
+
+/// VMs and the change that each has.
+pub(super) type Members<'a> = Vec<(&'a str, usize)>;
+
+/// Write members as targets of bounded length, in natural order.
+pub(super) fn targets(mut members: Members<'_>) -> Vec<Targets> {
+    fn split(members: &[(&str, usize)], out: &mut Vec<Targets>) {
+        let names: Vec<&str> = members.iter().map(|m| m.0).collect();
+        let text = range::compress(&names);
+        if text.len() > TARGETS && members.len() > 1 {
+            let (left, right) = members.split_at(members.len() / 2);
+            split(left, out);
+            split(right, out);
+            return;
+        }
+        out.push(Targets {
+            text,
+            names: names.into_iter().map(str::to_owned).collect(),
+            serves: members.iter().map(|m| m.1).collect(),
+        });
+    }
+    if members.is_empty() {
+        return Vec::new();
+    }
+    members.sort_by(|a, b| range::natural_cmp(a.0, b.0));
+    let mut out = Vec::new();
+    split(&members, &mut out);
+    out
+}
+
+/// The parts of a step that most steps leave empty.
+#[derive(Default)]
+pub(super) struct Extra {
+    pub needs: Vec<StepId>,
+    pub after: Vec<StepId>,
+    pub undo: Option<Vec<String>>,
+    pub guard: Option<String>,
+    pub expect: Option<Expect>,
+}
+
+impl Draft {
+    pub fn new(experiment: &Namespace) -> Self {
+        Self {
+            experiment: experiment.clone(),
+            changes: Vec::new(),
+            steps: Vec::new(),
+            notes: Vec::new(),
+            problems: Vec::new(),
+            vlans_ready: Vec::new(),
+        }
+    }
+
+    /// Add a change and return its index.
+    pub fn change(
+        &mut self,
+        address: Address,
+        action: Action,
+        place: Option<Place>,
+        reasons: Vec<Reason>,
+        costs: Vec<Cost>,
+    ) -> usize {
+        self.changes.push(Change { address, action, place, reasons, costs, steps: Vec::new() });
+        self.changes.len() - 1
+    }
+
+    /// The command of some words, in the experiment's namespace. A word that the language cannot carry is a problem.
+    fn command<S: AsRef<str>>(&mut self, words: &[S]) -> String {
+        match token::join(words) {
+            Ok(text) => format!("namespace {} {text}", self.experiment),
+            Err(error) => {
+                let word = words.first().map(AsRef::as_ref).unwrap_or_default();
+                self.problems.push(Diagnostic {
+                    severity: crate::diagnostic::Severity::Error,
+                    code: "cannot-quote",
+                    message: format!("a value cannot be sent in a `{word} …` command: {error}"),
+                    span: None,
+                    labels: Vec::new(),
+                    hint: Some("write the value without it".to_owned()),
+                });
+                String::new()
+            }
+        }
+    }
+
+    /// Add a step and return its number.
+    pub fn step<S: AsRef<str>>(&mut self, serves: &Arc<[usize]>, words: &[S], extra: Extra) -> StepId {
+        let command = self.command(words);
+        self.raw_step(serves, command, extra)
+    }
+
+    /// Add a step whose command has no namespace prefix.
+    pub fn raw_step(&mut self, serves: &Arc<[usize]>, command: String, extra: Extra) -> StepId {
+        let id = self.steps.len() + 1;
+        for change in serves.iter() {
+            self.changes[*change].steps.push(id);
+        }
+        let undo = extra.undo.map(|words| self.command(&words));
+        self.steps.push(Step {
+            id,
+            command,
+            serves: serves.clone(),
+            needs: extra.needs,
+            after: extra.after,
+            undo,
+            guard: extra.guard,
+            expect: extra.expect.unwrap_or(Expect::Answer),
+        });
+        id
+    }
+
+    pub fn finish(mut self, destroy: bool) -> Result<Plan, PlanError> {
+        if !self.problems.is_empty() {
+            return Err(PlanError::Blocked { problems: self.problems });
+        }
+        // Kinds add their changes in order, but a kind's own may come in several passes.
+        let mut order: Vec<usize> = (0..self.changes.len()).collect();
+        let key = |i: &usize| (self.changes[*i].address.kind, &self.changes[*i].address.name);
+        order.sort_by(|a, b| {
+            let (a, b) = (key(a), key(b));
+            a.0.cmp(&b.0).then_with(|| range::natural_cmp(a.1, b.1))
+        });
+        let mut place = vec![0; order.len()];
+        for (new, old) in order.iter().enumerate() {
+            place[*old] = new;
+        }
+        let mut changes: Vec<Option<Change>> = self.changes.into_iter().map(Some).collect();
+        let changes = order.iter().map(|i| changes[*i].take().expect("each index once")).collect();
+        // The steps of a sequence share one list; renumber it once.
+        let (mut old, mut new): (Arc<[usize]>, Arc<[usize]>) = (Arc::new([]), Arc::new([]));
+        for step in &mut self.steps {
+            if !Arc::ptr_eq(&old, &step.serves) {
+                new = step.serves.iter().map(|i| place[*i]).collect();
+                old = step.serves.clone();
+            }
+            step.serves = new.clone();
+        }
+        Ok(Plan { experiment: self.experiment, destroy, changes, steps: self.steps, notes: self.notes })
+    }
+}

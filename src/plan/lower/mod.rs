@@ -1,0 +1,144 @@
+//! The kinds of objects. Each compares what is wanted with what is observed, and lowers the difference to commands.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::draft::{Draft, Extra};
+use super::{Options, Reason, ownership};
+use crate::diagnostic::{Diagnostic, Place, Severity, Span};
+use crate::graph::Graph;
+use crate::live::{Live, LiveVm};
+use crate::name::Namespace;
+use crate::spec::model::{Experiment, VlanRef};
+
+mod tap;
+mod vlan;
+mod vm;
+
+/// What a plan is made from.
+pub(super) struct Scene<'a> {
+    pub experiment: &'a Experiment,
+    pub graph: &'a Graph,
+    pub live: &'a Live,
+    pub options: &'a Options<'a>,
+    /// Live aliases whose binding to a tag is undone by this plan.
+    pub rebound: BTreeSet<&'a str>,
+}
+
+impl<'a> Scene<'a> {
+    pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
+        let rebound = if options.destroy { BTreeSet::new() } else { vlan::rebound(experiment, live) };
+        Self { experiment, graph, live, options, rebound }
+    }
+
+    pub fn name(&self) -> &'a Namespace {
+        &self.experiment.name.value
+    }
+
+    pub fn destroy(&self) -> bool {
+        self.options.destroy
+    }
+
+    pub fn place(&self, span: Span) -> Option<Place> {
+        Some(self.options.sources.place(span))
+    }
+
+    pub fn owns(&self, vm: &LiveVm) -> bool {
+        ownership::owns(self.name(), vm)
+    }
+
+    /// A problem that stops the plan.
+    pub fn problem(&self, code: &'static str, span: Option<Span>, message: String, hint: String) -> Diagnostic {
+        Diagnostic { severity: Severity::Error, code, message, span, labels: Vec::new(), hint: Some(hint) }
+    }
+
+    /// Whether a NIC or tap on this alias and tag is where it is to be, after this plan's changes to aliases.
+    pub fn on_vlan(&self, wanted: &VlanRef, alias: Option<&str>, tag: Option<u16>) -> bool {
+        match wanted {
+            VlanRef::Tag(wanted) => tag == Some(wanted.get()),
+            VlanRef::Alias(wanted) => {
+                // An alias that was unbound since (`clear vlans`) leaves its NICs behind on the old tag.
+                alias == Some(wanted.as_str())
+                    && !self.rebound.contains(wanted.as_str())
+                    && tag.is_none_or(|tag| self.live.vlans.get(wanted.as_str()) == Some(&tag))
+            }
+        }
+    }
+}
+
+impl Scene<'_> {
+    /// How a wanted VLAN reads in a reason: with the tag that it will have, where that is known.
+    pub fn wanted_vlan(&self, wanted: &VlanRef) -> String {
+        let VlanRef::Alias(alias) = wanted else { return wanted.to_string() };
+        let fixed = self.experiment.vlans.get(alias.as_str()).and_then(|v| v.tag.as_ref()).map(|t| t.value.get());
+        match fixed.or_else(|| self.live.vlans.get(alias.as_str()).copied()) {
+            _ if fixed.is_none() && self.rebound.contains(alias.as_str()) => format!("{alias} (a new tag)"),
+            Some(tag) => format!("{alias} ({tag})"),
+            None => format!("{alias} (a new tag)"),
+        }
+    }
+}
+
+/// The reason for removing what the file does not have.
+fn not_in_the_file(section: &str) -> Vec<Reason> {
+    vec![Reason { field: section.to_owned(), old: None, new: None, place: None }]
+}
+
+/// How a NIC's or tap's VLAN reads in a reason.
+fn vlan_text(alias: Option<&str>, tag: Option<u16>) -> String {
+    match (alias, tag) {
+        (Some(alias), Some(tag)) => format!("{alias} ({tag})"),
+        (Some(alias), None) => alias.to_owned(),
+        (None, Some(tag)) => tag.to_string(),
+        (None, None) => "disconnected".to_owned(),
+    }
+}
+
+/// One kind of object.
+trait Kind<'a> {
+    /// Compare what is wanted with what is observed, and add the changes.
+    fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft);
+    /// Add the steps that remove.
+    fn remove(&mut self, scene: &Scene<'a>, draft: &mut Draft);
+    /// Add the steps that create and update; all removals are planned already.
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft);
+}
+
+/// Plan every kind.
+pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
+    let (mut vlans, mut taps, mut vms) = (vlan::Vlans::default(), tap::Taps::default(), vm::Vms::default());
+    let kinds: &mut [&mut dyn Kind<'a>] = &mut [&mut vlans, &mut taps, &mut vms];
+    for kind in kinds.iter_mut() {
+        kind.diff(scene, draft);
+    }
+    for kind in kinds.iter_mut().rev() {
+        kind.remove(scene, draft);
+    }
+    if !scene.destroy() {
+        for kind in kinds.iter_mut() {
+            kind.build(scene, draft);
+        }
+    } else if scene.live.present {
+        clear_namespace(scene, draft);
+    }
+}
+
+/// The last step of a destroy: the namespace, if nothing in it belongs to somebody else.
+fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
+    let name = scene.name();
+    let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm)).map(|vm| format!("vm.{}", vm.name));
+    let taps = scene.live.taps.keys().filter(|tap| !tap::owned(scene, tap)).map(|tap| format!("tap.{tap}"));
+    let left: Vec<String> = vms.chain(taps).collect();
+    if !left.is_empty() {
+        draft.notes.push(format!(
+            "namespace {name} stays, because it holds what this experiment does not own: {}",
+            left.join(", ")
+        ));
+    } else if name == &Namespace::default_namespace() {
+        draft.notes.push(format!("namespace {name} stays, because it is the default namespace"));
+    } else {
+        let needs = draft.steps.iter().map(|s| s.id).collect();
+        let nothing: Arc<[usize]> = Arc::new([]);
+        draft.raw_step(&nothing, format!("clear namespace {name}"), Extra { needs, ..Extra::default() });
+    }
+}

@@ -1,0 +1,175 @@
+//! Host taps. minimega gives them neither tags nor shows their addresses, so a tap is known by its name in the
+//! experiment's namespace, and the journal tells which undeclared ones megaform made.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::super::draft::{Draft, Extra};
+use super::super::{Action, Cost, Reason, StepId};
+use super::{Kind, Scene, not_in_the_file, vlan_text};
+use crate::live::LiveTap;
+use crate::name::{self, Address, BridgeName, TapName};
+use crate::spec::model::Tap;
+
+/// Whether a live tap belongs to the experiment: the file declares it, or the journal says that megaform made it.
+pub(super) fn owned(scene: &Scene<'_>, name: &str) -> bool {
+    scene.experiment.taps.contains_key(name) || scene.options.advice.taps.contains_key(name)
+}
+
+#[derive(Default)]
+pub(super) struct Taps<'a> {
+    delete: Vec<(&'a str, usize)>,
+    create: Vec<(&'a TapName, &'a Tap, usize)>,
+    /// The step that deletes a tap which is then made again.
+    deleted: BTreeMap<&'a str, StepId>,
+}
+
+fn address_text((ip, prefix): (IpAddr, u8)) -> String {
+    format!("{ip}/{prefix}")
+}
+
+fn bridge_of(tap: &Tap) -> String {
+    tap.bridge.as_ref().map_or_else(|| BridgeName::default_bridge().to_string(), |b| b.value.to_string())
+}
+
+/// The words of the command that makes a tap.
+fn create_words(name: &TapName, tap: &Tap) -> Vec<String> {
+    let mut words = vec!["tap".to_owned(), "create".into(), tap.vlan.value.to_string()];
+    if let Some(bridge) = &tap.bridge {
+        words.extend(["bridge".to_owned(), bridge.value.to_string()]);
+    }
+    match &tap.ip {
+        Some(ip) => words.extend(["ip".to_owned(), address_text(ip.value)]),
+        None => words.push("name".to_owned()),
+    }
+    words.push(name.to_string());
+    words
+}
+
+/// What a new tap will be.
+fn parts(scene: &Scene<'_>, tap: &Tap) -> Vec<Reason> {
+    let vlan = Some((tap.vlan.span, "vlan", tap.vlan.value.to_string()));
+    let bridge = tap.bridge.as_ref().map(|b| (b.span, "bridge", b.value.to_string()));
+    let ip = tap.ip.as_ref().map(|ip| (ip.span, "ip", address_text(ip.value)));
+    [vlan, bridge, ip]
+        .into_iter()
+        .flatten()
+        .map(|(span, field, new)| Reason {
+            field: field.to_owned(),
+            old: None,
+            new: Some(new),
+            place: scene.place(span),
+        })
+        .collect()
+}
+
+/// Where a live tap differs from the wanted one.
+fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if !scene.on_vlan(&tap.vlan.value, live.alias.as_deref(), live.vlan) {
+        reasons.push(Reason {
+            field: "vlan".into(),
+            old: Some(vlan_text(live.alias.as_deref(), live.vlan)),
+            new: Some(scene.wanted_vlan(&tap.vlan.value)),
+            place: scene.place(tap.vlan.span),
+        });
+    }
+    let bridge = bridge_of(tap);
+    if live.bridge != bridge {
+        let place = tap.bridge.as_ref().and_then(|b| scene.place(b.span));
+        reasons.push(Reason { field: "bridge".into(), old: Some(live.bridge.clone()), new: Some(bridge), place });
+    }
+    let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
+    // Where the target does not show addresses, the journal's memory is the next best.
+    let remembered = || scene.options.advice.taps.get(name).map(|t| t.address.iter().cloned().collect::<Vec<_>>());
+    if let Some(addresses) = live.addresses.clone().or_else(remembered) {
+        let differs = match &wanted {
+            Some(wanted) => addresses.iter().all(|a| a != wanted) || addresses.len() > 1,
+            None => !addresses.is_empty(),
+        };
+        if differs {
+            reasons.push(Reason {
+                field: "ip".into(),
+                old: (!addresses.is_empty()).then(|| addresses.join(" ")),
+                new: wanted,
+                place: tap.ip.as_ref().and_then(|ip| scene.place(ip.span)),
+            });
+        }
+    }
+    reasons
+}
+
+impl<'a> Kind<'a> for Taps<'a> {
+    fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        for (name, tap) in scene.experiment.taps.iter().filter(|_| !scene.destroy()) {
+            let place = scene.place(tap.span);
+            let Some(live) = scene.live.taps.get(name.as_str()) else {
+                let change = draft.change(Address::tap(name), Action::Create, place, parts(scene, tap), Vec::new());
+                self.create.push((name, tap, change));
+                continue;
+            };
+            let reasons = reasons(scene, name.as_str(), tap, live);
+            if !reasons.is_empty() {
+                let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
+                let as_made = scene.options.advice.taps.get(name.as_str()).is_some_and(|made| made.address == wanted);
+                let drifted = as_made && reasons.iter().all(|r| r.field == "ip");
+                let action = if drifted { Action::Restore } else { Action::Update };
+                let change = draft.change(Address::tap(name), action, place, reasons, vec![Cost::LinkCut]);
+                self.delete.push((name.as_str(), change));
+                self.create.push((name, tap, change));
+            }
+        }
+        let (mut unmanaged, mut hidden) = (Vec::new(), Vec::new());
+        for (name, live) in &scene.live.taps {
+            let declared = scene.experiment.taps.get(name.as_str());
+            if scene.destroy() || declared.is_none() {
+                if !owned(scene, name) {
+                    unmanaged.push(name.as_str());
+                    continue;
+                }
+                let address = Address { kind: name::Kind::Tap, name: name.clone() };
+                let place = declared.and_then(|t| scene.place(t.span));
+                let reasons = if declared.is_some() || scene.destroy() { Vec::new() } else { not_in_the_file("taps") };
+                let change = draft.change(address, Action::Destroy, place, reasons, vec![Cost::LinkCut]);
+                self.delete.push((name, change));
+            } else if live.addresses.is_none() {
+                hidden.push(name.as_str());
+            }
+        }
+        if !unmanaged.is_empty() {
+            draft.notes.push(format!(
+                "unmanaged taps are left alone: {} (if one was made by megaform, remove it with `namespace {} tap delete NAME`)",
+                unmanaged.join(", "),
+                scene.name()
+            ));
+        }
+        if !hidden.is_empty() {
+            draft.notes.push(format!(
+                "the target does not show the addresses of taps; {} compared with the journal of this machine only",
+                hidden.join(", ")
+            ));
+        }
+    }
+
+    fn remove(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        for (name, change) in &self.delete {
+            let live = &scene.live.taps[*name];
+            let guard = super::super::ownership::short_hash(&format!("{live:?}"));
+            let extra = Extra { guard: Some(guard), ..Extra::default() };
+            let step = draft.step(&Arc::from([*change]), &["tap", "delete", name], extra);
+            self.deleted.insert(name, step);
+        }
+    }
+
+    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+        for (name, tap, change) in &self.create {
+            let mut needs = draft.vlans_ready.clone();
+            needs.extend(self.deleted.get(name.as_str()));
+            needs.sort_unstable();
+            let undo = vec!["tap".to_owned(), "delete".into(), name.to_string()];
+            let extra = Extra { needs, undo: Some(undo), ..Extra::default() };
+            draft.step(&Arc::from([*change]), &create_words(name, tap), extra);
+        }
+    }
+}

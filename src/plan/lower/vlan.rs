@@ -1,0 +1,168 @@
+//! VLAN aliases. One without a fixed tag comes and is given a tag by its first use, and needs no command.
+//!
+//! minimega can unbind an alias only by prefix (`clear vlans PREFIX`), so a plan does that only where no other alias
+//! has the prefix and nothing of somebody else is connected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::super::draft::{Draft, Extra};
+use super::super::{Action, Cost, Reason};
+use super::{Kind, Scene, tap};
+use crate::live::Live;
+use crate::name::{self, Address, VlanTag};
+use crate::spec::model::Experiment;
+
+/// The live aliases that must be unbound: bound to a tag other than their fixed one, or holding the fixed tag of another.
+pub(super) fn rebound<'a>(experiment: &'a Experiment, live: &'a Live) -> BTreeSet<&'a str> {
+    let fixed = |alias: &str| experiment.vlans.get(alias).and_then(|v| v.tag.as_ref()).map(|t| t.value.get());
+    let wanted: BTreeMap<u16, &str> = experiment
+        .vlans
+        .iter()
+        .filter_map(|(alias, vlan)| Some((vlan.tag.as_ref()?.value.get(), alias.as_str())))
+        .collect();
+    live.vlans
+        .iter()
+        .filter(|(alias, tag)| match fixed(alias) {
+            Some(wanted) => wanted != **tag,
+            None => wanted.contains_key(tag),
+        })
+        .map(|(alias, _)| alias.as_str())
+        .collect()
+}
+
+#[derive(Default)]
+pub(super) struct Vlans<'a> {
+    range: Option<(VlanTag, VlanTag, usize)>,
+    clear: Vec<(&'a str, usize)>,
+    add: Vec<(&'a str, VlanTag, usize)>,
+}
+
+/// The address under which the range of tags is shown.
+fn range_address() -> Address {
+    Address { kind: name::Kind::Vlan, name: "*".to_owned() }
+}
+
+impl<'a> Kind<'a> for Vlans<'a> {
+    fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        if scene.destroy() {
+            return;
+        }
+        if let Some(range) = &scene.experiment.vlan_range {
+            let (min, max) = range.value;
+            if scene.live.vlan_range != Some((min.get(), max.get())) {
+                let old = scene.live.vlan_range.map(|(min, max)| format!("{min}-{max}"));
+                let action = if old.is_some() { Action::Update } else { Action::Create };
+                let place = scene.place(range.span);
+                let reason =
+                    Reason { field: "range".into(), old, new: Some(format!("{min}-{max}")), place: place.clone() };
+                let change = draft.change(range_address(), action, place, vec![reason], Vec::new());
+                self.range = Some((min, max, change));
+            }
+        }
+        for (alias, vlan) in &scene.experiment.vlans {
+            let Some(tag) = &vlan.tag else { continue };
+            let old = scene.live.vlans.get(alias.as_str());
+            if old == Some(&tag.value.get()) {
+                continue;
+            }
+            let reason = Reason {
+                field: "tag".into(),
+                old: old.map(u16::to_string),
+                new: Some(tag.value.to_string()),
+                place: scene.place(tag.span),
+            };
+            let (action, costs) =
+                if old.is_some() { (Action::Update, vec![Cost::LinkCut]) } else { (Action::Create, Vec::new()) };
+            let change = draft.change(Address::vlan(alias), action, scene.place(vlan.span), vec![reason], costs);
+            if old.is_some() {
+                self.clear.push((alias.as_str(), change));
+            }
+            self.add.push((alias.as_str(), tag.value, change));
+        }
+        for alias in &scene.rebound {
+            if !self.clear.iter().any(|(a, _)| a == alias) {
+                let declared = scene.experiment.vlans.get(*alias);
+                let tag = scene.live.vlans[*alias];
+                let reason = Reason {
+                    field: "tag".into(),
+                    old: Some(tag.to_string()),
+                    new: declared.map(|_| "given at its next use".to_owned()),
+                    place: declared.and_then(|v| scene.place(v.span)),
+                };
+                let (action, costs) = match declared {
+                    Some(_) => (Action::Update, vec![Cost::LinkCut]),
+                    None => (Action::Destroy, Vec::new()),
+                };
+                let address = Address { kind: name::Kind::Vlan, name: (*alias).to_owned() };
+                let place = declared.and_then(|v| scene.place(v.span));
+                let change = draft.change(address, action, place, vec![reason], costs);
+                self.clear.push((alias, change));
+            }
+            self.check_clear(scene, draft, alias);
+        }
+    }
+
+    fn remove(&mut self, _scene: &Scene<'a>, _draft: &mut Draft) {}
+
+    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+        let mut ready = Vec::new();
+        if let Some((min, max, change)) = self.range {
+            let words = ["vlans", "range", &min.to_string(), &max.to_string()];
+            ready.push(draft.step(&Arc::from([change]), &words, Extra::default()));
+        }
+        self.clear.sort();
+        let mut cleared: Vec<&str> = Vec::new();
+        for (alias, change) in &self.clear {
+            // Sorted, so a prefix comes before what it covers.
+            if !cleared.iter().any(|c| alias.starts_with(c)) {
+                let extra = Extra { needs: ready.clone(), ..Extra::default() };
+                let step = draft.step(&Arc::from([*change]), &["clear", "vlans", alias], extra);
+                ready.push(step);
+                cleared.push(alias);
+            }
+        }
+        let mut added = Vec::new();
+        for (alias, tag, change) in &self.add {
+            let extra = Extra { needs: ready.clone(), ..Extra::default() };
+            let words = ["vlans", "add", alias, &tag.to_string()];
+            added.push(draft.step(&Arc::from([*change]), &words, extra));
+        }
+        ready.extend(added);
+        draft.vlans_ready = ready;
+    }
+}
+
+impl<'a> Vlans<'a> {
+    /// Refuse to unbind an alias where that would touch more than the alias.
+    fn check_clear(&self, scene: &Scene<'a>, draft: &mut Draft, alias: &str) {
+        let span = scene.experiment.vlans.get(alias).map(|v| v.tag.as_ref().map_or(v.span, |t| t.span));
+        let tag = scene.live.vlans[alias];
+        let message = |why: String| format!("VLAN alias `{alias}` is bound to tag {tag} and cannot be unbound: {why}");
+        let covered: Vec<&str> = scene
+            .live
+            .vlans
+            .keys()
+            .map(String::as_str)
+            .filter(|other| *other != alias && other.starts_with(alias) && !scene.rebound.contains(other))
+            .collect();
+        if !covered.is_empty() {
+            let hint = "rename the alias, keep its tag, or destroy the experiment first".to_owned();
+            let why = format!("minimega clears by prefix, and that would unbind {} too", covered.join(", "));
+            draft.problems.push(scene.problem("vlan-prefix", span, message(why), hint));
+        }
+        let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm));
+        let mut foreign: Vec<String> = vms
+            .filter(|vm| vm.nics.iter().any(|nic| nic.alias.as_deref() == Some(alias)))
+            .map(|vm| format!("vm.{}", vm.name))
+            .collect();
+        let taps =
+            scene.live.taps.iter().filter(|(name, t)| t.alias.as_deref() == Some(alias) && !tap::owned(scene, name));
+        foreign.extend(taps.map(|(name, _)| format!("tap.{name}")));
+        if !foreign.is_empty() {
+            let hint = "disconnect or remove it, or keep the tag".to_owned();
+            let why = format!("{} is connected to it and does not belong to this experiment", foreign.join(", "));
+            draft.problems.push(scene.problem("vlan-in-use", span, message(why), hint));
+        }
+    }
+}

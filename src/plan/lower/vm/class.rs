@@ -1,0 +1,143 @@
+//! VMs that launch with one configuration.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::super::super::draft::Draft;
+use super::super::super::{Reason, ownership};
+use super::super::Scene;
+use crate::language::field::{FIELDS, FieldType, FieldValue};
+use crate::language::netspec::NetSpec;
+use crate::language::range;
+use crate::spec::model::{Nic, RunState, Vm, VmBody};
+
+/// What VMs that launch together have in common.
+pub(super) struct Class<'a> {
+    /// The word of `vm launch`.
+    pub kind: &'static str,
+    /// The `vm config` commands, as words.
+    pub config: Vec<Vec<String>>,
+    /// Every tag that the VMs are to have.
+    pub tags: BTreeMap<String, String>,
+    /// The digest among them.
+    pub digest: String,
+    /// The state that they are to be in.
+    pub state: RunState,
+    /// The VMs that must be ready before them.
+    pub depends_on: Vec<&'a str>,
+}
+
+/// All classes; bodies of equal content share one.
+#[derive(Default)]
+pub(super) struct Classes<'a> {
+    classes: Vec<Class<'a>>,
+    by_body: HashMap<*const VmBody, usize>,
+    by_content: HashMap<String, usize>,
+    parts: HashMap<*const VmBody, Vec<Reason>>,
+}
+
+/// What a new VM will be: what the file says, and the memory in any case.
+fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
+    let body = &vm.body;
+    let reason = |field: String, key: &str, new: String| {
+        let place = body.spans.get(key).and_then(|span| scene.place(*span));
+        Reason { field, old: None, new: Some(new), place }
+    };
+    let mut parts = vec![reason("state".into(), "state", body.state.word().to_owned())];
+    for field in FIELDS.iter().filter(|f| !matches!(f.ty, FieldType::Tags | FieldType::Networks)) {
+        let value = body.config.get(field.name);
+        if field.name == "memory" || value != field.default_value() {
+            parts.push(reason(field.key(), field.name, value.to_string()));
+        }
+    }
+    if !body.networks.is_empty() {
+        let nics: Vec<String> = body.networks.iter().map(|nic| netspec(nic).to_string()).collect();
+        parts.push(reason("networks".into(), "networks", nics.join(" ")));
+    }
+    let tags: Vec<String> = body.config.tags().iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if !tags.is_empty() {
+        parts.push(reason("tags".into(), "tags", tags.join(", ")));
+    }
+    if let Some(first) = body.depends_on.first() {
+        let names: Vec<&str> = body.depends_on.iter().map(|d| d.value.as_str()).collect();
+        let new = Some(range::compress(&names));
+        parts.push(Reason { field: "depends_on".into(), old: None, new, place: scene.place(first.span) });
+    }
+    parts
+}
+
+/// The netspec that launches a NIC.
+fn netspec(nic: &Nic) -> NetSpec {
+    NetSpec {
+        bridge: nic.bridge.as_ref().map(ToString::to_string),
+        vlan: nic.vlan.to_string(),
+        mac: nic.mac,
+        driver: nic.driver.clone(),
+        qinq: false,
+        raw: String::new(),
+    }
+}
+
+/// The `vm config` commands of a body: every field that differs from its default, its NICs and tags.
+fn config(body: &VmBody, tags: &BTreeMap<String, String>) -> Vec<Vec<String>> {
+    let mut config = body.config.clone();
+    config.clear("tags");
+    config.set("tags", FieldValue::Tags(tags.clone()));
+    config.set("networks", FieldValue::Networks(body.networks.iter().map(|n| netspec(n)).collect()));
+    let lists = config.changed().flat_map(|(field, value)| {
+        field.arguments(value).into_iter().map(move |arguments| {
+            let words = ["vm", "config", field.name].map(str::to_owned);
+            words.into_iter().chain(arguments).collect()
+        })
+    });
+    lists.collect()
+}
+
+impl<'a> Classes<'a> {
+    /// A class by its number.
+    pub fn get(&self, class: usize) -> &Class<'a> {
+        &self.classes[class]
+    }
+
+    /// What a new VM will be.
+    pub fn parts(&mut self, scene: &Scene<'a>, vm: &'a Vm) -> Vec<Reason> {
+        self.parts.entry(Arc::as_ptr(&vm.body)).or_insert_with(|| parts(scene, vm)).clone()
+    }
+
+    /// The class of a VM.
+    pub fn of(&mut self, scene: &Scene<'a>, draft: &mut Draft, vm: &'a Vm) -> usize {
+        let body = Arc::as_ptr(&vm.body);
+        if let Some(class) = self.by_body.get(&body) {
+            return *class;
+        }
+        let digest = ownership::digest(&vm.body);
+        for key in vm.body.config.tags().into_keys().filter(|k| k.starts_with(ownership::RESERVED)) {
+            let span = vm.body.spans.get("tags").copied().unwrap_or(vm.span);
+            let message = format!("tag `{key}` begins with `{}`, which megaform keeps for itself", ownership::RESERVED);
+            draft.problems.push(scene.problem("reserved-tag", Some(span), message, "choose another key".to_owned()));
+        }
+        let tags = ownership::tags(scene.name(), &vm.body.config, &digest);
+        for nic in &vm.body.networks {
+            let (wanted, read) = (netspec(nic), NetSpec::parse(&netspec(nic).to_string()));
+            let parts = |s: &NetSpec| (s.bridge.clone(), s.vlan.clone(), s.mac, s.driver.clone(), s.qinq);
+            if read.as_ref().map(parts).ok() != Some(parts(&wanted)) {
+                let message = format!("netspec `{wanted}` would be read as something else by minimega");
+                let hint = "rename the VLAN or bridge so that it is no NIC model, no MAC and not `qinq`".to_owned();
+                draft.problems.push(scene.problem("ambiguous-netspec", Some(nic.span), message, hint));
+            }
+        }
+        let config = config(&vm.body, &tags);
+        let kind = vm.body.kind.word();
+        let state = vm.body.state;
+        let depends_on: BTreeSet<&str> = vm.body.depends_on.iter().map(|d| d.value.as_str()).collect();
+        let content = format!("{kind} {state:?} {depends_on:?} {config:?}");
+        let next = self.classes.len();
+        let class = *self.by_content.entry(content).or_insert(next);
+        if class == next {
+            let depends_on = depends_on.into_iter().collect();
+            self.classes.push(Class { kind, config, tags, digest, state, depends_on });
+        }
+        self.by_body.insert(body, class);
+        class
+    }
+}

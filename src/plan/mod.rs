@@ -1,0 +1,226 @@
+//! From what is wanted and what is running to an ordered list of minimega commands.
+//!
+//! Pure: no clock, no I/O, no randomness; everything that reaches output is sorted, so the same inputs give the same
+//! bytes. Must not know how commands are sent. One kind of object is one file in `lower`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::diagnostic::{Diagnostic, Place, SourceMap};
+use crate::graph::Graph;
+use crate::live::{Live, VmState};
+use crate::name::{Address, Namespace};
+use crate::spec::model::Experiment;
+
+pub mod advice;
+pub mod display;
+mod draft;
+mod json;
+mod lower;
+pub mod ownership;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use advice::{Advice, TapAdvice};
+
+/// What is to happen to one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is missing.
+    Create,
+    /// It changes while it runs.
+    Update,
+    /// It is removed and made again.
+    Replace,
+    /// It is removed.
+    Destroy,
+    /// It matches what was applied before, but was changed or ended since, and is brought back.
+    Restore,
+}
+
+impl Action {
+    /// The word as plans print it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Replace => "replace",
+            Self::Destroy => "destroy",
+            Self::Restore => "restore",
+        }
+    }
+
+    /// The sign before an address.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Create => "+",
+            Self::Update => "~",
+            Self::Replace => "-/+",
+            Self::Destroy => "-",
+            Self::Restore => "≠",
+        }
+    }
+}
+
+/// Why an object changes: one field, what it is and what it is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// The path of the field, such as `networks[0].vlan`.
+    pub field: String,
+    /// What was observed; None where there is nothing or it is unknown.
+    pub old: Option<String>,
+    /// What is wanted; None where nothing is.
+    pub new: Option<String>,
+    /// Where the file says so; None for a default, or for what the file does not say.
+    pub place: Option<Place>,
+}
+
+/// What a change costs those who use the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cost {
+    /// The guest ends and boots again.
+    Reboot,
+    /// What the guest wrote to its disks since its launch is lost.
+    GuestDiskLost,
+    /// A link is cut, for a moment or for good.
+    LinkCut,
+}
+
+impl Cost {
+    /// The words as plans print them.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Reboot => "the guest reboots",
+            Self::GuestDiskLost => "what the guest wrote to its disks is lost",
+            Self::LinkCut => "a link is cut",
+        }
+    }
+}
+
+/// Identifies a step in its plan, from 1; a step needs only steps with smaller numbers.
+pub type StepId = usize;
+
+/// One object that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The object.
+    pub address: Address,
+    /// What happens to it.
+    pub action: Action,
+    /// Where the file declares it; None where it does not.
+    pub place: Option<Place>,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// What it costs.
+    pub costs: Vec<Cost>,
+    /// The steps that carry it out.
+    pub steps: Vec<StepId>,
+}
+
+/// What must be observed after a step before anything that needs it may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// The answer without an error is enough.
+    Answer,
+    /// These VMs exist and are in one of the states.
+    Vms {
+        /// Their names.
+        names: Arc<[String]>,
+        /// The states.
+        states: &'static [VmState],
+    },
+    /// These VMs do not exist.
+    Gone {
+        /// Their names.
+        names: Arc<[String]>,
+    },
+}
+
+/// One command, when it may run, and how its effect is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its number.
+    pub id: StepId,
+    /// The whole command, as it is sent.
+    pub command: String,
+    /// The changes that it serves, as indices of [`Plan::changes`]; empty for what serves the whole.
+    pub serves: Arc<[usize]>,
+    /// Steps that must have succeeded.
+    pub needs: Vec<StepId>,
+    /// Steps that must have ended, in whatever way (`vm config` is one for the whole namespace).
+    pub after: Vec<StepId>,
+    /// A command that takes it back, where one command can.
+    pub undo: Option<String>,
+    /// Digest of the live objects that it was planned against.
+    pub guard: Option<String>,
+    /// What is checked afterwards.
+    pub expect: Expect,
+}
+
+/// Everything that is to be done, in an order that works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The experiment.
+    pub experiment: Namespace,
+    /// Made to destroy the experiment.
+    pub destroy: bool,
+    /// The objects that change, by kind and name.
+    pub changes: Vec<Change>,
+    /// The commands.
+    pub steps: Vec<Step>,
+    /// What a user should know besides, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// There is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// How many objects an action happens to.
+    pub fn count(&self, action: Action) -> usize {
+        self.changes.iter().filter(|c| c.action == action).count()
+    }
+}
+
+/// How to plan.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// Plan to destroy everything of the experiment.
+    pub destroy: bool,
+    /// The texts that spans point into.
+    pub sources: &'a SourceMap,
+    /// What the journal remembers.
+    pub advice: Advice,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Something is in the way that megaform must not resolve by itself.
+    #[error("{} in the way of the plan", count(problems.len()))]
+    Blocked {
+        /// What, each with its place and what to do.
+        problems: Vec<Diagnostic>,
+    },
+}
+
+fn count(n: usize) -> String {
+    if n == 1 { "1 problem is".to_owned() } else { format!("{n} problems are") }
+}
+
+/// Compare an experiment with what is live and plan the way from there to it, or to nothing. The graph is that of the
+/// experiment.
+///
+/// The cost is linear in the number of objects, but for sorting.
+pub fn plan(experiment: &Experiment, graph: &Graph, live: &Live, options: &Options<'_>) -> Result<Plan, PlanError> {
+    let mut draft = draft::Draft::new(&experiment.name.value);
+    let scene = lower::Scene::new(experiment, graph, live, options);
+    lower::lower(&scene, &mut draft);
+    draft.finish(options.destroy)
+}

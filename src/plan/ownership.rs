@@ -1,0 +1,83 @@
+//! The tags by which a VM tells whose it is and what it was launched from. They are set at launch, so that a VM has
+//! them from its first moment, and are equal for VMs of equal configuration, so that those launch as one group.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use crate::language::field::{Change, FieldType, VmConfig};
+use crate::language::netspec::DEFAULT_DRIVER;
+use crate::live::LiveVm;
+use crate::name::Namespace;
+use crate::spec::model::VmBody;
+
+/// The experiment that a VM belongs to.
+pub const OWNER: &str = "megaform.experiment";
+/// The digest of what it was launched from.
+pub const DIGEST: &str = "megaform.digest";
+/// The keys of the tags that the file gave it, so that a key that leaves the file leaves the VM.
+pub const KEYS: &str = "megaform.tags";
+/// What a tag of a user must not begin with.
+pub const RESERVED: &str = "megaform.";
+
+const VERSION: &str = "v1:";
+
+/// Whether a VM belongs to an experiment.
+pub fn owns(experiment: &Namespace, vm: &LiveVm) -> bool {
+    vm.tags.get(OWNER).is_some_and(|owner| owner == experiment.as_str())
+}
+
+/// The first bytes of a SHA-256 in hexadecimal.
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(10).fold(String::with_capacity(20), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a string takes everything");
+        out
+    })
+}
+
+/// The digest of what only a launch can set and a target may not show: the fields that need a replacement, and the
+/// models of the NICs. UUID and MACs are always shown; VLANs, bridges, tags and the state change live.
+pub fn digest(body: &VmBody) -> String {
+    let mut text = format!("{}\n", body.kind.word());
+    for (field, value) in body.config.changed().filter(|(f, _)| f.change == Change::Replace && f.ty != FieldType::Uuid)
+    {
+        writeln!(text, "{} {:?}", field.name, field.arguments(value)).expect("a string takes everything");
+    }
+    for nic in &body.networks {
+        writeln!(text, "nic {}", nic.driver.as_deref().unwrap_or(DEFAULT_DRIVER)).expect("a string takes everything");
+    }
+    format!("{VERSION}{}", short_hash(&text))
+}
+
+/// The digest that a VM carries; None if it has none or one of another version.
+pub fn digest_of(vm: &LiveVm) -> Option<&str> {
+    vm.tags.get(DIGEST).map(String::as_str).filter(|d| d.starts_with(VERSION))
+}
+
+/// The tag that lists keys; None for no keys. A comma or a percent sign in a key is percent-encoded.
+pub fn keys_tag<'a>(keys: impl Iterator<Item = &'a String>) -> Option<String> {
+    let keys: Vec<String> = keys.map(|k| k.replace('%', "%25").replace(',', "%2C")).collect();
+    (!keys.is_empty()).then(|| keys.join(","))
+}
+
+/// The keys that the tag of a VM lists.
+pub fn keys_of(vm: &LiveVm) -> BTreeSet<String> {
+    vm.tags
+        .get(KEYS)
+        .into_iter()
+        .flat_map(|keys| keys.split(','))
+        .filter(|k| !k.is_empty())
+        .map(|k| k.replace("%2C", ",").replace("%25", "%"))
+        .collect()
+}
+
+/// Every tag that a VM of this configuration is to have.
+pub fn tags(experiment: &Namespace, config: &VmConfig, digest: &str) -> BTreeMap<String, String> {
+    let mut tags = config.tags();
+    let keys = keys_tag(tags.keys());
+    tags.insert(OWNER.to_owned(), experiment.to_string());
+    tags.insert(DIGEST.to_owned(), digest.to_owned());
+    tags.extend(keys.map(|k| (KEYS.to_owned(), k)));
+    tags
+}

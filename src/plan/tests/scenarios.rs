@@ -1,0 +1,418 @@
+//! What a user does, and what the plan then is.
+
+use super::*;
+
+const LAB: &str = r#"
+experiment: dmz-lab
+vlans: { dmz: {}, core: { tag: 200 } }
+profiles:
+  linux: { type: kvm, memory: 256, kernel: /k/vmlinuz, initrd: /k/tiny.cpio.gz }
+vms:
+  "web[0-2]": { profile: linux, networks: [dmz], tags: { role: web } }
+  fw:
+    profile: linux
+    networks: [dmz, { vlan: core, mac: "52:54:00:00:00:01", driver: virtio-net-pci }]
+taps:
+  mgmt: { vlan: dmz, ip: 10.0.0.254/24 }
+"#;
+
+fn edit(text: &str, from: &str, to: &str) -> File {
+    assert!(text.contains(from), "{from}");
+    file(&text.replace(from, to))
+}
+
+/// A lab that is up.
+fn up(text: &str) -> (Minimega, File) {
+    let (mm, lab) = (Minimega::default(), file(text));
+    converge(&mm, &lab);
+    mm.take_log();
+    (mm, lab)
+}
+
+#[test]
+fn create_from_nothing() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    let plan = planned(&mm, &lab);
+    insta::assert_snapshot!(text(&plan));
+    carry_out(&mm, &plan);
+    assert!(planned(&mm, &lab).is_empty());
+    assert_eq!(text(&planned(&mm, &lab)).lines().last(), Some("No changes. dmz-lab matches its file."));
+}
+
+#[test]
+fn same_inputs_same_bytes_and_order_of_keys_does_not_matter() {
+    let mm = Minimega::default();
+    let reordered = r#"
+taps: { mgmt: { ip: 10.0.0.254/24, vlan: dmz } }
+vms:
+  fw: { networks: [dmz, { driver: virtio-net-pci, vlan: core, mac: "52:54:00:00:00:01" }], profile: linux }
+  "web[0-2]": { tags: { role: web }, networks: [dmz], profile: linux }
+profiles: { linux: { initrd: /k/tiny.cpio.gz, kernel: /k/vmlinuz, memory: 256, type: kvm } }
+vlans: { core: { tag: 200 }, dmz: {} }
+experiment: dmz-lab
+"#;
+    let lab = file(LAB);
+    let first = planned(&mm, &lab);
+    assert_eq!(text(&first), text(&planned(&mm, &file(LAB))));
+    assert_eq!(serde_json::to_string(&first).unwrap(), serde_json::to_string(&planned(&mm, &lab)).unwrap());
+    let commands = |p: &Plan| p.steps.iter().map(|s| s.command.clone()).collect::<Vec<_>>();
+    assert_eq!(commands(&first), commands(&planned(&mm, &file(reordered))));
+    converge(&mm, &lab);
+    assert!(planned(&mm, &file(reordered)).is_empty());
+}
+
+#[test]
+fn a_nic_moves_with_one_command_and_the_same_process() {
+    let (mm, _) = up(LAB);
+    let pid = mm.0.lock().unwrap().namespaces["dmz-lab"].vms["web1"].pid;
+    let moved = edit(
+        LAB,
+        "\"web[0-2]\": { profile: linux, networks: [dmz]",
+        "\"web[0-2]\": { profile: linux, networks: [core]",
+    );
+    let plan = planned(&mm, &moved);
+    assert_eq!(actions(&plan), ["~ vm.web0", "~ vm.web1", "~ vm.web2"]);
+    assert_eq!(plan.changes[0].costs, [Cost::LinkCut]);
+    assert_eq!(converge(&mm, &moved), ["vm net connect web[0-2] 0 core"]);
+    assert_eq!(mm.0.lock().unwrap().namespaces["dmz-lab"].vms["web1"].pid, pid);
+}
+
+#[test]
+fn memory_replaces_just_that_vm() {
+    let (mm, _) = up(LAB);
+    let edited = edit(LAB, "  fw:\n    profile: linux", "  fw:\n    profile: linux\n    memory: 512");
+    let plan = planned(&mm, &edited);
+    assert_eq!(actions(&plan), ["-/+ vm.fw"]);
+    assert_eq!(plan.changes[0].costs, [Cost::Reboot]);
+    insta::assert_snapshot!(text(&plan));
+    converge(&mm, &edited);
+}
+
+#[test]
+fn a_vm_killed_by_hand_comes_back() {
+    let (mm, lab) = up(LAB);
+    mm.by_hand("namespace dmz-lab vm kill web1");
+    let plan = planned(&mm, &lab);
+    assert_eq!(actions(&plan), ["≠ vm.web1"]);
+    assert_eq!(converge(&mm, &lab), ["vm start web1"]);
+    mm.by_hand("namespace dmz-lab vm kill web1");
+    mm.by_hand("namespace dmz-lab vm flush web1");
+    assert_eq!(actions(&planned(&mm, &lab)), ["+ vm.web1"]);
+    converge(&mm, &lab);
+}
+
+#[test]
+fn a_nic_moved_by_hand_is_drift() {
+    let (mm, lab) = up(LAB);
+    mm.by_hand("namespace dmz-lab vm net disconnect web0 0");
+    mm.by_hand("namespace dmz-lab vm net connect fw 1 77 br7");
+    let plan = planned(&mm, &lab);
+    assert_eq!(actions(&plan), ["≠ vm.fw", "≠ vm.web0"]);
+    assert_eq!(plan.changes[1].costs, [], "a link that is down already is not cut");
+    assert!(text(&plan).contains("networks[0].vlan: disconnected -> dmz (101)"), "{}", text(&plan));
+    assert_eq!(converge(&mm, &lab), ["vm net connect web0 0 dmz", "vm net connect fw 1 core mega_bridge"]);
+}
+
+#[test]
+fn tags_come_change_and_go_and_foreign_ones_stay() {
+    let (mm, _) = up(LAB);
+    mm.by_hand("namespace dmz-lab vm tag web0 guest said-so");
+    let edited = edit(LAB, "tags: { role: web }", "tags: { tier: front }");
+    assert_eq!(
+        converge(&mm, &edited),
+        ["vm tag web[0-2] megaform.tags tier", "vm tag web[0-2] tier front", "clear vm tag web[0-2] role"]
+    );
+    let bare = edit(LAB, ", tags: { role: web }", "");
+    assert_eq!(converge(&mm, &bare), ["clear vm tag web[0-2] megaform.tags", "clear vm tag web[0-2] tier"]);
+    assert_eq!(mm.0.lock().unwrap().namespaces["dmz-lab"].vms["web0"].tags["guest"], "said-so");
+}
+
+#[test]
+fn paused_and_running() {
+    let (mm, _) = up(LAB);
+    let paused = edit(LAB, "tags: { role: web }", "tags: { role: web }, state: paused");
+    assert_eq!(converge(&mm, &paused), ["vm stop web[0-2]"]);
+    assert_eq!(converge(&mm, &file(LAB)), ["vm start web[0-2]"]);
+    // A paused VM that ended cannot be started without running.
+    converge(&mm, &paused);
+    mm.by_hand("namespace dmz-lab vm kill web2");
+    let plan = planned(&mm, &paused);
+    assert_eq!(actions(&plan), ["≠ vm.web2"]);
+    assert!(!plan.steps.iter().any(|s| s.command.contains("vm start")));
+    converge(&mm, &paused);
+}
+
+#[test]
+fn a_vm_in_error_is_launched_again_and_says_why() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    mm.0.lock().unwrap().broken.insert("web1".into(), "qemu: no such file\n".into());
+    for step in &planned(&mm, &lab).steps {
+        use crate::wire::Transport;
+        if !step.command.contains("vm start") {
+            mm.clone().call(&step.command).unwrap();
+        }
+    }
+    mm.0.lock().unwrap().broken.clear();
+    let plan = planned(&mm, &lab);
+    assert!(actions(&plan).contains(&"≠ vm.web1".to_owned()));
+    assert!(text(&plan).contains("state: error: qemu: no such file -> running"), "{}", text(&plan));
+    assert!(!plan.steps.iter().any(|s| s.command.contains("vm kill")), "a VM in error has nothing to kill");
+    converge(&mm, &lab);
+}
+
+#[test]
+fn a_vm_that_leaves_the_file_is_destroyed() {
+    let (mm, _) = up(LAB);
+    let fewer = edit(LAB, "web[0-2]", "web[0-0]");
+    let plan = planned(&mm, &fewer);
+    assert_eq!(actions(&plan), ["- vm.web1", "- vm.web2"]);
+    assert!(text(&plan).contains("#   - vm.web[1-2] destroy\n#       vms: not in the file\n"), "{}", text(&plan));
+    assert_eq!(converge(&mm, &fewer), ["vm kill web[1-2]", "vm flush web[1-2]"]);
+}
+
+#[test]
+fn what_others_made_stays() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    mm.by_hand("namespace dmz-lab vm launch kvm other");
+    mm.by_hand("namespace dmz-lab tap create 9 name theirs");
+    let plan = planned(&mm, &lab);
+    assert!(plan.notes.iter().any(|n| n == "unmanaged VMs are left alone: other"), "{:?}", plan.notes);
+    assert!(plan.notes.iter().any(|n| n.contains("theirs")));
+    carry_out(&mm, &plan);
+    let destroy = planned_destroy(&mm, &lab, Advice::default());
+    carry_out(&mm, &destroy);
+    let state = mm.0.lock().unwrap();
+    assert_eq!(state.namespaces["dmz-lab"].vms.keys().collect::<Vec<_>>(), ["other"]);
+    assert_eq!(state.namespaces["dmz-lab"].taps.keys().collect::<Vec<_>>(), ["theirs"]);
+    assert!(destroy.notes.iter().any(|n| n.contains("stays") && n.contains("vm.other") && n.contains("tap.theirs")));
+}
+
+#[test]
+fn a_foreign_vm_of_the_same_name_blocks_until_adopted() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    mm.by_hand("namespace dmz-lab vm config kernel /k/vmlinuz");
+    mm.by_hand("namespace dmz-lab vm config initrd /k/tiny.cpio.gz");
+    mm.by_hand("namespace dmz-lab vm config memory 256");
+    mm.by_hand("namespace dmz-lab vm config networks dmz");
+    mm.by_hand("namespace dmz-lab vm launch kvm web0");
+    let error = plan(&lab.experiment, &lab.graph, &live(&mm, &lab), &options(&lab, &Advice::default())).unwrap_err();
+    let PlanError::Blocked { problems } = error;
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].message.contains("`web0`") && problems[0].span.is_some());
+    let adopt = "namespace dmz-lab vm tag web0 megaform.experiment dmz-lab";
+    assert!(problems[0].hint.as_ref().unwrap().contains(adopt));
+    mm.by_hand(adopt);
+    let plan = planned(&mm, &lab);
+    assert!(actions(&plan).contains(&"~ vm.web0".to_owned()));
+    assert!(!plan.steps.iter().any(|s| s.command.contains("flush")), "an equal VM is adopted as it runs");
+    converge(&mm, &lab);
+}
+
+#[test]
+fn destroy_leaves_nothing() {
+    let (mm, lab) = up(LAB);
+    let plan = planned_destroy(&mm, &lab, Advice::default());
+    insta::assert_snapshot!(text(&plan));
+    carry_out(&mm, &plan);
+    assert!(mm.0.lock().unwrap().namespaces.is_empty());
+    assert!(planned_destroy(&mm, &lab, Advice::default()).is_empty());
+    // Looking at it did not create it again.
+    assert!(mm.0.lock().unwrap().namespaces.is_empty());
+}
+
+#[test]
+fn taps_change_and_the_journal_tells_which_are_ours() {
+    let (mm, lab) = up(LAB);
+    let moved = edit(LAB, "mgmt: { vlan: dmz,", "mgmt: { vlan: core,");
+    assert_eq!(converge(&mm, &moved), ["tap delete mgmt", "tap create core ip 10.0.0.254/24 mgmt"]);
+    let bridged = edit(LAB, "ip: 10.0.0.254/24 }", "bridge: br5 }");
+    assert_eq!(converge(&mm, &bridged), ["tap delete mgmt", "tap create dmz bridge br5 name mgmt"]);
+    converge(&mm, &lab);
+    // The target does not show addresses: only the journal knows that this one changed.
+    let other = edit(LAB, "10.0.0.254/24", "10.0.0.1/24");
+    assert!(planned(&mm, &other).is_empty());
+    let taps = [("mgmt".to_owned(), TapAdvice { address: Some("10.0.0.254/24".into()) })];
+    let advice = Advice { taps: taps.into() };
+    let planned_other = plan(&other.experiment, &other.graph, &live(&mm, &other), &options(&other, &advice)).unwrap();
+    assert_eq!(actions(&planned_other), ["~ tap.mgmt"]);
+    // A target that shows them needs no journal; with it, a change by hand is told from one in the file.
+    mm.0.lock().unwrap().shows_addresses = true;
+    mm.by_hand("namespace dmz-lab tap delete mgmt");
+    mm.by_hand("namespace dmz-lab tap create dmz ip 10.9.9.9/24 mgmt");
+    let restored = plan(&lab.experiment, &lab.graph, &live(&mm, &lab), &options(&lab, &advice)).unwrap();
+    assert_eq!(actions(&restored), ["≠ tap.mgmt"]);
+    assert_eq!(converge(&mm, &other), ["tap delete mgmt", "tap create dmz ip 10.0.0.1/24 mgmt"]);
+    // Without the tap in the file: unmanaged without the journal, removed with it.
+    let gone = edit(LAB, "taps:\n  mgmt: { vlan: dmz, ip: 10.0.0.254/24 }\n", "");
+    assert!(planned(&mm, &gone).is_empty());
+    let removed = plan(&gone.experiment, &gone.graph, &live(&mm, &gone), &options(&gone, &advice)).unwrap();
+    assert_eq!(actions(&removed), ["- tap.mgmt"]);
+}
+
+#[test]
+fn an_alias_gets_its_tag_and_its_links_follow() {
+    let (mm, _) = up(LAB);
+    let retagged = edit(LAB, "core: { tag: 200 }", "core: { tag: 201 }");
+    assert_eq!(converge(&mm, &retagged), ["clear vlans core", "vlans add core 201", "vm net connect fw 1 core"]);
+    // Two aliases that swap tags are both unbound before either is bound.
+    let two = LAB.replace("dmz: {}", "dmz: { tag: 300 }");
+    converge(&mm, &file(&two));
+    let swapped =
+        file(&two.replace("tag: 300", "tag: X").replace("tag: 200", "tag: 300").replace("tag: X", "tag: 200"));
+    let commands = converge(&mm, &swapped);
+    let back = text(&planned(&mm, &file(&two)));
+    assert!(back.contains("networks[0].vlan: dmz (200) -> dmz (300)"), "{back}");
+    let freed = edit(&two, "dmz: { tag: 300 }, core: { tag: 200 }", "dmz: {}, core: { tag: 200 }");
+    let freed = text(&planned(&mm, &freed));
+    assert!(freed.contains("networks[0].vlan: dmz (200) -> dmz (a new tag)"), "{freed}");
+    assert_eq!(
+        commands[..5],
+        ["tap delete mgmt", "clear vlans core", "clear vlans dmz", "vlans add core 300", "vlans add dmz 200"]
+    );
+}
+
+#[test]
+fn an_alias_is_not_unbound_at_the_cost_of_others() {
+    let (mm, _) = up(LAB);
+    mm.by_hand("namespace dmz-lab vlans add core2 900");
+    mm.by_hand("namespace dmz-lab vm config networks core");
+    mm.by_hand("namespace dmz-lab vm launch kvm other");
+    let retagged = edit(LAB, "core: { tag: 200 }", "core: { tag: 201 }");
+    let error =
+        plan(&retagged.experiment, &retagged.graph, &live(&mm, &retagged), &options(&retagged, &Advice::default()))
+            .unwrap_err();
+    let PlanError::Blocked { problems } = error;
+    let codes: Vec<_> = problems.iter().map(|p| p.code).collect();
+    assert_eq!(codes, ["vlan-prefix", "vlan-in-use"]);
+    assert!(problems[0].message.contains("core2") && problems[1].message.contains("vm.other"));
+}
+
+#[test]
+fn links_left_behind_by_clear_vlans_are_restored() {
+    let (mm, lab) = up(LAB);
+    mm.by_hand("namespace dmz-lab clear vlans dmz");
+    mm.by_hand("namespace dmz-lab vlans add other 101");
+    converge(&mm, &lab);
+    let state = mm.0.lock().unwrap();
+    let ns = &state.namespaces["dmz-lab"];
+    assert!(ns.vms.values().all(|vm| vm.nics[0].vlan == ns.vlans["dmz"]));
+    assert_eq!(ns.taps["mgmt"].vlan, ns.vlans["dmz"]);
+}
+
+#[test]
+fn a_range_of_tags_is_set_before_the_first_alias() {
+    let (mm, lab) = (Minimega::default(), edit(LAB, "vlans: { dmz: {}", "vlan_range: [300, 310]\nvlans: { dmz: {}"));
+    let commands = converge(&mm, &lab);
+    assert_eq!(commands[0], "vlans range 300 310");
+    assert_eq!(mm.0.lock().unwrap().namespaces["dmz-lab"].vlans["dmz"], 300);
+}
+
+#[test]
+fn dependencies_come_up_first_in_one_launch_each() {
+    let text = r#"
+experiment: deps
+vms:
+  "z[0-1]": { memory: 64 }
+  "a[0-2]": { memory: 64, depends_on: ["z[0-1]"] }
+  b: { memory: 64, depends_on: [a1] }
+"#;
+    let (mm, lab) = (Minimega::default(), file(text));
+    let plan = planned(&mm, &lab);
+    let order: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter(|s| s.command.contains("launch") || s.command.contains("start"))
+        .map(|s| s.command.strip_prefix("namespace deps vm ").unwrap())
+        .collect();
+    assert_eq!(
+        order,
+        ["launch kvm z[0-1]", "start z[0-1]", "launch kvm a[0-2]", "start a[0-2]", "launch kvm b", "start b"]
+    );
+    let id = |text: &str| plan.steps.iter().find(|s| s.command.ends_with(text)).unwrap().id;
+    let first_of_a = plan.steps.iter().find(|s| s.id > id("start z[0-1]")).unwrap();
+    assert!(first_of_a.needs.contains(&id("start z[0-1]")), "{first_of_a:?}");
+    carry_out(&mm, &plan);
+    // A dependency that stopped and a dependent that is missing: the start comes first.
+    mm.by_hand("namespace deps vm kill a1");
+    mm.by_hand("namespace deps vm kill b");
+    mm.by_hand("namespace deps vm flush b");
+    let commands = converge(&mm, &lab);
+    assert_eq!(commands[0], "vm start a1");
+    assert!(commands.contains(&"vm launch kvm b".to_owned()));
+}
+
+#[test]
+fn a_thousand_vms_take_tens_of_commands() {
+    let mut text = "experiment: big\nvms:\n".to_owned();
+    for i in 0..10 {
+        text.push_str(&format!("  \"g{i}-[0-99]\": {{ memory: {}, networks: [lan] }}\n", 100 + i));
+    }
+    text.push_str("vlans: { lan: {} }\n");
+    let (mm, lab) = (Minimega::default(), file(&text));
+    let plan = planned(&mm, &lab);
+    assert_eq!(plan.changes.len(), 1000);
+    println!("1,000 VMs of 10 configurations: {} commands", plan.steps.len());
+    assert!(plan.steps.len() < 100, "{} commands", plan.steps.len());
+    assert!(super::text(&plan).lines().count() < 150);
+    converge(&mm, &lab);
+}
+
+#[test]
+fn long_targets_are_split() {
+    let names: Vec<String> = (0..600).map(|i| format!("node-with-a-long-name-{}-x", i * 7)).collect();
+    let mut text = "experiment: long\nvms:\n".to_owned();
+    for name in &names {
+        text.push_str(&format!("  {name}: {{ memory: 64 }}\n"));
+    }
+    let (mm, lab) = (Minimega::default(), file(&text));
+    let plan = planned(&mm, &lab);
+    assert!(plan.steps.iter().all(|s| s.command.len() < 4096));
+    assert!(plan.steps.iter().filter(|s| s.command.contains("vm launch")).count() > 1);
+    converge(&mm, &lab);
+}
+
+#[test]
+fn values_are_quoted() {
+    let text = r##"
+experiment: quoting
+vms:
+  a: { kernel: "/k/with space", append: 'console=ttyS0 x="a b" #c', tags: { note: "he said \"hi\" # not a comment" } }
+"##;
+    let (mm, lab) = (Minimega::default(), file(text));
+    converge(&mm, &lab);
+    let state = mm.0.lock().unwrap();
+    let vm = &state.namespaces["quoting"].vms["a"];
+    assert_eq!(vm.config["kernel"], ["/k/with space"]);
+    assert_eq!(vm.tags["note"], "he said \"hi\" # not a comment");
+}
+
+#[test]
+fn a_live_object_cannot_forge_a_line_of_the_plan() {
+    let (mm, lab) = up(LAB);
+    mm.0.lock()
+        .unwrap()
+        .namespaces
+        .get_mut("dmz-lab")
+        .unwrap()
+        .vms
+        .get_mut("web0")
+        .unwrap()
+        .tags
+        .insert("role".into(), "x\nclear namespace all".into());
+    let text = text(&planned(&mm, &lab));
+    assert!(!text.lines().any(|l| l.starts_with("clear namespace")), "{text}");
+}
+
+#[test]
+fn json_is_versioned() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    let json: serde_json::Value = serde_json::to_value(planned(&mm, &lab)).unwrap();
+    assert_eq!(json["format"], 1);
+    assert_eq!(json["summary"]["create"], 6);
+    let first = &json["steps"][0];
+    assert_eq!(first["command"], "namespace dmz-lab vlans add core 200");
+    assert_eq!(first["addresses"][0], "vlan.core");
+    let step = json["changes"].as_array().unwrap().iter().find(|c| c["address"] == "vm.fw").unwrap();
+    assert_eq!(step["action"], "create");
+    assert_eq!(step["place"]["line"], 8);
+}
