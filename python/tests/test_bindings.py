@@ -1,0 +1,213 @@
+"""The bindings against the real daemon, and against a peer that answers as minimega 3.1.0 was recorded to."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "python"))
+
+import megaform  # noqa: E402
+import minimega  # noqa: E402
+
+PROGRAM = os.environ.get("MEGAFORM_PROGRAM", str(ROOT / "target" / "debug" / "megaform"))
+
+
+def missing():
+    """What the tests with the real daemon need and this host lacks."""
+    lacks = []
+    if os.geteuid() != 0:
+        lacks.append("root")
+    if not os.path.exists(PROGRAM):
+        lacks.append(PROGRAM)
+    if not shutil.which("qemu-system-x86_64"):
+        lacks.append("qemu-system-x86_64")
+    return lacks
+
+
+@pytest.fixture()
+def daemon(tmp_path):
+    lacks = missing()
+    if lacks:
+        if os.environ.get("CI") == "true":
+            pytest.fail("needs " + ", ".join(lacks))
+        pytest.skip("needs " + ", ".join(lacks))
+    base = tmp_path / "base"
+    process = subprocess.Popen(
+        [PROGRAM, "--base", str(base), "daemon", "--accel", "tcg"], stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
+    path = base / "minimega"
+    for _ in range(400):
+        if path.exists():
+            break
+        time.sleep(0.05)
+    yield str(path)
+    try:
+        mm = megaform.connect(str(path))
+        mm._connection.send("clear namespace all")
+        mm._connection.receive()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def test_vms_come_and_go(daemon):
+    mm = megaform.connect(daemon)
+    mm.vm_config_memory(16)
+    mm.vm_config_networks(["LAN", "A,00:11:22:33:44:55"])
+    mm.vm_config_tags("note", "two words # and more")
+    mm.vm_launch_kvm("a[0-1]")
+    mm.vm_start("a0")
+    rows = {row["name"]: row for row in megaform.as_dict(mm.vm_info()[0])}
+    assert rows["a0"]["state"] == "RUNNING" and rows["a1"]["state"] == "BUILDING"
+    assert rows["a0"]["vlan"] == "[LAN (101), A (102)]"
+    assert json.loads(rows["a0"]["tags"]) == {"note": "two words # and more"}
+    assert list(megaform.as_dict(mm.vm_info("summary")[0])[0]) == [
+        "id", "name", "state", "type", "uuid", "cc_active", "vlan",
+    ]
+    with pytest.raises(megaform.Error, match="vm not found: nosuch"):
+        mm.vm_start("nosuch")
+    mm.vm_config_snapshot(False)
+    assert mm.vm_config_snapshot()[0]["Response"] == "false"
+    mm.vm_config_networks("B C")
+    assert mm.vm_config_networks()[0]["Response"] == "[B C]"
+    mm.vm_kill("all")
+    mm.vm_flush()
+    assert megaform.as_dict(mm.vm_info()[0]) == []
+
+
+def test_namespaces_nest_and_leave_the_active_one(daemon):
+    mm = minimega.connect(daemon, namespace=None)
+    mm.vm_config_memory(16)
+    with mm.namespace("foo") as foo:
+        foo.vm_config_memory(17)
+        with foo.namespace("bar") as bar:
+            bar.vm_config_memory(18)
+            assert bar.vm_config_memory()[0]["Response"] == "18"
+        assert foo.vm_config_memory()[0]["Response"] == "17"
+    assert mm.vm_config_memory()[0]["Response"] == "16"
+    bound = minimega.connect(daemon, namespace="foo")
+    assert bound.vm_config_memory()[0]["Response"] == "17"
+
+
+def test_bad_arguments_are_told_before_anything_is_sent(daemon):
+    mm = megaform.connect(daemon)
+    with pytest.raises(ValueError, match="invalid argument combination"):
+        mm.vlans_range(min=5)
+    with pytest.raises(ValueError, match="invalid value for true_or_false"):
+        mm.vm_config_snapshot("maybe")
+    with pytest.raises(ValueError, match="invalid value for summary"):
+        mm.vm_info("everything")
+    with pytest.raises(ValueError, match="control characters"):
+        mm.vm_tag("all", "key", "a\x00b")
+    with pytest.raises(TypeError):
+        mm.vm_kill()
+    assert mm.version()[0]["Response"].startswith("megaform")
+
+
+def test_no_socket():
+    with pytest.raises(FileNotFoundError):
+        megaform.connect("/nonexistent/minimega")
+
+
+class Peer(threading.Thread):
+    """Answers each command with lines of its script, on a socket of its own."""
+
+    def __init__(self, path, script):
+        super().__init__(daemon=True)
+        self.script = script
+        self.received = []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.bind(str(path))
+        self.socket.listen(1)
+        self.start()
+
+    def run(self):
+        connection, _ = self.socket.accept()
+        with connection, connection.makefile("rwb") as stream:
+            for line in stream:
+                command = json.loads(line)["Command"]
+                self.received.append(command)
+                stream.write("".join(self.script[command]).encode())
+                stream.flush()
+
+
+def entry(**fields):
+    return {"Host": "vm", "Response": "", "Header": None, "Tabular": None, "Error": "", "Data": None, **fields}
+
+
+def response(*entries, more=False, status=False):
+    return json.dumps({"Resp": list(entries), "Rendered": "", "More": more, "Status": status}) + "\n"
+
+
+VERSION = {"version": [response(entry(Response="minimega 3.1.0 x 2026-11-22"))]}
+
+
+def recorded():
+    """The recorded exchanges of one node, by command; the first one of each."""
+    script = {}
+    for line in (ROOT / "tests" / "data" / "exchanges.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        try:
+            command = json.loads(row["request"])["Command"]
+        except (ValueError, TypeError, KeyError):
+            continue
+        answers = row["responses"]
+        script.setdefault(command, [answers] if isinstance(answers, str) else answers)
+    return script
+
+
+def test_against_what_minimega_was_recorded_to_answer(tmp_path):
+    Peer(tmp_path / "s", recorded())
+    mm = minimega.connect(str(tmp_path / "s"))
+    assert mm.version()[0]["Response"].startswith("minimega 3.1.0")
+    assert mm.vm_config_memory()[0]["Response"] == "2048"
+    with pytest.raises(minimega.Error, match="config nosuch does not exist"):
+        mm.vm_config_restore("nosuch")
+    assert minimega.as_dict(mm.vm_info()[0]) == []
+    assert minimega.as_dict(mm.vlans()[0])[1] == {"alias": "LAN", "vlan": "101"}
+
+
+def test_streams_are_read_before_the_next_command(tmp_path):
+    lines = [response(entry(Response=str(n)), more=n < 3) for n in range(1, 4)]
+    status = response(entry(Response="50 %"), status=True)
+    script = {**VERSION, "vm info": [lines[0], status, lines[1], lines[2]], "history": [response(entry(Response="h"))]}
+    Peer(tmp_path / "s", script)
+    mm = minimega.connect(str(tmp_path / "s"))
+    first = mm.vm_info()
+    assert first[0]["Response"] == "1" and first[0]["More"] and mm.moreResponses
+    with pytest.raises(minimega.Error, match="more responses to be read from last command"):
+        mm.history()
+    assert [r[0]["Response"] for r in mm.streamResponses()] == ["2", "3"]
+    with pytest.raises(minimega.Error, match="no responses to stream from last command"):
+        mm.streamResponses()
+    mm.vm_info()
+    minimega.discard(mm)
+    assert mm.history()[0]["Response"] == "h"
+
+
+def test_an_error_in_a_stream_spoils_nothing_after_it(tmp_path):
+    script = {
+        **VERSION,
+        "vm info": [
+            response(entry(Response="1"), more=True),
+            response(entry(Error="bad"), more=True),
+            response(entry(Response="3")),
+        ],
+        "history": [response(entry(Response="h"))],
+    }
+    Peer(tmp_path / "s", script)
+    mm = minimega.connect(str(tmp_path / "s"))
+    mm.vm_info()
+    with pytest.raises(minimega.Error, match="bad"):
+        list(mm.streamResponses())
+    assert mm.history()[0]["Response"] == "h"
