@@ -1,0 +1,241 @@
+//! `megaform console`: the command language by hand, on any minimega socket.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use clap::Args;
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
+
+use crate::diagnostic::Exit;
+use crate::wire::{Client, Response, WireError};
+
+/// Type raw commands, with completion and a history that outlasts the console.
+///
+/// Tab completes commands, VM names, VLANs, namespaces and files as the daemon suggests them. Ctrl-C leaves a command
+/// that runs to the daemon and takes the next one; Ctrl-D or `disconnect` ends the console and nothing else. Long
+/// tables go through $PAGER. Without a terminal, commands are read from standard input, one a line.
+///
+/// The exit status is 1 if a command failed.
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// Do not send long answers through a pager.
+    #[arg(long)]
+    no_pager: bool,
+}
+
+/// Why the console ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The daemon.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The terminal.
+    #[error("cannot read the terminal")]
+    Terminal(#[from] ReadlineError),
+    /// Standard input.
+    #[error("cannot read standard input")]
+    Input(#[source] std::io::Error),
+    /// Standard output.
+    #[error("cannot write the answer")]
+    Output(#[source] std::io::Error),
+    /// Ctrl-C cannot be caught.
+    #[error("cannot listen for signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Asks the daemon for completions.
+#[derive(Helper, Highlighter, Hinter, Validator)]
+struct Suggestions {
+    socket: PathBuf,
+}
+
+impl Completer for Suggestions {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        // A connection of its own: the other one may be waiting for an answer. No daemon, no suggestions.
+        let lines = Client::connect(&self.socket, Some(Duration::from_secs(2)))
+            .and_then(|mut client| client.suggest(&line[..position]))
+            .unwrap_or_default();
+        Ok((0, lines))
+    }
+}
+
+/// The file that keeps the history: private to the user, in the place that the XDG base directory specification names.
+fn history_file() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let folder =
+        state.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?.join("megaform");
+    std::fs::create_dir_all(&folder).ok()?;
+    Some(folder.join("history"))
+}
+
+/// Run the console.
+pub fn run(args: &ConsoleArgs, socket: &Path) -> Result<Exit, ConsoleError> {
+    let mut console = Console { socket, client: Some(Client::connect(socket, None)?), good: true, pager: false };
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        console.pager = !args.no_pager;
+        console.terminal()?;
+    } else {
+        for line in std::io::stdin().lock().lines() {
+            let line = line.map_err(ConsoleError::Input)?;
+            if !console.line(&line, None)? {
+                break;
+            }
+        }
+    }
+    Ok(if console.good { Exit::Success } else { Exit::Error })
+}
+
+struct Console<'a> {
+    socket: &'a Path,
+    /// None while a command that was left to the daemon still has the last connection.
+    client: Option<Client>,
+    good: bool,
+    pager: bool,
+}
+
+impl Console<'_> {
+    fn terminal(&mut self) -> Result<(), ConsoleError> {
+        let config = Config::builder()
+            .completion_type(CompletionType::List)
+            .auto_add_history(true)
+            .max_history_size(10_000)
+            .and_then(|config| config.history_ignore_dups(true))?
+            .build();
+        let mut editor: Editor<Suggestions, FileHistory> = Editor::with_config(config)?;
+        editor.set_helper(Some(Suggestions { socket: self.socket.to_owned() }));
+        let history = history_file();
+        if let Some(path) = &history {
+            // The first time there is none.
+            let _ = editor.load_history(path);
+        }
+        let interrupted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))
+            .map_err(ConsoleError::Signal)?;
+        let prompt = format!("megaform:{}$ ", self.socket.display());
+        loop {
+            match editor.readline(&prompt) {
+                Ok(line) => {
+                    if let Some(path) = &history {
+                        // A history that cannot be kept is no reason to stop.
+                        let _ = editor.append_history(path);
+                    }
+                    interrupted.store(false, Ordering::Relaxed);
+                    if !self.line(&line, Some(&interrupted))? {
+                        return Ok(());
+                    }
+                }
+                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Eof) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Run one line; false to end the console.
+    fn line(&mut self, line: &str, interrupted: Option<&AtomicBool>) -> Result<bool, ConsoleError> {
+        let line = line.trim();
+        if line.is_empty() {
+            return Ok(true);
+        }
+        if line == "disconnect" {
+            return Ok(false);
+        }
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => Client::connect(self.socket, None)?,
+        };
+        let (sender, responses) = mpsc::channel();
+        let command = line.to_owned();
+        let status = sender.clone();
+        client.on_status(move |text| drop(status.send(Piece::Status(text.to_owned()))));
+        let worker = std::thread::spawn(move || {
+            let result = client.call_with(&command, &mut |response| drop(sender.send(Piece::Response(response))));
+            (client, result, drop(sender))
+        });
+        loop {
+            match responses.recv_timeout(Duration::from_millis(50)) {
+                Ok(Piece::Response(response)) => self.show(&response)?,
+                Ok(Piece::Status(text)) => eprintln!("{}", text.trim_end()),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if interrupted.is_some_and(|flag| flag.swap(false, Ordering::Relaxed)) {
+                        eprintln!("the daemon goes on with this command; its answer is not waited for");
+                        return Ok(true);
+                    }
+                    if worker.is_finished() {
+                        break;
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let (mut client, result, ()) = worker.join().expect("the worker does not panic");
+        // Lets go of the channel.
+        client.on_status(|_| {});
+        while let Ok(piece) = responses.try_recv() {
+            if let Piece::Response(response) = piece {
+                self.show(&response)?;
+            }
+        }
+        result?;
+        self.client = Some(client);
+        Ok(true)
+    }
+
+    fn show(&mut self, response: &Response) -> Result<(), ConsoleError> {
+        if !response.rendered.is_empty() {
+            self.print(response.rendered.trim_end_matches('\n')).map_err(ConsoleError::Output)?;
+        }
+        for (host, error) in response.errors() {
+            self.good = false;
+            let (red, plain) = if self.pager { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+            eprintln!("{red}error{plain}: {host}: {error}");
+        }
+        Ok(())
+    }
+
+    /// Print an answer; one that is longer or wider than the terminal through the pager.
+    fn print(&self, text: &str) -> std::io::Result<()> {
+        if self.pager
+            && let Some((rows, columns)) = terminal_size()
+            && (text.lines().count() >= rows || text.lines().any(|line| line.chars().count() > columns))
+            && page(text)
+        {
+            return Ok(());
+        }
+        writeln!(std::io::stdout().lock(), "{text}")
+    }
+}
+
+enum Piece {
+    Response(Response),
+    Status(String),
+}
+
+/// Rows and columns of the terminal.
+fn terminal_size() -> Option<(usize, usize)> {
+    let (columns, rows) = terminal_size::terminal_size()?;
+    Some((usize::from(rows.0), usize::from(columns.0)))
+}
+
+/// Show a text with $PAGER, or with `less` so that it ends by itself when all is seen. False if there is no pager.
+fn page(text: &str) -> bool {
+    let pager = std::env::var("PAGER").ok().filter(|p| !p.trim().is_empty());
+    let mut words = pager.as_deref().unwrap_or("less -S -F -X").split_whitespace();
+    let Some(program) = words.next() else { return false };
+    let Ok(mut child) = Command::new(program).args(words).stdin(Stdio::piped()).spawn() else { return false };
+    if let Some(mut input) = child.stdin.take() {
+        // A pager that is left early closes its input.
+        let _ = input.write_all(text.as_bytes());
+        let _ = input.write_all(b"\n");
+    }
+    child.wait().is_ok()
+}

@@ -1,0 +1,38 @@
+//! `megaform validate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::experiment::{CommandError, counted, load, print};
+use crate::diagnostic::Exit;
+
+/// Check experiment files without looking at what runs.
+///
+/// Every error of every file is printed with its file, line and column. The exit code is 1 if there is any.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Experiment files (.yaml, .yml, .toml); `-` reads YAML from standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Run it.
+pub fn run(args: &ValidateArgs) -> Result<Exit, CommandError> {
+    let mut exit = Exit::Success;
+    for file in &args.files {
+        match load(file) {
+            Some(loaded) => {
+                let e = &loaded.experiment;
+                let parts = [
+                    counted(e.vms.len(), "VM"),
+                    counted(e.vlans.len(), "VLAN alias").replace("aliass", "aliases"),
+                    counted(e.taps.len(), "tap"),
+                ];
+                print(&format!("{}: experiment {} is valid: {}\n", file.display(), *e.name, parts.join(", ")))?;
+            }
+            None => exit = Exit::Error,
+        }
+    }
+    Ok(exit)
+}

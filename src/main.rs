@@ -1,0 +1,7 @@
+//! The `megaform` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    megaform::cli::main()
+}
