@@ -1,0 +1,181 @@
+//! Raw commands from a script, a pipe and the shell's own completion.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::io::Write;
+use std::process::Stdio;
+
+use support::{Answer, Lab, have};
+
+fn piped(lab: &Lab, args: &[&str], input: &str) -> Answer {
+    let mut child = lab
+        .program()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("our own child").into()
+}
+
+#[test]
+fn a_console_in_a_pipe_answers_line_by_line_and_tells_of_failures() {
+    if !have(&["root"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let answer = piped(&lab, &["console"], "vm config memory 64\n# nothing\n\nvm config memory\n");
+    assert_eq!((answer.code, answer.out.trim().rsplit(' ').next()), (0, Some("64")));
+    let answer = piped(&lab, &["console"], "vm start nosuch\nvm config memory\ndisconnect\nvm config memory 1\n");
+    assert_eq!(answer.code, 1);
+    assert!(answer.err.contains("vm not found: nosuch"), "{}", answer.err);
+    assert!(answer.out.contains("64"), "it goes on after an error");
+    assert!(lab.e("vm config memory").ok().out.contains("64"), "nothing was run after `disconnect`");
+}
+
+#[test]
+fn a_script_stops_where_a_command_fails() {
+    if !have(&["root"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    lab.file("s.mm", "vm config memory 64 # comment\n\n# comment\nvm start nosuch\nvm config memory 65\n");
+    lab.run(&["run", "s.mm"]).fails("s.mm:4: ");
+    assert!(lab.e("vm config memory").ok().out.contains("64"));
+    lab.run(&["run", "--keep-going", "s.mm"]).fails("s.mm:4: ");
+    assert!(lab.e("vm config memory").ok().out.contains("65"));
+    assert_eq!(piped(&lab, &["run", "-"], "version\n").code, 0);
+}
+
+#[test]
+fn a_check_names_every_bad_line_and_needs_no_daemon() {
+    let lab = Lab::new();
+    lab.file("good.mm", "# a script\n.columns name vm inf\nvm launch kvm web[0-2]\n");
+    lab.file("bad.mm", "vm confg memory\nvm info\nvlans add a\nvm launch kvm \"x\n");
+    assert_eq!(lab.run(&["check", "good.mm"]).code, 0);
+    let answer = lab.run(&["check", "good.mm", "bad.mm"]).fails("bad.mm:1: invalid command: `vm confg memory`");
+    for text in ["did you mean `config`", "bad.mm:3:", "expected `<vlan>`", "bad.mm:4: missing terminal \"", "3 lines"]
+    {
+        assert!(answer.err.contains(text), "no {text:?} in\n{}", answer.err);
+    }
+    lab.run(&["check", "nosuch.mm"]).fails("cannot read nosuch.mm");
+}
+
+#[test]
+fn what_is_generated_for_shells_is_complete() {
+    let lab = Lab::new();
+    for shell in ["bash", "fish", "zsh"] {
+        let text = lab.run(&["generate", shell]).ok().out;
+        for word in ["validate", "exec-net", "console"] {
+            assert!(text.contains(word), "{shell} completion lacks {word}");
+        }
+    }
+    let bash = lab.run(&["generate", "bash"]).ok().out;
+    lab.file("completion", &bash);
+    let checked = std::process::Command::new("bash").arg("-n").arg(lab.folder.path().join("completion")).status();
+    assert!(checked.expect("bash").success());
+    let man = lab.run(&["generate", "man"]).ok().out;
+    assert!(man.starts_with(".ie") && man.contains(".SS vm launch"), "{}", &man[..200]);
+}
+
+#[test]
+fn commands_about_the_host() {
+    if !have(&["root", "qemu-system-x86_64"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    assert_eq!(lab.e(".annotate false echo a \"b c\" d").ok().out.trim(), "a b c d");
+    lab.e("check").ok();
+    assert!(!lab.mounted(), "a check leaves nothing");
+    assert_eq!(lab.e("tap create LAN").ok().out.trim().rsplit(' ').next(), Some("mega_tap0"), "a check uses no number");
+    lab.e("vm config memory 16").ok();
+    lab.e("vm config net LAN LAN").ok();
+    lab.e("vm launch kvm a,b").ok();
+    assert_eq!(lab.rows(".columns vms,vmlimit,cpucommit,memcommit,netcommit host"), [["2", "-1", "2", "32", "4"]]);
+    assert_eq!(lab.rows("host vms"), [["2"]]);
+    let name = nix::unistd::gethostname().expect("a host has a name").into_string().expect("in ASCII");
+    assert_eq!(lab.rows("host name"), [[name]]);
+    lab.e("clear history").ok();
+    lab.e("echo one").ok();
+    lab.e("vm start nosuch").fails("vm not found");
+    let script = lab.folder.path().join("history.mm");
+    lab.e(&format!("write {}", script.display())).ok();
+    assert_eq!(std::fs::read_to_string(&script).expect("it was written"), "echo one\nvm start nosuch\n");
+    lab.e("write /nonexistent/x").fails("cannot write /nonexistent/x");
+}
+
+#[test]
+fn a_check_names_what_is_missing() {
+    if !have(&["root"]) {
+        return;
+    }
+    let mut lab = Lab::new();
+    lab.qemu = Some("/nonexistent/qemu".to_owned());
+    lab.start_daemon();
+    lab.e("check").fails("cannot run /nonexistent/qemu (Debian package qemu-system-x86)");
+}
+
+#[test]
+fn a_file_is_read_line_by_line() {
+    if !have(&["root"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let path = |name: &str| lab.folder.path().join(name).display().to_string();
+    lab.file("r.mm", "echo one\n# comment\n\nvm config memory 32\nvm config memory\nbogus cmd\necho never\n");
+    let answer = lab.e(&format!("read {}", path("r.mm"))).fails("r.mm:6 invalid command: `bogus cmd`");
+    let lines: Vec<&str> = answer.out.lines().map(|line| line.rsplit(' ').next().unwrap_or_default()).collect();
+    assert_eq!(lines, ["one", "32"]);
+    lab.e(&format!("read {} check", path("r.mm"))).fails("r.mm:6 invalid command");
+
+    lab.file("ok.mm", "vm config memory bad\necho two\nnamespace bar\nvm config memory 33\n.columns name vm info\n");
+    assert!(lab.e(&format!("read {}", path("ok.mm"))).fails("invalid memory").out.contains("two"), "it goes on");
+    assert_eq!(lab.rows(".columns namespace .filter active=true namespace"), [["bar"]]);
+    assert_eq!(lab.rows("namespace bar vm config memory"), [["33"]]);
+    assert_eq!(lab.rows("namespace minimega vm config memory"), [["32"]]);
+    lab.e("namespace minimega").ok();
+    lab.e(&format!("read {} check", path("ok.mm"))).ok();
+    lab.file("zed.mm", "vm config memory 34\n");
+    lab.e(&format!("namespace zed read {}", path("zed.mm"))).ok();
+    assert_eq!(lab.rows("namespace zed vm config memory"), [["34"]]);
+
+    lab.file("nest.mm", &format!("read {}\n", path("ok.mm")));
+    lab.e(&format!("read {}", path("nest.mm"))).fails("nest.mm:1 cannot run nested `read` commands");
+    lab.e("read /nonexistent.mm").fails("open /nonexistent.mm: no such file or directory");
+    let history = lab.e("history").ok().out;
+    assert!(history.contains("echo two") && !history.contains("read "), "{history}");
+}
+
+#[test]
+fn words_that_stand_for_others() {
+    if !have(&["root"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let text = |line: &str| lab.e(&format!(".annotate false {line}")).ok().out.trim().to_owned();
+    lab.e(".env images /srv/images").ok();
+    assert_eq!(text(".env images"), "/srv/images");
+    assert_eq!(
+        text("echo $images ${images} \"$images\" '$images' $nosuch."),
+        "/srv/images /srv/images /srv/images /srv/images ."
+    );
+    assert_eq!(text(".preprocess false echo $images"), "$images");
+    lab.e(".preprocess false").ok();
+    assert_eq!((text("echo $images"), text(".preprocess")), ("$images".to_owned(), "false".to_owned()));
+    lab.e(".preprocess true").ok();
+    assert_eq!(text("echo file:a"), format!("{}/files/a", lab.base.canonicalize().expect("it exists").display()));
+    lab.e(".env images \"\"").ok();
+    assert_eq!(text(".env images"), "");
+
+    lab.e(".alias vmr=.columns name vm info").ok();
+    lab.e("vm config memory 16").ok();
+    assert_eq!(lab.rows(".alias"), [["vmr", ".columns name vm info"]]);
+    assert_eq!(lab.e("vmr").ok().out, "");
+    lab.e(".alias nothing").fails("expected an alias as NAME=COMMAND");
+    lab.e(".unalias vmr").ok();
+    lab.e("vmr").fails("invalid command: `vmr`");
+    lab.e(".unalias vmr").fails("no alias `vmr`");
+}

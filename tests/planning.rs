@@ -1,0 +1,143 @@
+//! `validate`, `plan`, `apply` and `viz` as a user runs them, where no engine runs.
+#![allow(missing_docs)]
+
+use std::process::{Command, Output, Stdio};
+
+struct Folder(tempfile::TempDir);
+
+const LAB: &str = "experiment: lab\nvlans: { lan: {} }\nvms:\n  \"web[0-1]\": { memory: 64, networks: [lan] }\n";
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).expect("the temporary folder is writable");
+        }
+        Self(folder)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_megaform"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("MEGAFORM_BASE", self.0.path().join("base"))
+            .current_dir(self.0.path())
+            .stdin(Stdio::null())
+            .args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let Output { status, stdout, stderr } = self.command(args).output().expect("the program starts");
+        let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
+        (status.code().expect("it ends by itself"), text(stdout), text(stderr))
+    }
+}
+
+#[test]
+fn every_error_of_every_file_in_one_run() {
+    let folder = Folder::new(&[
+        ("good.yaml", LAB),
+        ("bad.yaml", "experiment: lab\nvms:\n  a: { memroy: 64 }\n  b: { networks: [nowhere] }\n"),
+        ("all.yaml", "experiment: all\nvms: {}\n"),
+    ]);
+    let (code, out, err) = folder.run(&["validate", "good.yaml", "bad.yaml", "all.yaml"]);
+    assert_eq!(code, 1);
+    assert_eq!(out, "good.yaml: experiment lab is valid: 2 VMs, 1 VLAN alias, 0 taps\n");
+    for part in ["bad.yaml:3", "memroy", "bad.yaml:4", "nowhere", "all.yaml:1"] {
+        assert!(err.contains(part), "{part} is missing:\n{err}");
+    }
+    assert_eq!(folder.run(&["validate", "good.yaml"]).0, 0);
+}
+
+#[test]
+fn a_plan_without_an_engine() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    let (code, out, err) = folder.run(&["plan", "lab.yaml"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("# note: no daemon at "), "{out}");
+    assert!(out.contains("\nnamespace lab vm launch kvm web[0-1]\n"), "{out}");
+    assert!(!out.contains('\x1b'), "no colours in a pipe");
+    assert_eq!(folder.run(&["plan", "lab.yaml"]).1, out, "same bytes");
+    assert_eq!(folder.run(&["plan", "--detailed-exitcode", "lab.yaml"]).0, 2);
+    assert_eq!(folder.run(&["plan", "--destroy", "--detailed-exitcode", "lab.yaml"]).0, 0);
+    let (_, json, _) = folder.run(&["plan", "--json", "lab.yaml"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["format"], &json["summary"]["create"]), (&1.into(), &2.into()));
+    let (_, verbose, _) = folder.run(&["plan", "-v", "lab.yaml"]);
+    assert!(verbose.contains("; undo: namespace lab vm kill web[0-1]"), "{verbose}");
+    assert!(!folder.0.path().join("base").exists(), "a plan starts nothing");
+}
+
+#[test]
+fn every_line_of_a_plan_is_a_command_or_a_comment() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    for args in [&["plan", "lab.yaml"][..], &["plan", "-v", "lab.yaml"]] {
+        for line in folder.run(args).1.lines() {
+            assert!(line.starts_with('#') || line.starts_with("namespace lab "), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_was_asked_for_must_answer() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    for command in ["plan", "show"] {
+        let (code, _, err) = folder.run(&[command, "--socket", "nowhere", "lab.yaml"]);
+        assert_eq!(code, 1, "{command}");
+        assert!(err.starts_with("error: no daemon at nowhere"), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn changes_need_a_confirmation() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    let (code, _, err) = folder.run(&["apply", "lab.yaml"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("--yes"), "{err}");
+    assert!(!folder.0.path().join("base").exists(), "nothing was started");
+}
+
+#[test]
+fn nothing_to_destroy_where_nothing_is() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    for args in [&["destroy", "--yes", "lab.yaml"][..], &["destroy", "--yes", "--experiment", "lab"]] {
+        let (code, out, _) = folder.run(args);
+        assert_eq!(code, 0);
+        assert!(out.starts_with("No changes. Nothing of lab is there"), "{out}");
+    }
+    let (code, _, err) = folder.run(&["destroy", "--yes", "--experiment", "all"]);
+    assert_eq!(code, 1, "a wrong argument is an error, not a change");
+    assert!(err.contains("reserved word"), "{err}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let mut text = "experiment: lab\nvms:\n".to_owned();
+    for i in 0..2000 {
+        text.push_str(&format!("  v{i}: {{ memory: {} }}\n", 64 + i));
+    }
+    let folder = Folder::new(&[("big.yaml", &text)]);
+    let mut child = folder
+        .command(&["plan", "big.yaml"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("our own child");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn pictures() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    let (code, out, _) = folder.run(&["viz", "lab.yaml"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("web0") && out.contains("lan"), "{out}");
+    assert_eq!(folder.run(&["viz", "--out", "lab.dot", "lab.yaml"]).0, 0);
+    assert_eq!(std::fs::read_to_string(folder.0.path().join("lab.dot")).expect("it was written"), out);
+}
