@@ -27,6 +27,13 @@ pub struct Holder {
     pub since: u64,
 }
 
+impl Holder {
+    /// Is there a process of its pid?
+    fn is_alive(&self) -> bool {
+        Path::new("/proc").join(self.pid.to_string()).exists()
+    }
+}
+
 /// Why a lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -57,6 +64,9 @@ pub fn described(holder: &Option<Holder>) -> String {
     }
 }
 
+/// How long a holder may take from its lock to its name in the file.
+const NAMING: Duration = Duration::from_secs(1);
+
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -80,7 +90,8 @@ impl Lock {
     ) -> Result<Self, LockError> {
         let path = path(socket, experiment);
         let error = |source| LockError::File { path: path.clone(), source };
-        let end = Instant::now() + timeout;
+        let begin = Instant::now();
+        let end = begin + timeout;
         let mut told = false;
         loop {
             let file = file::open(&path).map_err(error)?;
@@ -96,7 +107,12 @@ impl Lock {
                     return Ok(Self { path, _file: locked });
                 }
                 Err((mut file, Errno::EWOULDBLOCK)) => {
-                    let holder = read_holder(&mut file);
+                    // Until the holder has written its name, the file is empty or names a dead one that left it behind.
+                    let holder = read_holder(&mut file).filter(Holder::is_alive);
+                    if holder.is_none() && begin.elapsed() < NAMING {
+                        std::thread::sleep(Duration::from_millis(5));
+                        continue;
+                    }
                     if Instant::now() >= end {
                         return Err(LockError::Held { experiment: experiment.clone(), holder });
                     }
@@ -155,6 +171,24 @@ mod tests {
         drop(first);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         take(folder.path(), Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_holder_that_has_not_written_its_name_yet_is_waited_for() {
+        // Empty, and left behind by a process that cannot be: pids end at 2^22 (proc(5), pid_max).
+        for left in ["", "{\"pid\":4194305,\"command\":\"dead\",\"since\":0}"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = path(&folder.path().join("minimega"), &lab());
+            fs::write(&path, left).unwrap();
+            let mut held = Flock::lock(file::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
+            let error = std::thread::scope(|scope| {
+                let second = scope.spawn(|| take(folder.path(), Duration::ZERO).unwrap_err().to_string());
+                std::thread::sleep(Duration::from_millis(50));
+                write_holder(&mut held, "megaform apply other.yaml").unwrap();
+                second.join().unwrap()
+            });
+            assert!(error.contains(&format!("pid {} (`megaform apply other.yaml`)", std::process::id())), "{error}");
+        }
     }
 
     #[test]
