@@ -9,14 +9,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::daemon::{self, DaemonError, SOCKET, Settings};
+use crate::daemon::{self, DaemonError, LOG, SOCKET, Settings};
 use crate::engine::Accelerator;
 use crate::live;
 use crate::name::Namespace;
 use crate::wire::{Client, WireError};
-
-/// The log of a daemon that was started on demand, in its base folder.
-pub const LOG: &str = "daemon.log";
 
 /// The option that makes a daemon end by itself.
 const ON_DEMAND: &str = "--on-demand";

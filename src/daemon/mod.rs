@@ -24,7 +24,7 @@ use crate::host::linux::{LinuxNetwork, memory};
 use crate::wire::{self, WireError};
 
 use base::Base;
-pub use base::{BaseError, PID, SOCKET};
+pub use base::{BaseError, LOG, PID, SOCKET};
 use dispatch::Dispatcher;
 
 /// How often a daemon on demand looks whether it is still needed.
