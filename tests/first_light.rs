@@ -264,9 +264,9 @@ fn an_interrupted_question_leaves_no_lock() {
     let lab = Lab::new();
     lab.file("lab.yaml", PAUSED);
     for (key, code) in [("\x03", 1), ("\x04", 1), ("no\n", 1)] {
-        // `script` gives the program a terminal.
+        // `script` gives the program a terminal. `exec`, because a shell that waits may die of the Ctrl-C itself.
         let mut command = std::process::Command::new("script");
-        let line = format!("{} apply lab.yaml", env!("CARGO_BIN_EXE_megaform"));
+        let line = format!("exec {} apply lab.yaml", env!("CARGO_BIN_EXE_megaform"));
         let mut child = command
             .args(["-q", "-e", "-f", "-c", &line, "/dev/null"])
             .env("MEGAFORM_BASE", &lab.base)
