@@ -64,6 +64,14 @@ pub enum CommandError {
     /// Signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    /// A code that no diagnostic has.
+    #[error("there is no error or warning with the code `{code}`: {hint}")]
+    UnknownCode {
+        /// What was given.
+        code: String,
+        /// What may be meant.
+        hint: String,
+    },
     /// JSON.
     #[error("cannot write the plan as JSON")]
     Json(#[source] serde_json::Error),
@@ -100,9 +108,22 @@ pub fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// Read an experiment and its graph, printing what there is to say about it. None if it has errors.
-pub fn load(path: &Path) -> Option<Loaded> {
+/// This machine, if the engine is on it.
+fn machine(target: &Target) -> Option<spec::Machine> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok().filter(|_| target.own)?;
+    let kilobytes: u64 =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())?;
+    let cpus = std::thread::available_parallelism().ok()?.get() as u64;
+    Some(spec::Machine { cpus, memory: kilobytes / 1024, files: target.base.join("files") })
+}
+
+/// Read an experiment and its graph, printing what there is to say about it and about this machine if `here` is an
+/// engine on it. None if it has errors.
+pub fn load(path: &Path, here: Option<&Target>) -> Option<Loaded> {
     let spec::Loaded { sources, experiment, mut diagnostics } = spec::load(path);
+    if let (Some(experiment), Some(machine)) = (&experiment, here.and_then(machine)) {
+        diagnostics.extend(spec::machine(experiment, &machine));
+    }
     let graph = experiment.as_ref().map(Graph::new);
     let graph = match graph {
         Some(Ok(graph)) => Some(graph),
@@ -113,6 +134,9 @@ pub fn load(path: &Path) -> Option<Loaded> {
         None => None,
     };
     report(&diagnostics, &sources);
+    if diagnostics.iter().any(|d| d.severity == Severity::Error) && io::stderr().is_terminal() {
+        eprintln!("`megaform explain CODE` tells more about a code in brackets");
+    }
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
     Some(Loaded { experiment: experiment.filter(|_| !failed)?, graph: graph?, sources })
 }
@@ -135,7 +159,7 @@ pub fn named(name: &Namespace) -> Loaded {
 /// The file or the name that a subcommand was given.
 pub fn file_or_name(file: Option<&Path>, name: Option<&Namespace>) -> Result<Loaded, CommandError> {
     match (file, name) {
-        (Some(file), _) => load(file).ok_or(CommandError::Reported),
+        (Some(file), _) => load(file, None).ok_or(CommandError::Reported),
         (None, Some(name)) => Ok(named(name)),
         (None, None) => unreachable!("clap asks for one of them"),
     }

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod destroy;
 pub mod exec_net;
 pub mod experiment;
+pub mod explain;
 pub mod generate;
 pub mod plan;
 pub mod progress;
@@ -54,6 +55,7 @@ pub struct TargetArgs {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     Validate(validate::ValidateArgs),
+    Explain(explain::ExplainArgs),
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
     Destroy(destroy::DestroyArgs),
@@ -81,7 +83,8 @@ pub fn main() -> ExitCode {
     let target = target::target(&cli.target);
     let result: Result<Exit, Box<dyn std::error::Error>> = match (cli.execute, cli.command) {
         (Some(words), _) => raw::command(&target.socket, &words).map_err(Into::into),
-        (None, Some(Subcommands::Validate(args))) => experiment::settled(validate::run(&args)),
+        (None, Some(Subcommands::Validate(args))) => experiment::settled(validate::run(&args, &target)),
+        (None, Some(Subcommands::Explain(args))) => experiment::settled(explain::run(&args)),
         (None, Some(Subcommands::Plan(args))) => experiment::settled(plan::run(&args, &target)),
         (None, Some(Subcommands::Apply(args))) => experiment::settled(apply::run(&args, &target)),
         (None, Some(Subcommands::Destroy(args))) => experiment::settled(destroy::run(&args, &target)),

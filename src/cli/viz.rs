@@ -37,7 +37,7 @@ enum Format {
 
 /// Run it.
 pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, None).ok_or(CommandError::Reported)?;
     let topology = if args.live {
         let (live, note) = observe(target, &loaded.experiment.name.value)?;
         if let Some(note) = note {

@@ -23,6 +23,7 @@ pub use model::Experiment;
 pub use names::MAX_VMS;
 pub use schema::schema;
 pub use syntax::Format;
+pub use validate::machine::{Machine, machine};
 
 /// What became of an experiment file.
 #[derive(Debug)]
