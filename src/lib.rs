@@ -24,6 +24,7 @@ pub mod engine;
 pub mod generate;
 pub mod graph;
 pub mod host;
+pub mod import;
 pub mod language;
 pub mod live;
 pub mod name;

@@ -28,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("commands", &["name", "diagnostic", "engine", "language"]),
     ("daemon", &["name", "diagnostic", "commands", "engine", "wire", "language", "host"]),
     ("generate", &["name", "diagnostic", "language", "spec", "commands"]),
+    ("import", &["name", "language", "live", "plan"]),
     ("cli", &[ANY]),
     ("main", &["cli", "diagnostic"]),
 ];

@@ -64,6 +64,21 @@ pub enum CommandError {
     /// Signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    /// A file that was asked for.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What is there cannot become an experiment file.
+    #[error("cannot import: {message}")]
+    Import {
+        /// Why not.
+        message: String,
+    },
     /// A code that no diagnostic has.
     #[error("there is no error or warning with the code `{code}`: {hint}")]
     UnknownCode {

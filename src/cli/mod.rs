@@ -9,6 +9,7 @@ pub mod exec_net;
 pub mod experiment;
 pub mod explain;
 pub mod generate;
+pub mod import;
 pub mod plan;
 pub mod progress;
 pub mod raw;
@@ -61,6 +62,7 @@ enum Subcommands {
     Destroy(destroy::DestroyArgs),
     Show(show::ShowArgs),
     Viz(viz::VizArgs),
+    Import(import::ImportArgs),
     Daemon(daemon::DaemonArgs),
     ExecNet(exec_net::ExecNetArgs),
     Run(raw::RunArgs),
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         (None, Some(Subcommands::Destroy(args))) => experiment::settled(destroy::run(&args, &target)),
         (None, Some(Subcommands::Show(args))) => experiment::settled(show::run(&args, &target)),
         (None, Some(Subcommands::Viz(args))) => experiment::settled(viz::run(&args, &target)),
+        (None, Some(Subcommands::Import(args))) => experiment::settled(import::run(&args, &target)),
         (None, Some(Subcommands::Daemon(args))) => {
             daemon::run(&args, &target.base).map(|()| Exit::Success).map_err(Into::into)
         }
