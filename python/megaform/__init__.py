@@ -336,6 +336,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_backchannel(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <backchannel,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "backchannel", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_bidirectional_copy_paste(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -364,6 +378,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_colocate(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <colocate,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "colocate", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_cores(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -374,6 +402,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "cores", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_coschedule(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <coschedule,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "coschedule", None)],
             ],
             {},
         )
@@ -500,6 +542,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "qemu-append", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_schedule(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <schedule,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "schedule", None)],
             ],
             {},
         )
@@ -1250,6 +1306,24 @@ class minimega:
             {"value": value},
         )
 
+    def vm_config_backchannel(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: Backchannel.
+
+            vm config backchannel [true,false]
+
+        Whether an agent in the guest may talk to its host. Recorded, without effect: this engine has no agent.
+
+        Default: true.
+
+        Without a value, shows the current one; `clear vm config backchannel` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "backchannel", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
     def vm_config_bidirectional_copy_paste(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
         """show or set: Bidirectional Copy Paste.
 
@@ -1304,6 +1378,24 @@ class minimega:
             {"vm": vm},
         )
 
+    def vm_config_colocate(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Colocate.
+
+            vm config colocate [value]
+
+        The name of a queued VM whose host this VM is to be scheduled on, too.
+
+        Not set by default.
+
+        Without a value, shows the current one; `clear vm config colocate` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "colocate", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
     def vm_config_cores(self, value: Optional[Word] = None) -> List[Resp]:
         """show or set: Cores.
 
@@ -1318,6 +1410,24 @@ class minimega:
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "cores", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_coschedule(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Coschedule limit.
+
+            vm config coschedule [value]
+
+        The largest number of other VMs on the host that the VM is scheduled on; -1 sets no limit. A whole number from -1 to 1000000.
+
+        Default: -1.
+
+        Without a value, shows the current one; `clear vm config coschedule` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "coschedule", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -1518,6 +1628,24 @@ class minimega:
                 [("word", "vm", None), ("word", "config", None), ("word", "save", None), ("text", "name", None)],
             ],
             {"name": name},
+        )
+
+    def vm_config_schedule(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Schedule host.
+
+            vm config schedule [value]
+
+        The host that the VM is to be scheduled on; not set leaves the choice to the scheduler.
+
+        Not set by default.
+
+        Without a value, shows the current one; `clear vm config schedule` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "schedule", None), ("text?", "value", None)],
+            ],
+            {"value": value},
         )
 
     def vm_config_serial_ports(self, value: Optional[Word] = None) -> List[Resp]:

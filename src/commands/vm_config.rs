@@ -35,7 +35,7 @@ fn pattern(field: &Field) -> String {
 
 fn declaration(field: &'static Field) -> Declaration {
     let mut long = field.help.to_owned();
-    if let FieldType::Uint { min, max } = field.ty {
+    if let Some((min, max)) = field.range() {
         long.push_str(&format!(
             " A whole number from {min} to {max}{}.",
             field.unit.map(|u| format!(", in {u}")).unwrap_or_default()

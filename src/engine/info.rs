@@ -137,6 +137,7 @@ fn record(state: &State, vm: &Vm, host: &str) -> Value {
             ("tags", _) => json!(live.tags),
             ("networks", _) => live.nics.iter().map(|nic| network(state, vm, nic)).collect(),
             (_, FieldValue::Uint(n)) => json!(n),
+            (_, FieldValue::Int(n)) => json!(n),
             (_, FieldValue::Bool(b)) => json!(b),
             (_, FieldValue::Text(t)) => json!(t),
             // minimega sends null for no words at all.

@@ -22,6 +22,13 @@ pub enum FieldType {
         /// Largest value.
         max: u64,
     },
+    /// A whole number within a range that has negative numbers, both ends included.
+    Int {
+        /// Smallest value.
+        min: i64,
+        /// Largest value.
+        max: i64,
+    },
     /// `true` or `false`.
     Bool,
     /// Text in one word.
@@ -67,6 +74,8 @@ pub enum Initial {
     Empty,
     /// A number.
     Uint(u64),
+    /// A number of a field that takes negative ones.
+    Int(i64),
     /// A truth value.
     Bool(bool),
     /// Text.
@@ -103,6 +112,8 @@ pub struct Field {
 pub enum FieldValue {
     /// For [`FieldType::Uint`].
     Uint(u64),
+    /// For [`FieldType::Int`].
+    Int(i64),
     /// For [`FieldType::Bool`].
     Bool(bool),
     /// For [`FieldType::Text`], [`FieldType::Path`] and [`FieldType::Uuid`].
@@ -122,15 +133,15 @@ pub enum FieldValue {
 pub enum FieldError {
     /// Not a whole number, or outside the range.
     #[error("invalid {field} `{found}`, expected a whole number from {min} to {max}")]
-    Uint {
+    Number {
         /// The field.
         field: &'static str,
         /// What was given.
         found: String,
         /// Smallest value.
-        min: u64,
+        min: i128,
         /// Largest value.
-        max: u64,
+        max: i128,
     },
     /// Neither true nor false.
     #[error("invalid {field} `{found}`, expected true or false")]
@@ -186,7 +197,7 @@ macro_rules! fields {
 }
 
 use FieldType::*;
-use Initial::{Bool as DBool, Empty, Text as DText, Uint as DUint};
+use Initial::{Bool as DBool, Empty, Int as DInt, Text as DText, Uint as DUint};
 
 fields! {
     "memory" Uint { min: 1, max: 16_777_216 }, default DUint(2048), title "Memory", data "Memory", column Some("memory"),
@@ -199,6 +210,14 @@ fields! {
         Base, Replace, unit None, "Discard what the guest writes to its disks when it ends, so that one image serves many VMs.";
     "uuid" Uuid, default Empty, title "UUID", data "UUID", column Some("uuid"),
         Base, Replace, unit None, "The VM's UUID; assigned at launch when not set. Only one VM can be launched with a given UUID.";
+    "schedule" Text, default Empty, title "Schedule host", data "Schedule", column None,
+        Base, Replace, unit None, "The host that the VM is to be scheduled on; not set leaves the choice to the scheduler.";
+    "coschedule" Int { min: -1, max: 1_000_000 }, default DInt(-1), title "Coschedule limit", data "Coschedule", column None,
+        Base, Replace, unit None, "The largest number of other VMs on the host that the VM is scheduled on; -1 sets no limit.";
+    "colocate" Text, default Empty, title "Colocate", data "Colocate", column None,
+        Base, Replace, unit None, "The name of a queued VM whose host this VM is to be scheduled on, too.";
+    "backchannel" Bool, default DBool(true), title "Backchannel", data "Backchannel", column None,
+        Base, Replace, unit None, "Whether an agent in the guest may talk to its host. Recorded, without effect: this engine has no agent.";
     "tags" Tags, default Empty, title "Tags", data "Tags", column Some("tags"),
         Base, Live, unit None, "Key and value pairs that every VM launched with this configuration gets.";
     "disks" Disks, default Empty, title "Disks", data "Disks", column Some("disks"),
@@ -250,10 +269,20 @@ impl Field {
         self.name.replace('-', "_")
     }
 
+    /// The smallest and the largest value of a number field.
+    pub fn range(&self) -> Option<(i128, i128)> {
+        match self.ty {
+            Uint { min, max } => Some((min.into(), max.into())),
+            Int { min, max } => Some((min.into(), max.into())),
+            _ => None,
+        }
+    }
+
     /// The value that a cleared field has.
     pub fn default_value(&self) -> FieldValue {
         match (self.ty, self.default) {
             (_, DUint(n)) => FieldValue::Uint(n),
+            (_, DInt(n)) => FieldValue::Int(n),
             (_, DBool(b)) => FieldValue::Bool(b),
             (_, DText(t)) => FieldValue::Text(t.to_owned()),
             (Networks, Empty) => FieldValue::Networks(Vec::new()),
@@ -274,15 +303,17 @@ impl Field {
             [one] => Ok(one.as_str()),
             _ => Err(FieldError::Arity { field, expected: "one value", found: args.len() }),
         };
+        let number_error = |found: &str, min, max| FieldError::Number { field, found: found.to_owned(), min, max };
         Ok(match self.ty {
             Uint { min, max } => {
                 let text = one()?;
-                let error = || FieldError::Uint { field, found: text.to_owned(), min, max };
-                let number = text.parse::<u64>().map_err(|_| error())?;
-                if !(min..=max).contains(&number) {
-                    return Err(error());
-                }
-                FieldValue::Uint(number)
+                let number = text.parse::<u64>().ok().filter(|n| (min..=max).contains(n));
+                FieldValue::Uint(number.ok_or_else(|| number_error(text, min.into(), max.into()))?)
+            }
+            Int { min, max } => {
+                let text = one()?;
+                let number = text.parse::<i64>().ok().filter(|n| (min..=max).contains(n));
+                FieldValue::Int(number.ok_or_else(|| number_error(text, min.into(), max.into()))?)
             }
             Bool => match one()? {
                 "true" => FieldValue::Bool(true),
@@ -312,6 +343,7 @@ impl Field {
     pub fn arguments(&self, value: &FieldValue) -> Vec<Vec<String>> {
         match value {
             FieldValue::Uint(n) => vec![vec![n.to_string()]],
+            FieldValue::Int(n) => vec![vec![n.to_string()]],
             FieldValue::Bool(b) => vec![vec![b.to_string()]],
             FieldValue::Text(t) => vec![vec![t.clone()]],
             FieldValue::Words(w) => vec![w.clone()],
@@ -327,6 +359,7 @@ impl Field {
         let value = record.get(self.data_key)?;
         Some(match self.ty {
             Uint { .. } => FieldValue::Uint(value.as_u64()?),
+            Int { .. } => FieldValue::Int(value.as_i64()?),
             Bool => FieldValue::Bool(value.as_bool()?),
             Text | Path | Uuid => FieldValue::Text(value.as_str()?.to_owned()),
             Words => FieldValue::Words(match value {
@@ -370,6 +403,7 @@ impl fmt::Display for FieldValue {
         }
         match self {
             FieldValue::Uint(n) => n.fmt(f),
+            FieldValue::Int(n) => n.fmt(f),
             FieldValue::Bool(b) => b.fmt(f),
             FieldValue::Text(t) => f.write_str(t),
             FieldValue::Words(w) => list(f, w),
@@ -426,6 +460,14 @@ impl VmConfig {
         match self.get(name) {
             FieldValue::Uint(n) => n,
             other => unreachable!("{name} is not a number field: {other:?}"),
+        }
+    }
+
+    /// A number field that takes negative numbers.
+    pub fn int(&self, name: &str) -> i64 {
+        match self.get(name) {
+            FieldValue::Int(n) => n,
+            other => unreachable!("{name} is not a signed number field: {other:?}"),
         }
     }
 
@@ -542,6 +584,10 @@ mod tests {
         let error = field("memory").unwrap().parse(&args(&["foo"])).unwrap_err();
         assert_eq!(error.to_string(), "invalid memory `foo`, expected a whole number from 1 to 16777216");
         assert!(field("memory").unwrap().parse(&args(&["-1"])).is_err());
+        let coschedule = field("coschedule").unwrap();
+        assert_eq!(coschedule.parse(&args(&["-1"])).unwrap(), coschedule.default_value());
+        let error = coschedule.parse(&args(&["-2"])).unwrap_err();
+        assert_eq!(error.to_string(), "invalid coschedule `-2`, expected a whole number from -1 to 1000000");
         assert!(field("uuid").unwrap().parse(&args(&["nope"])).is_err());
         assert!(field("append").unwrap().parse(&args(&["a\nb"])).is_err());
     }

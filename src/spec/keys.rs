@@ -129,6 +129,7 @@ pub fn takes(field: &Field) -> String {
         // The long forms of these stand in the file only.
         _ if field.name == "memory" => "megabytes, or text with a unit: 256, \"512 MiB\", \"2G\"".to_owned(),
         FieldType::Uint { min, max } => format!("{min} to {max}"),
+        FieldType::Int { min, max } => format!("{min} to {max}"),
         FieldType::Bool => "`true` or `false`".to_owned(),
         FieldType::Text => "text".to_owned(),
         FieldType::Path => "a path".to_owned(),

@@ -83,6 +83,7 @@ fn default(field: &Field) -> Option<Json> {
     match field.default {
         Initial::Empty => None,
         Initial::Uint(number) => Some(json!(number)),
+        Initial::Int(number) => Some(json!(number)),
         Initial::Bool(truth) => Some(json!(truth)),
         Initial::Text(text) => Some(json!(text)),
     }
@@ -101,6 +102,7 @@ fn field_shape(field: &Field) -> Json {
                 number
             }
         }
+        FieldType::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         FieldType::Bool => json!({ "type": "boolean" }),
         FieldType::Text => json!({ "type": ["string", "integer"] }),
         FieldType::Path => shape::path(),

@@ -337,6 +337,7 @@ impl Decoder<'_> {
                 FieldValue::Uint(self.memory(node, at, min, max)?)
             }
             FieldType::Uint { min, max } => FieldValue::Uint(self.uint(node, at, min, max)?),
+            FieldType::Int { min, max } => FieldValue::Int(self.int(node, at, min, max)?),
             FieldType::Bool => FieldValue::Bool(self.bool(node, at)?),
             FieldType::Words => FieldValue::Words(self.words(node, at)?),
             FieldType::Disks => FieldValue::Disks(self.disks(node, at)?),
