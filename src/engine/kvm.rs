@@ -212,8 +212,9 @@ impl Guest<'_> {
         if names.is_empty() && !clipboard && !backchannel {
             return;
         }
-        // QEMU's most; port 0 is a console's.
-        add("-device", "virtio-serial-pci,id=virtio-serial0,max_ports=511".to_owned());
+        // Port 0 is a console's. Each port that there may be takes memory of the host, even where nothing uses it.
+        let ports = 1 + names.len() + usize::from(backchannel) + usize::from(clipboard);
+        add("-device", format!("virtio-serial-pci,id=virtio-serial0,max_ports={ports}"));
         for (port, name) in names.iter().enumerate() {
             add("-chardev", format!("socket,id=charvserial{port},path=virtio-serial{port},server=on,wait=off"));
             add(

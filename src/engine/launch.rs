@@ -70,7 +70,7 @@ impl Engine {
             return Err(EngineError::Bonds);
         }
         if let Some(path) = state_file(&self.options.base.join("files"), config) {
-            std::fs::File::open(&path).map_err(|source| EngineError::File { action: "read", path, source })?;
+            std::fs::metadata(&path).map_err(|source| EngineError::File { action: "read", path, source })?;
         }
         self.check_overrides(config).await
     }
