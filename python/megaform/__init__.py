@@ -322,6 +322,132 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_android_adb(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-adb,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-adb", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_avd(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-avd,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-avd", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_avd_dir(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-avd-dir,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-avd-dir", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_console_base_port(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-console-base-port,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-console-base-port", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_emulator(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-emulator,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-emulator", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_extra_args(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-extra-args,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-extra-args", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_no_window(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-no-window,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-no-window", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_sdk(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-sdk,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-sdk", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_writable_system(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-writable-system,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-writable-system", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_append(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -332,6 +458,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "append", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_backchannel(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <backchannel,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "backchannel", None)],
             ],
             {},
         )
@@ -350,6 +490,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_bonds(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <bonds,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "bonds", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_cdrom(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -364,6 +518,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_colocate(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <colocate,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "colocate", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_cores(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -374,6 +542,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "cores", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_coschedule(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <coschedule,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "coschedule", None)],
             ],
             {},
         )
@@ -402,6 +584,62 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "disks", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_fifos(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <fifos,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "fifos", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_filesystem(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <filesystem,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "filesystem", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_hostname(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <hostname,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "hostname", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_init(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <init,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "init", None)],
             ],
             {},
         )
@@ -462,6 +700,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_migrate(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <migrate,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "migrate", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_networks(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -472,6 +724,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "networks", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_preinit(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <preinit,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "preinit", None)],
             ],
             {},
         )
@@ -500,6 +766,34 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "qemu-append", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_qemu_override(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <qemu-override,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_schedule(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <schedule,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "schedule", None)],
             ],
             {},
         )
@@ -542,6 +836,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "sockets", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_state(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <state,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "state", None)],
             ],
             {},
         )
@@ -668,6 +976,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "virtio-ports", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_volume(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <volume,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "volume", None)],
             ],
             {},
         )
@@ -1232,6 +1554,186 @@ class minimega:
             {},
         )
 
+    def vm_config_android_adb(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: ADB Path.
+
+            vm config android-adb [value]
+
+        The program adb, where it is not the SDK's own.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-adb` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-adb", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_avd(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: AVD Name.
+
+            vm config android-avd [value]
+
+        The name of the Android virtual device.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-avd` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-avd", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_avd_dir(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: AVD Dir.
+
+            vm config android-avd-dir [value]
+
+        The folder of Android virtual devices.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-avd-dir` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-avd-dir", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_console_base_port(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Console Base Port.
+
+            vm config android-console-base-port [value]
+
+        The first TCP port for emulator consoles; 0 leaves it to the emulator. A whole number from 0 to 65535.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: 0.
+
+        Without a value, shows the current one. `clear vm config android-console-base-port` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-console-base-port", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_emulator(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Emulator Path.
+
+            vm config android-emulator [value]
+
+        The Android emulator, where it is not the SDK's own.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-emulator` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-emulator", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_extra_args(self, value: Optional[Words] = None) -> List[Resp]:
+        """show or set: Extra Args.
+
+            vm config android-extra-args [value]...
+
+        Further arguments for the emulator.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-extra-args` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-extra-args", None), ("list?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_no_window(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: No Window.
+
+            vm config android-no-window [true,false]
+
+        Run the emulator without a window.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: true.
+
+        Without a value, shows the current one. `clear vm config android-no-window` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-no-window", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def vm_config_android_sdk(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: SDK Path.
+
+            vm config android-sdk [value]
+
+        The folder of the Android SDK.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-sdk` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-sdk", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_writable_system(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: Writable System.
+
+            vm config android-writable-system [true,false]
+
+        Let the emulator write to the system image.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: false.
+
+        Without a value, shows the current one. `clear vm config android-writable-system` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-writable-system", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
     def vm_config_append(self, value: Optional[Words] = None) -> List[Resp]:
         """show or set: Kernel Append.
 
@@ -1241,13 +1743,31 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config append` gives it its default again.
+        Without a value, shows the current one. `clear vm config append` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "append", None), ("list?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_backchannel(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: Backchannel.
+
+            vm config backchannel [true,false]
+
+        Give the VM a virtio-serial port called cc, which is the socket cc in the VM's folder, for an agent in the guest. The engine itself does not talk through it.
+
+        Default: true.
+
+        Without a value, shows the current one. `clear vm config backchannel` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "backchannel", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
         )
 
     def vm_config_bidirectional_copy_paste(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
@@ -1259,13 +1779,31 @@ class minimega:
 
         Default: false.
 
-        Without a value, shows the current one; `clear vm config bidirectional-copy-paste` gives it its default again.
+        Without a value, shows the current one. `clear vm config bidirectional-copy-paste` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "bidirectional-copy-paste", None), ("choice?", "true_or_false", ("true", "false",))],
             ],
             {"true_or_false": true_or_false},
+        )
+
+    def vm_config_bonds(self, bondspec: Optional[Words] = None) -> List[Resp]:
+        """show or set: Bonds.
+
+            vm config bonds [bondspec]...
+
+        NICs that are bonded on the host, each bond as a bondspec, which is kept as it is. Bonds need Open vSwitch, which this engine does not drive: a launch with bonds is refused.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config bonds` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "bonds", None), ("list?", "bondspec", None)],
+            ],
+            {"bondspec": bondspec},
         )
 
     def vm_config_cdrom(self, value: Optional[Word] = None) -> List[Resp]:
@@ -1277,7 +1815,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config cdrom` gives it its default again.
+        Without a value, shows the current one. `clear vm config cdrom` gives it its default again.
         """
         return self._run(
             [
@@ -1304,6 +1842,24 @@ class minimega:
             {"vm": vm},
         )
 
+    def vm_config_colocate(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Colocate.
+
+            vm config colocate [value]
+
+        The name of a queued VM whose host this VM is to be scheduled on, too.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config colocate` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "colocate", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
     def vm_config_cores(self, value: Optional[Word] = None) -> List[Resp]:
         """show or set: Cores.
 
@@ -1313,11 +1869,29 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config cores` gives it its default again.
+        Without a value, shows the current one. `clear vm config cores` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "cores", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_coschedule(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Coschedule limit.
+
+            vm config coschedule [value]
+
+        The largest number of other VMs on the host that the VM is scheduled on; -1 sets no limit. A whole number from -1 to 1000000.
+
+        Default: -1.
+
+        Without a value, shows the current one. `clear vm config coschedule` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "coschedule", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -1331,7 +1905,7 @@ class minimega:
 
         Default: host.
 
-        Without a value, shows the current one; `clear vm config cpu` gives it its default again.
+        Without a value, shows the current one. `clear vm config cpu` gives it its default again.
         """
         return self._run(
             [
@@ -1349,13 +1923,93 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config disks` gives it its default again.
+        Without a value, shows the current one. `clear vm config disks` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "disks", None), ("list?", "diskspec", None)],
             ],
             {"diskspec": diskspec},
+        )
+
+    def vm_config_fifos(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: FIFOs.
+
+            vm config fifos [value]
+
+        Number of named pipes between the host and the container. A whole number from 0 to 256.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: 0.
+
+        Without a value, shows the current one. `clear vm config fifos` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "fifos", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_filesystem(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Filesystem Path.
+
+            vm config filesystem [value]
+
+        The folder that is the container's root filesystem.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config filesystem` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "filesystem", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_hostname(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Hostname.
+
+            vm config hostname [value]
+
+        The container's host name; the VM's name where none is set.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config hostname` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "hostname", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_init(self, value: Optional[Words] = None) -> List[Resp]:
+        """show or set: Init.
+
+            vm config init [value]...
+
+        The program that the container starts with, a path in its filesystem, and its arguments.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: [/init].
+
+        Without a value, shows the current one. `clear vm config init` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "init", None), ("list?", "value", None)],
+            ],
+            {"value": value},
         )
 
     def vm_config_initrd(self, value: Optional[Word] = None) -> List[Resp]:
@@ -1367,7 +2021,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config initrd` gives it its default again.
+        Without a value, shows the current one. `clear vm config initrd` gives it its default again.
         """
         return self._run(
             [
@@ -1385,7 +2039,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config kernel` gives it its default again.
+        Without a value, shows the current one. `clear vm config kernel` gives it its default again.
         """
         return self._run(
             [
@@ -1403,7 +2057,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config machine` gives it its default again.
+        Without a value, shows the current one. `clear vm config machine` gives it its default again.
         """
         return self._run(
             [
@@ -1421,11 +2075,31 @@ class minimega:
 
         Default: 2048.
 
-        Without a value, shows the current one; `clear vm config memory` gives it its default again.
+        Without a value, shows the current one. `clear vm config memory` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "memory", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_migrate(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: State Path.
+
+            vm config migrate [value]
+
+        A state that QEMU saved by a migration to a file. A VM launched with it goes on from there, paused until `vm start`. The rest of the configuration must be that of the VM it was saved from.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config state` gives it its default again.
+
+        `vm config migrate` is the same.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "migrate", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -1437,15 +2111,37 @@ class minimega:
 
         The VM's NICs in order, each as a netspec: [bridge,]vlan[,mac][,driver][,qinq]. A VLAN is an alias or a tag; the default bridge is mega_bridge, the default driver e1000.
 
+        A VLAN alias that has no tag yet gets the next free one now (`vlans` shows them). A last word that is neither an address nor a driver is the VLAN, and the one before it the bridge: `LAN,virtio` is VLAN virtio on bridge LAN.
+
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config networks` gives it its default again.
+        Without a value, shows the current one. `clear vm config networks` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "networks", None), ("list?", "netspec", None)],
             ],
             {"netspec": netspec},
+        )
+
+    def vm_config_preinit(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Pre-init.
+
+            vm config preinit [value]
+
+        A program that runs with full privileges before init.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config preinit` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "preinit", None), ("text?", "value", None)],
+            ],
+            {"value": value},
         )
 
     def vm_config_qemu(self, value: Optional[Word] = None) -> List[Resp]:
@@ -1457,7 +2153,7 @@ class minimega:
 
         Default: kvm.
 
-        Without a value, shows the current one; `clear vm config qemu` gives it its default again.
+        Without a value, shows the current one. `clear vm config qemu` gives it its default again.
         """
         return self._run(
             [
@@ -1475,13 +2171,35 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config qemu-append` gives it its default again.
+        Without a value, shows the current one. `clear vm config qemu-append` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "qemu-append", None), ("list?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_qemu_override(self, match: Optional[Word] = None, replacement: Optional[Word] = None) -> List[Resp]:
+        """show or set: QEMU Override.
+
+            vm config qemu-override
+            vm config qemu-override <match> <replacement>
+
+        Replacements in QEMU's command line. Each replaces a text, everywhere it stands, by another. They apply in the order of their definition, each to what the ones before it left. In the text, words stand between single blanks; a word with a blank or a double quote is in double quotes.
+
+        Without arguments, shows the overrides and the command line before and after them. NAME, UUID, TAP0 and MAC0 stand for what only a launch knows. An override that leaves a double quote without its pair, or changes the argument of -qmp, is refused.
+
+            vm config qemu-override "-rtc clock=vm,base=utc" "-rtc base=localtime"
+
+        Not set by default. `clear vm config qemu-override` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None)],
+                [("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None), ("text", "match", None), ("text", "replacement", None)],
+            ],
+            {"match": match, "replacement": replacement},
         )
 
     def vm_config_restore(self, name: Optional[Word] = None) -> List[Resp]:
@@ -1520,6 +2238,24 @@ class minimega:
             {"name": name},
         )
 
+    def vm_config_schedule(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Schedule host.
+
+            vm config schedule [value]
+
+        The host that the VM is to be scheduled on; not set leaves the choice to the scheduler.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config schedule` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "schedule", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
     def vm_config_serial_ports(self, value: Optional[Word] = None) -> List[Resp]:
         """show or set: Serial Ports.
 
@@ -1529,7 +2265,7 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config serial-ports` gives it its default again.
+        Without a value, shows the current one. `clear vm config serial-ports` gives it its default again.
         """
         return self._run(
             [
@@ -1547,7 +2283,7 @@ class minimega:
 
         Default: true.
 
-        Without a value, shows the current one; `clear vm config snapshot` gives it its default again.
+        Without a value, shows the current one. `clear vm config snapshot` gives it its default again.
         """
         return self._run(
             [
@@ -1565,11 +2301,31 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config sockets` gives it its default again.
+        Without a value, shows the current one. `clear vm config sockets` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "sockets", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_state(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: State Path.
+
+            vm config state [value]
+
+        A state that QEMU saved by a migration to a file. A VM launched with it goes on from there, paused until `vm start`. The rest of the configuration must be that of the VM it was saved from.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config state` gives it its default again.
+
+        `vm config migrate` is the same.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "state", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -1584,7 +2340,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config tags` gives it its default again.
+        Without a value, shows the current one. `clear vm config tags` gives it its default again.
         """
         return self._run(
             [
@@ -1603,7 +2359,7 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config threads` gives it its default again.
+        Without a value, shows the current one. `clear vm config threads` gives it its default again.
         """
         return self._run(
             [
@@ -1621,7 +2377,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config tpm-socket` gives it its default again.
+        Without a value, shows the current one. `clear vm config tpm-socket` gives it its default again.
         """
         return self._run(
             [
@@ -1639,7 +2395,7 @@ class minimega:
 
         Default: true.
 
-        Without a value, shows the current one; `clear vm config usb-use-xhci` gives it its default again.
+        Without a value, shows the current one. `clear vm config usb-use-xhci` gives it its default again.
         """
         return self._run(
             [
@@ -1657,7 +2413,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config uuid` gives it its default again.
+        Without a value, shows the current one. `clear vm config uuid` gives it its default again.
         """
         return self._run(
             [
@@ -1675,7 +2431,7 @@ class minimega:
 
         Default: 1.
 
-        Without a value, shows the current one; `clear vm config vcpus` gives it its default again.
+        Without a value, shows the current one. `clear vm config vcpus` gives it its default again.
         """
         return self._run(
             [
@@ -1693,7 +2449,7 @@ class minimega:
 
         Default: std.
 
-        Without a value, shows the current one; `clear vm config vga` gives it its default again.
+        Without a value, shows the current one. `clear vm config vga` gives it its default again.
         """
         return self._run(
             [
@@ -1711,13 +2467,35 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config virtio-ports` gives it its default again.
+        Without a value, shows the current one. `clear vm config virtio-ports` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "virtio-ports", None), ("text?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_volume(self, key: Optional[Word] = None, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Volumes.
+
+            vm config volume
+            vm config volume <key> [value]
+
+        Folders of the host that the container mounts: the key is the place in the container, the value the folder.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config volume` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "volume", None)],
+                [("word", "vm", None), ("word", "config", None), ("word", "volume", None), ("text", "key", None), ("text?", "value", None)],
+            ],
+            {"key": key, "value": value},
         )
 
     def vm_flush(self, vm: Optional[Word] = None) -> List[Resp]:

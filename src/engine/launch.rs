@@ -8,19 +8,26 @@ use crate::host::linux::accelerator;
 use crate::host::linux::process;
 use crate::host::{ProcessId, Spawn};
 use crate::language::field::VmConfig;
+use crate::language::netspec::DEFAULT_DRIVER;
 use crate::language::range;
 use crate::name::{Namespace, VlanTag, VmName};
 use crate::qmp::Qmp;
 
-use super::kvm::Guest;
+use super::kvm::{BACKCHANNEL, Card, Guest, state_file};
 use super::vm::{Ended, RECORD, Turn, Vm, VmState};
-use super::{Accelerator, Engine, EngineError, vnc};
+use super::{Accelerator, Engine, EngineError, overrides, vnc};
 
 /// VMs in one launch.
 const LAUNCH_LIMIT: u64 = 100_000;
 
 /// How long QEMU may take until it answers on QMP; it is far less on an idle machine.
 const QMP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often QEMU is asked whether it has read a saved state.
+const INCOMING_POLL: Duration = Duration::from_millis(20);
+
+/// How long a QEMU that no longer answers may take to end.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
 
 /// The file in a VM's folder that takes QEMU's output.
 pub(super) const LOG: &str = "qemu.log";
@@ -34,6 +41,7 @@ impl Engine {
         names: &str,
         config: VmConfig,
     ) -> Result<(), EngineError> {
+        self.check_launch(&config).await?;
         let taps = self.tap_tags().await?;
         let vms = self.register(namespace, names, &config, taps)?;
         if let Err(error) = self.save() {
@@ -54,6 +62,54 @@ impl Engine {
         let mut errors: Vec<_> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
         errors.sort_by_key(|(id, _)| *id);
         EngineError::collect(errors.into_iter().map(|(_, error)| error).collect())
+    }
+
+    /// Refuse a configuration that no VM can be launched with.
+    async fn check_launch(&self, config: &VmConfig) -> Result<(), EngineError> {
+        if !config.words("bonds").is_empty() {
+            return Err(EngineError::Bonds);
+        }
+        if let Some(path) = state_file(&self.options.base.join("files"), config) {
+            std::fs::metadata(&path).map_err(|source| EngineError::File { action: "read", path, source })?;
+        }
+        self.check_overrides(config).await
+    }
+
+    /// Refuse overrides that leave no command line.
+    pub async fn check_overrides(&self, config: &VmConfig) -> Result<(), EngineError> {
+        let overrides = config.overrides();
+        if !overrides.is_empty() {
+            overrides::apply(self.preview(config).await, &overrides)?;
+        }
+        Ok(())
+    }
+
+    /// QEMU's command line for the configuration of a namespace, before and after its overrides. What only a launch knows
+    /// is a word in capitals: NAME, UUID, TAP0, MAC0.
+    pub async fn command_line(&self, config: &VmConfig) -> (String, String) {
+        let before = overrides::line(&self.preview(config).await);
+        let after = overrides::replace(before.clone(), &config.overrides());
+        (before, after)
+    }
+
+    /// QEMU's arguments as far as they are known before a launch.
+    async fn preview(&self, config: &VmConfig) -> Vec<String> {
+        let (accelerator, _) = self.accelerator().await;
+        let nics = config.networks().into_iter().enumerate().map(|(index, nic)| Card {
+            tap: format!("TAP{index}"),
+            mac: nic.mac.map_or_else(|| format!("MAC{index}"), |mac| mac.to_string()),
+            driver: nic.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
+        });
+        let uuid = config.text("uuid");
+        Guest {
+            name: "NAME",
+            uuid: if uuid.is_empty() { "UUID" } else { &uuid },
+            accelerator: &accelerator,
+            config,
+            nics: nics.collect(),
+            files: &self.options.base.join("files").to_string_lossy(),
+        }
+        .arguments()
     }
 
     /// Check names and UUID, and enter the VMs as building, each with its first turn. On failure nothing has changed.
@@ -206,18 +262,19 @@ impl Engine {
             "" | "kvm" => self.options.qemu.clone(),
             other => other.to_owned(),
         };
-        let nics = vm.live().nics.clone();
+        let nics = vm.live().nics.iter().map(Card::from).collect();
         let files = self.options.base.join("files");
         let args = Guest {
             name: vm.name.as_str(),
             uuid: &vm.uuid.to_string(),
             accelerator: &accelerator,
             config: &vm.config,
-            nics: &nics,
+            nics,
             files: &files.to_string_lossy(),
         }
         .arguments();
-        for stale in ["qmp", "vnc", "qemu.pid"] {
+        let args = overrides::apply(args, &vm.config.overrides())?;
+        for stale in ["qmp", "vnc", BACKCHANNEL, "qemu.pid"] {
             let _ = std::fs::remove_file(vm.folder.join(stale));
         }
         let spawn =
@@ -262,16 +319,22 @@ impl Engine {
             }
         };
         let failed = |message: String| EngineError::Qemu { name: vm.name.to_string(), message };
+        let ready = async {
+            let Ok((qmp, events)) = tokio::time::timeout(QMP_DEADLINE, connect).await else {
+                return Err(failed(format!("QEMU did not answer on QMP within {} s", QMP_DEADLINE.as_secs())));
+            };
+            if !vm.config.text("migrate").is_empty() {
+                incoming(vm, &qmp).await?;
+            }
+            Ok((qmp, events))
+        };
         let (qmp, events) = tokio::select! {
-            connected = connect => connected,
+            ready = ready => ready?,
             exit = process::wait_exit(id) => {
                 let exit = exit?;
                 return Err(failed(failure(vm, exit.map(|status| status.to_string()))));
             }
             () = vm.kill_wanted() => return Err(EngineError::Killed { name: vm.name.to_string() }),
-            () = tokio::time::sleep(QMP_DEADLINE) => {
-                return Err(failed(format!("QEMU did not answer on QMP within {} s", QMP_DEADLINE.as_secs())));
-            }
         };
         self.open_display(vm).await;
         vm.live().qmp = Some(qmp);
@@ -284,6 +347,29 @@ impl Engine {
         match vnc::Shim::open(vm.folder.join("vnc")).await {
             Ok(shim) => vm.live().vnc = Some(shim),
             Err(error) => tracing::warn!(vm = %vm.name, %error, "no port for the display"),
+        }
+    }
+}
+
+/// Wait until QEMU has read a saved state; that takes as long as the state is large. A QEMU that cannot use it ends.
+async fn incoming(vm: &Vm, qmp: &Qmp) -> Result<(), EngineError> {
+    let name = || vm.name.to_string();
+    loop {
+        match qmp.execute("query-migrate", serde_json::json!({})).await {
+            Ok(answer) => match answer.get("status").and_then(|status| status.as_str()) {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => {
+                    let reason = answer.get("error-desc").and_then(|text| text.as_str()).unwrap_or("no reason given");
+                    let message = format!("QEMU could not read the saved state: {reason}");
+                    return Err(EngineError::Qemu { name: name(), message });
+                }
+                _ => tokio::time::sleep(INCOMING_POLL).await,
+            },
+            Err(source) => {
+                // It is about to end, and its exit tells more.
+                tokio::time::sleep(EXIT_GRACE).await;
+                return Err(EngineError::Qmp { name: name(), source });
+            }
         }
     }
 }
