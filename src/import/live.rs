@@ -54,7 +54,14 @@ fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
         field.change == Change::Replace && !matches!(field.ty, FieldType::Networks | FieldType::Tags | FieldType::Uuid)
     };
     for field in FIELDS.iter().filter(launched) {
-        match field.observe(&vm.record) {
+        let seen = field.observe(&vm.record);
+        if !field.in_file() {
+            if let Some(value) = seen.filter(|value| *value != field.default_value()) {
+                notes.push(format!("the VM {} has {} {value}, which experiments cannot say", vm.name, field.name));
+            }
+            continue;
+        }
+        match seen {
             Some(FieldValue::Disks(mut disks)) => {
                 // A record shows the usual interface even where the launch left it open.
                 for disk in &mut disks {

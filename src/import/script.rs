@@ -260,6 +260,9 @@ impl Space {
     fn command(&mut self, name: &str, args: &Args) -> Result<bool, String> {
         let target = |args: &Args| args.str("vm target").or(args.str("vm name")).unwrap_or_default().to_owned();
         if let Some(field) = name.strip_prefix("vm config ").and_then(field) {
+            if !field.in_file() {
+                return Err("experiments cannot say it".to_owned());
+            }
             let words = words(args, field.ty);
             // Without a value, or with the key of a tag alone, it shows one.
             if words.len() > usize::from(field.ty == FieldType::Tags) {
