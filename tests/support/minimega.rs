@@ -70,6 +70,9 @@ pub struct Namespace {
     pub taps: BTreeMap<String, Tap>,
     pub config: BTreeMap<String, Vec<String>>,
     pub config_tags: BTreeMap<String, String>,
+    pub queueing: bool,
+    /// Targets of launches that wait.
+    pub queue: Vec<String>,
 }
 
 /// What the peer holds, and how it misbehaves.
@@ -150,7 +153,9 @@ impl Minimega {
 /// The commands that change something, without their namespace.
 pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
     let observes = |c: &String| {
-        c == "namespace" || c.starts_with("shell ") || [" vm info", " vlans", " tap"].iter().any(|e| c.ends_with(e))
+        c == "namespace"
+            || c.starts_with("shell ")
+            || [" vm info", " vlans", " tap", " ns queueing"].iter().any(|e| c.ends_with(e))
     };
     let prefix = format!("namespace {namespace} ");
     let changes = log.into_iter().filter(|c| !observes(c));
@@ -472,6 +477,19 @@ impl State {
                 values @ ..,
             ] if !values.is_empty() => {
                 ns.config.insert((*field).to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
+                ok()
+            }
+            ["ns", "queueing"] => text(&ns.queueing.to_string()),
+            ["ns", "queueing", on] => {
+                ns.queueing = *on == "true";
+                ok()
+            }
+            ["ns", "flush"] => {
+                ns.queue.clear();
+                ok()
+            }
+            ["vm", "launch", "kvm", target] if ns.queueing => {
+                ns.queue.push((*target).to_owned());
                 ok()
             }
             ["vm", "launch", "kvm", target] => self.launch(ns, target),
