@@ -36,24 +36,36 @@ impl Engine {
         names: &str,
         config: VmConfig,
     ) -> Result<(), EngineError> {
+        if self.enqueue(namespace, names, &config)? {
+            return Ok(());
+        }
         let taps = self.tap_tags().await?;
         let launch = {
             let mut state = self.state();
             let names = state.claim(namespace, names, &config)?;
-            let queued = Queued { names, config };
-            let scheduling = &mut state.namespaces.entry(namespace.clone()).or_default().scheduling;
-            if scheduling.queueing() {
-                queue::check(namespace, &queued.config)?;
-                scheduling.push(queued);
-                None
-            } else {
-                Some(state.enter_launch(self, namespace, &[queued], None, taps)?)
-            }
+            state.enter_launch(self, namespace, &[Queued { names, config }], None, taps)?
         };
-        match launch {
-            Some(launch) => self.carry_out(namespace, launch, Vec::new()).await,
-            None => self.save(),
+        self.carry_out(namespace, launch, Vec::new()).await
+    }
+
+    /// Queue a launch, if the namespace queues.
+    fn enqueue(&self, namespace: &Namespace, names: &str, config: &VmConfig) -> Result<bool, EngineError> {
+        let queued = {
+            let mut state = self.state();
+            if !state.namespaces.get(namespace).is_some_and(|entry| entry.scheduling.queueing()) {
+                return Ok(false);
+            }
+            let names = state.claim(namespace, names, config)?;
+            queue::check(namespace, config)?;
+            let queued = Queued { names, config: config.clone() };
+            state.namespaces.entry(namespace.clone()).or_default().scheduling.push(queued.clone());
+            queued
+        };
+        if let Err(error) = self.save() {
+            self.state().namespaces.entry(namespace.clone()).or_default().scheduling.remove(&queued);
+            return Err(error);
         }
+        Ok(true)
     }
 
     /// Launch everything that is queued, as the last dry-run placed it where there was one. Where a VM cannot be placed,

@@ -158,6 +158,12 @@ impl Scheduling {
         self.changed();
     }
 
+    /// Take one launch out again. Names are queued once, so that it is no other one's.
+    pub(super) fn remove(&mut self, queued: &Queued) {
+        self.queue.retain(|other| other != queued);
+        self.changed();
+    }
+
     /// Take the whole queue.
     pub(super) fn take(&mut self) -> Vec<Queued> {
         self.changed();
