@@ -63,7 +63,6 @@ fn a_queue_holds_what_it_was_given_and_launches_it_together() {
     lab.e("vm config net LAN").ok();
     lab.e("vm launch kvm 2").ok();
     assert!(states(&lab).is_empty() && lab.qemus().is_empty(), "queued is not launched");
-    assert!(lab.rows("vlans").is_empty(), "and has no VLAN");
     assert_eq!(queued(&lab), ["web[0-2]", "vm-[0-1]"]);
     let shown = text(&lab, "ns queue");
     let parts: Vec<&str> = shown.split("VMs: ").skip(1).collect();

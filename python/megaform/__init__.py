@@ -322,6 +322,132 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_android_adb(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-adb,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-adb", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_avd(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-avd,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-avd", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_avd_dir(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-avd-dir,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-avd-dir", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_console_base_port(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-console-base-port,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-console-base-port", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_emulator(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-emulator,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-emulator", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_extra_args(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-extra-args,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-extra-args", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_no_window(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-no-window,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-no-window", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_sdk(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-sdk,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-sdk", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_writable_system(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-writable-system,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-writable-system", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_append(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -360,6 +486,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "bidirectional-copy-paste", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_bonds(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <bonds,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "bonds", None)],
             ],
             {},
         )
@@ -448,6 +588,62 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_fifos(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <fifos,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "fifos", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_filesystem(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <filesystem,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "filesystem", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_hostname(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <hostname,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "hostname", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_init(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <init,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "init", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_initrd(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -504,6 +700,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_migrate(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <migrate,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "migrate", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_networks(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -514,6 +724,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "networks", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_preinit(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <preinit,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "preinit", None)],
             ],
             {},
         )
@@ -542,6 +766,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "qemu-append", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_qemu_override(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <qemu-override,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None)],
             ],
             {},
         )
@@ -598,6 +836,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "sockets", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_state(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <state,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "state", None)],
             ],
             {},
         )
@@ -724,6 +976,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "virtio-ports", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_volume(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <volume,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "volume", None)],
             ],
             {},
         )
@@ -1820,6 +2086,186 @@ class minimega:
             {},
         )
 
+    def vm_config_android_adb(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: ADB Path.
+
+            vm config android-adb [value]
+
+        The program adb, where it is not the SDK's own.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-adb` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-adb", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_avd(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: AVD Name.
+
+            vm config android-avd [value]
+
+        The name of the Android virtual device.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-avd` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-avd", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_avd_dir(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: AVD Dir.
+
+            vm config android-avd-dir [value]
+
+        The folder of Android virtual devices.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-avd-dir` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-avd-dir", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_console_base_port(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Console Base Port.
+
+            vm config android-console-base-port [value]
+
+        The first TCP port for emulator consoles; 0 leaves it to the emulator. A whole number from 0 to 65535.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: 0.
+
+        Without a value, shows the current one. `clear vm config android-console-base-port` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-console-base-port", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_emulator(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Emulator Path.
+
+            vm config android-emulator [value]
+
+        The Android emulator, where it is not the SDK's own.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-emulator` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-emulator", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_extra_args(self, value: Optional[Words] = None) -> List[Resp]:
+        """show or set: Extra Args.
+
+            vm config android-extra-args [value]...
+
+        Further arguments for the emulator.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-extra-args` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-extra-args", None), ("list?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_no_window(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: No Window.
+
+            vm config android-no-window [true,false]
+
+        Run the emulator without a window.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: true.
+
+        Without a value, shows the current one. `clear vm config android-no-window` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-no-window", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def vm_config_android_sdk(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: SDK Path.
+
+            vm config android-sdk [value]
+
+        The folder of the Android SDK.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-sdk` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-sdk", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_writable_system(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: Writable System.
+
+            vm config android-writable-system [true,false]
+
+        Let the emulator write to the system image.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: false.
+
+        Without a value, shows the current one. `clear vm config android-writable-system` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-writable-system", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
     def vm_config_append(self, value: Optional[Words] = None) -> List[Resp]:
         """show or set: Kernel Append.
 
@@ -1829,7 +2275,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config append` gives it its default again.
+        Without a value, shows the current one. `clear vm config append` gives it its default again.
         """
         return self._run(
             [
@@ -1843,11 +2289,11 @@ class minimega:
 
             vm config backchannel [true,false]
 
-        Whether an agent in the guest may talk to its host. Recorded, without effect: this engine has no agent.
+        Give the VM a virtio-serial port called cc, which is the socket cc in the VM's folder, for an agent in the guest. The engine itself does not talk through it.
 
         Default: true.
 
-        Without a value, shows the current one; `clear vm config backchannel` gives it its default again.
+        Without a value, shows the current one. `clear vm config backchannel` gives it its default again.
         """
         return self._run(
             [
@@ -1865,13 +2311,31 @@ class minimega:
 
         Default: false.
 
-        Without a value, shows the current one; `clear vm config bidirectional-copy-paste` gives it its default again.
+        Without a value, shows the current one. `clear vm config bidirectional-copy-paste` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "bidirectional-copy-paste", None), ("choice?", "true_or_false", ("true", "false",))],
             ],
             {"true_or_false": true_or_false},
+        )
+
+    def vm_config_bonds(self, bondspec: Optional[Words] = None) -> List[Resp]:
+        """show or set: Bonds.
+
+            vm config bonds [bondspec]...
+
+        NICs that are bonded on the host, each bond as a bondspec. Bonds need Open vSwitch, which this engine does not drive: a launch with bonds is refused.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config bonds` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "bonds", None), ("list?", "bondspec", None)],
+            ],
+            {"bondspec": bondspec},
         )
 
     def vm_config_cdrom(self, value: Optional[Word] = None) -> List[Resp]:
@@ -1883,7 +2347,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config cdrom` gives it its default again.
+        Without a value, shows the current one. `clear vm config cdrom` gives it its default again.
         """
         return self._run(
             [
@@ -1915,11 +2379,11 @@ class minimega:
 
             vm config colocate [value]
 
-        The name of a queued VM whose host this VM is to be scheduled on, too.
+        The name of a VM, launched or to be launched with this one, whose host is to be this one's too.
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config colocate` gives it its default again.
+        Without a value, shows the current one. `clear vm config colocate` gives it its default again.
         """
         return self._run(
             [
@@ -1937,7 +2401,7 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config cores` gives it its default again.
+        Without a value, shows the current one. `clear vm config cores` gives it its default again.
         """
         return self._run(
             [
@@ -1955,7 +2419,7 @@ class minimega:
 
         Default: -1.
 
-        Without a value, shows the current one; `clear vm config coschedule` gives it its default again.
+        Without a value, shows the current one. `clear vm config coschedule` gives it its default again.
         """
         return self._run(
             [
@@ -1973,7 +2437,7 @@ class minimega:
 
         Default: host.
 
-        Without a value, shows the current one; `clear vm config cpu` gives it its default again.
+        Without a value, shows the current one. `clear vm config cpu` gives it its default again.
         """
         return self._run(
             [
@@ -1991,13 +2455,93 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config disks` gives it its default again.
+        Without a value, shows the current one. `clear vm config disks` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "disks", None), ("list?", "diskspec", None)],
             ],
             {"diskspec": diskspec},
+        )
+
+    def vm_config_fifos(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: FIFOs.
+
+            vm config fifos [value]
+
+        Number of named pipes between the host and the container. A whole number from 0 to 256.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: 0.
+
+        Without a value, shows the current one. `clear vm config fifos` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "fifos", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_filesystem(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Filesystem Path.
+
+            vm config filesystem [value]
+
+        The folder that is the container's root filesystem.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config filesystem` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "filesystem", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_hostname(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Hostname.
+
+            vm config hostname [value]
+
+        The container's host name; the VM's name where none is set.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config hostname` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "hostname", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_init(self, value: Optional[Words] = None) -> List[Resp]:
+        """show or set: Init.
+
+            vm config init [value]...
+
+        The program that the container starts with, a path in its filesystem, and its arguments.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: [/init].
+
+        Without a value, shows the current one. `clear vm config init` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "init", None), ("list?", "value", None)],
+            ],
+            {"value": value},
         )
 
     def vm_config_initrd(self, value: Optional[Word] = None) -> List[Resp]:
@@ -2009,7 +2553,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config initrd` gives it its default again.
+        Without a value, shows the current one. `clear vm config initrd` gives it its default again.
         """
         return self._run(
             [
@@ -2027,7 +2571,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config kernel` gives it its default again.
+        Without a value, shows the current one. `clear vm config kernel` gives it its default again.
         """
         return self._run(
             [
@@ -2045,7 +2589,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config machine` gives it its default again.
+        Without a value, shows the current one. `clear vm config machine` gives it its default again.
         """
         return self._run(
             [
@@ -2063,11 +2607,31 @@ class minimega:
 
         Default: 2048.
 
-        Without a value, shows the current one; `clear vm config memory` gives it its default again.
+        Without a value, shows the current one. `clear vm config memory` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "memory", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_migrate(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: State Path.
+
+            vm config migrate [value]
+
+        A state that QEMU saved by a migration to a file. A VM launched with it goes on from there, paused until `vm start`. The rest of the configuration must be that of the VM it was saved from.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config state` gives it its default again.
+
+        `vm config migrate` is the same.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "migrate", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -2079,15 +2643,37 @@ class minimega:
 
         The VM's NICs in order, each as a netspec: [bridge,]vlan[,mac][,driver][,qinq]. A VLAN is an alias or a tag; the default bridge is mega_bridge, the default driver e1000.
 
+        A VLAN alias that has no tag yet gets the next free one now (`vlans` shows them).
+
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config networks` gives it its default again.
+        Without a value, shows the current one. `clear vm config networks` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "networks", None), ("list?", "netspec", None)],
             ],
             {"netspec": netspec},
+        )
+
+    def vm_config_preinit(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Pre-init.
+
+            vm config preinit [value]
+
+        A program that runs with full privileges before init.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config preinit` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "preinit", None), ("text?", "value", None)],
+            ],
+            {"value": value},
         )
 
     def vm_config_qemu(self, value: Optional[Word] = None) -> List[Resp]:
@@ -2099,7 +2685,7 @@ class minimega:
 
         Default: kvm.
 
-        Without a value, shows the current one; `clear vm config qemu` gives it its default again.
+        Without a value, shows the current one. `clear vm config qemu` gives it its default again.
         """
         return self._run(
             [
@@ -2117,13 +2703,35 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config qemu-append` gives it its default again.
+        Without a value, shows the current one. `clear vm config qemu-append` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "qemu-append", None), ("list?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_qemu_override(self, match: Optional[Word] = None, replacement: Optional[Word] = None) -> List[Resp]:
+        """show or set: QEMU Override.
+
+            vm config qemu-override
+            vm config qemu-override <match> <replacement>
+
+        Replacements in QEMU's command line. Each replaces a text, everywhere it stands, by another. They apply in the order of their definition, each to what the ones before it left. In the text, words stand between single blanks; a word with a blank or a double quote is in double quotes.
+
+        Without arguments, shows the overrides and the command line before and after them. NAME, UUID, TAP0 and MAC0 stand for what only a launch knows. An override that leaves a double quote without its pair, or changes the argument of -qmp, is refused.
+
+            vm config qemu-override "-rtc clock=vm,base=utc" "-rtc base=localtime"
+
+        Not set by default. `clear vm config qemu-override` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None)],
+                [("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None), ("text", "match", None), ("text", "replacement", None)],
+            ],
+            {"match": match, "replacement": replacement},
         )
 
     def vm_config_restore(self, name: Optional[Word] = None) -> List[Resp]:
@@ -2171,7 +2779,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config schedule` gives it its default again.
+        Without a value, shows the current one. `clear vm config schedule` gives it its default again.
         """
         return self._run(
             [
@@ -2189,7 +2797,7 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config serial-ports` gives it its default again.
+        Without a value, shows the current one. `clear vm config serial-ports` gives it its default again.
         """
         return self._run(
             [
@@ -2207,7 +2815,7 @@ class minimega:
 
         Default: true.
 
-        Without a value, shows the current one; `clear vm config snapshot` gives it its default again.
+        Without a value, shows the current one. `clear vm config snapshot` gives it its default again.
         """
         return self._run(
             [
@@ -2225,11 +2833,31 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config sockets` gives it its default again.
+        Without a value, shows the current one. `clear vm config sockets` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "sockets", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_state(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: State Path.
+
+            vm config state [value]
+
+        A state that QEMU saved by a migration to a file. A VM launched with it goes on from there, paused until `vm start`. The rest of the configuration must be that of the VM it was saved from.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config state` gives it its default again.
+
+        `vm config migrate` is the same.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "state", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -2244,7 +2872,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config tags` gives it its default again.
+        Without a value, shows the current one. `clear vm config tags` gives it its default again.
         """
         return self._run(
             [
@@ -2263,7 +2891,7 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config threads` gives it its default again.
+        Without a value, shows the current one. `clear vm config threads` gives it its default again.
         """
         return self._run(
             [
@@ -2281,7 +2909,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config tpm-socket` gives it its default again.
+        Without a value, shows the current one. `clear vm config tpm-socket` gives it its default again.
         """
         return self._run(
             [
@@ -2299,7 +2927,7 @@ class minimega:
 
         Default: true.
 
-        Without a value, shows the current one; `clear vm config usb-use-xhci` gives it its default again.
+        Without a value, shows the current one. `clear vm config usb-use-xhci` gives it its default again.
         """
         return self._run(
             [
@@ -2317,7 +2945,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config uuid` gives it its default again.
+        Without a value, shows the current one. `clear vm config uuid` gives it its default again.
         """
         return self._run(
             [
@@ -2335,7 +2963,7 @@ class minimega:
 
         Default: 1.
 
-        Without a value, shows the current one; `clear vm config vcpus` gives it its default again.
+        Without a value, shows the current one. `clear vm config vcpus` gives it its default again.
         """
         return self._run(
             [
@@ -2353,7 +2981,7 @@ class minimega:
 
         Default: std.
 
-        Without a value, shows the current one; `clear vm config vga` gives it its default again.
+        Without a value, shows the current one. `clear vm config vga` gives it its default again.
         """
         return self._run(
             [
@@ -2371,13 +2999,35 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config virtio-ports` gives it its default again.
+        Without a value, shows the current one. `clear vm config virtio-ports` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "virtio-ports", None), ("text?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_volume(self, key: Optional[Word] = None, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Volumes.
+
+            vm config volume
+            vm config volume <key> [value]
+
+        Folders of the host that the container mounts: the key is the place in the container, the value the folder.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config volume` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "volume", None)],
+                [("word", "vm", None), ("word", "config", None), ("word", "volume", None), ("text", "key", None), ("text?", "value", None)],
+            ],
+            {"key": key, "value": value},
         )
 
     def vm_flush(self, vm: Optional[Word] = None) -> List[Resp]:

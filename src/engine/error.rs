@@ -113,6 +113,14 @@ pub enum EngineError {
         /// The limit.
         limit: u64,
     },
+    /// Bonds, which nothing here makes.
+    #[error(
+        "bonds need Open vSwitch, which this engine does not drive; `clear vm config bonds` to launch without them"
+    )]
+    Bonds,
+    /// An override that leaves no command line.
+    #[error(transparent)]
+    Override(#[from] super::overrides::OverrideError),
     /// No saved configuration of that name.
     #[error("config {name} does not exist")]
     NoConfig {

@@ -1,6 +1,5 @@
-//! Launching: names checked, hosts chosen and VMs entered together, then every QEMU started at once.
+//! Launching: what is to be launched is queued, or entered and then every QEMU started at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,20 +7,24 @@ use crate::host::linux::accelerator;
 use crate::host::linux::process;
 use crate::host::{ProcessId, Spawn};
 use crate::language::field::VmConfig;
-use crate::language::range;
-use crate::name::{Namespace, VlanTag, VmName};
+use crate::language::netspec::DEFAULT_DRIVER;
+use crate::name::Namespace;
 use crate::qmp::Qmp;
 
-use super::kvm::Guest;
-use super::queue::{self, QueueError, Queued, Running};
-use super::vm::{Ended, RECORD, Turn, Vm, VmState};
-use super::{Accelerator, Engine, EngineError, NamespaceState, State, vnc};
-
-/// VMs in one launch.
-const LAUNCH_LIMIT: u64 = 100_000;
+use super::claim::Launch;
+use super::kvm::{BACKCHANNEL, Card, Guest, state_file};
+use super::queue::{self, QueueError, Queued};
+use super::vm::{Ended, RECORD, Vm, VmState};
+use super::{Accelerator, Engine, EngineError, overrides, vnc};
 
 /// How long QEMU may take until it answers on QMP; it is far less on an idle machine.
 const QMP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often QEMU is asked whether it has read a saved state.
+const INCOMING_POLL: Duration = Duration::from_millis(20);
+
+/// How long a QEMU that no longer answers may take to end.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
 
 /// The file in a VM's folder that takes QEMU's output.
 pub(super) const LOG: &str = "qemu.log";
@@ -36,6 +39,7 @@ impl Engine {
         names: &str,
         config: VmConfig,
     ) -> Result<(), EngineError> {
+        self.check_launch(&config).await?;
         if self.enqueue(namespace, names, &config)? {
             return Ok(());
         }
@@ -117,6 +121,54 @@ impl Engine {
         EngineError::collect(errors.into_iter().map(|(_, error)| error).collect())
     }
 
+    /// Refuse a configuration that no VM can be launched with.
+    async fn check_launch(&self, config: &VmConfig) -> Result<(), EngineError> {
+        if !config.words("bonds").is_empty() {
+            return Err(EngineError::Bonds);
+        }
+        if let Some(path) = state_file(&self.options.base.join("files"), config) {
+            std::fs::metadata(&path).map_err(|source| EngineError::File { action: "read", path, source })?;
+        }
+        self.check_overrides(config).await
+    }
+
+    /// Refuse overrides that leave no command line.
+    pub async fn check_overrides(&self, config: &VmConfig) -> Result<(), EngineError> {
+        let overrides = config.overrides();
+        if !overrides.is_empty() {
+            overrides::apply(self.preview(config).await, &overrides)?;
+        }
+        Ok(())
+    }
+
+    /// QEMU's command line for the configuration of a namespace, before and after its overrides. What only a launch knows
+    /// is a word in capitals: NAME, UUID, TAP0, MAC0.
+    pub async fn command_line(&self, config: &VmConfig) -> (String, String) {
+        let before = overrides::line(&self.preview(config).await);
+        let after = overrides::replace(before.clone(), &config.overrides());
+        (before, after)
+    }
+
+    /// QEMU's arguments as far as they are known before a launch.
+    async fn preview(&self, config: &VmConfig) -> Vec<String> {
+        let (accelerator, _) = self.accelerator().await;
+        let nics = config.networks().into_iter().enumerate().map(|(index, nic)| Card {
+            tap: format!("TAP{index}"),
+            mac: nic.mac.map_or_else(|| format!("MAC{index}"), |mac| mac.to_string()),
+            driver: nic.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
+        });
+        let uuid = config.text("uuid");
+        Guest {
+            name: "NAME",
+            uuid: if uuid.is_empty() { "UUID" } else { &uuid },
+            accelerator: &accelerator,
+            config,
+            nics: nics.collect(),
+            files: &self.options.base.join("files").to_string_lossy(),
+        }
+        .arguments()
+    }
+
     /// The accelerator that VMs run under: `kvm` or `tcg`, and why.
     pub async fn accelerator(&self) -> (String, String) {
         match self.options.accelerator {
@@ -190,18 +242,19 @@ impl Engine {
             "" | "kvm" => self.options.qemu.clone(),
             other => other.to_owned(),
         };
-        let nics = vm.live().nics.clone();
+        let nics = vm.live().nics.iter().map(Card::from).collect();
         let files = self.options.base.join("files");
         let args = Guest {
             name: vm.name.as_str(),
             uuid: &vm.uuid.to_string(),
             accelerator: &accelerator,
             config: &vm.config,
-            nics: &nics,
+            nics,
             files: &files.to_string_lossy(),
         }
         .arguments();
-        for stale in ["qmp", "vnc", "qemu.pid"] {
+        let args = overrides::apply(args, &vm.config.overrides())?;
+        for stale in ["qmp", "vnc", BACKCHANNEL, "qemu.pid"] {
             let _ = std::fs::remove_file(vm.folder.join(stale));
         }
         let spawn =
@@ -246,16 +299,22 @@ impl Engine {
             }
         };
         let failed = |message: String| EngineError::Qemu { name: vm.name.to_string(), message };
+        let ready = async {
+            let Ok((qmp, events)) = tokio::time::timeout(QMP_DEADLINE, connect).await else {
+                return Err(failed(format!("QEMU did not answer on QMP within {} s", QMP_DEADLINE.as_secs())));
+            };
+            if !vm.config.text("migrate").is_empty() {
+                incoming(vm, &qmp).await?;
+            }
+            Ok((qmp, events))
+        };
         let (qmp, events) = tokio::select! {
-            connected = connect => connected,
+            ready = ready => ready?,
             exit = process::wait_exit(id) => {
                 let exit = exit?;
                 return Err(failed(failure(vm, exit.map(|status| status.to_string()))));
             }
             () = vm.kill_wanted() => return Err(EngineError::Killed { name: vm.name.to_string() }),
-            () = tokio::time::sleep(QMP_DEADLINE) => {
-                return Err(failed(format!("QEMU did not answer on QMP within {} s", QMP_DEADLINE.as_secs())));
-            }
         };
         self.open_display(vm).await;
         vm.live().qmp = Some(qmp);
@@ -272,117 +331,26 @@ impl Engine {
     }
 }
 
-/// VMs that have been entered as building, each with its first turn.
-struct Launch {
-    vms: Vec<(Arc<Vm>, Turn)>,
-    running: Arc<Running>,
-}
-
-impl State {
-    /// The names that a launch means, checked with its UUID against what is launched and what is queued.
-    fn claim(&self, namespace: &Namespace, names: &str, config: &VmConfig) -> Result<Vec<VmName>, EngineError> {
-        let empty = NamespaceState::default();
-        let entry = self.namespaces.get(namespace).unwrap_or(&empty);
-        let queued: HashSet<&VmName> = entry.scheduling.names().collect();
-        let names: Vec<VmName> = match names.parse::<i64>() {
-            Ok(count) if count <= 0 => return Err(EngineError::LaunchCount),
-            Ok(count) if count.unsigned_abs() > LAUNCH_LIMIT => {
-                return Err(EngineError::LaunchLimit { count: count.unsigned_abs(), limit: LAUNCH_LIMIT });
-            }
-            Ok(count) => (0u64..)
-                .map(|n| VmName::new(&format!("vm-{n}")).expect("vm-N is a VM name"))
-                .filter(|name| !entry.names.contains_key(name) && !queued.contains(name))
-                .take(usize::try_from(count).expect("below the limit"))
-                .collect(),
-            Err(_) => {
-                let mut seen = HashSet::new();
-                let mut list = Vec::new();
-                for name in range::expand(names)? {
-                    if !seen.insert(name.clone()) {
-                        return Err(EngineError::LaunchTwice { name });
-                    }
-                    list.push(VmName::new(&name)?);
+/// Wait until QEMU has read a saved state; that takes as long as the state is large. A QEMU that cannot use it ends.
+async fn incoming(vm: &Vm, qmp: &Qmp) -> Result<(), EngineError> {
+    let name = || vm.name.to_string();
+    loop {
+        match qmp.execute("query-migrate", serde_json::json!({})).await {
+            Ok(answer) => match answer.get("status").and_then(|status| status.as_str()) {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => {
+                    let reason = answer.get("error-desc").and_then(|text| text.as_str()).unwrap_or("no reason given");
+                    let message = format!("QEMU could not read the saved state: {reason}");
+                    return Err(EngineError::Qemu { name: name(), message });
                 }
-                list
-            }
-        };
-        if names.is_empty() {
-            return Err(EngineError::LaunchNothing);
-        }
-        if let Some(name) = names.iter().find(|name| queued.contains(*name)) {
-            return Err(QueueError::NameQueued { name: name.clone() }.into());
-        }
-        self.free(namespace, &names, config)?;
-        let uuid = config.text("uuid");
-        if !uuid.is_empty() {
-            self.uuid_queued(&uuid)?;
-        }
-        Ok(names)
-    }
-
-    /// Are the names and the UUID of a launch free of launched VMs?
-    fn free(&self, namespace: &Namespace, names: &[VmName], config: &VmConfig) -> Result<(), EngineError> {
-        if let Some(entry) = self.namespaces.get(namespace)
-            && let Some(name) = names.iter().find(|name| entry.names.contains_key(*name))
-        {
-            return Err(EngineError::VmExists { name: name.to_string() });
-        }
-        let uuid = config.text("uuid");
-        if !uuid.is_empty() {
-            if names.len() > 1 {
-                return Err(EngineError::UuidShared { uuid, count: names.len() });
-            }
-            if self.namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.uuid.to_string() == uuid) {
-                return Err(EngineError::UuidExists { uuid });
+                _ => tokio::time::sleep(INCOMING_POLL).await,
+            },
+            Err(source) => {
+                // It is about to end, and its exit tells more.
+                tokio::time::sleep(EXIT_GRACE).await;
+                return Err(EngineError::Qmp { name: name(), source });
             }
         }
-        Ok(())
-    }
-
-    /// Place VMs and enter them as building. On failure nothing has changed.
-    fn enter_launch(
-        &mut self,
-        engine: &Engine,
-        namespace: &Namespace,
-        launch: &[Queued],
-        planned: Option<&BTreeMap<VmName, String>>,
-        mut taken: BTreeSet<VlanTag>,
-    ) -> Result<Launch, EngineError> {
-        for queued in launch {
-            self.free(namespace, &queued.names, &queued.config)?;
-        }
-        let mut hosts: Vec<String> =
-            self.place(namespace, launch, planned, engine.host())?.into_iter().map(|(_, host)| host).collect();
-        let total = hosts.len();
-        hosts.sort_unstable();
-        hosts.dedup();
-        taken.extend(self.tags_in_use());
-        let mut macs = self.macs();
-        let before = (self.vlans.clone(), self.next_vm, self.next_tap);
-        let mut vms = Vec::new();
-        for (name, config) in launch.iter().flat_map(|q| q.names.iter().map(move |name| (name, &q.config))) {
-            let nics = match self.nics(namespace, name, config, &taken, &mut macs) {
-                Ok(nics) => nics,
-                Err(error) => {
-                    (self.vlans, self.next_vm, self.next_tap) = before;
-                    return Err(error);
-                }
-            };
-            let id = self.next_vm;
-            self.next_vm += 1;
-            let uuid = uuid::Uuid::try_parse(&config.text("uuid")).unwrap_or_else(|_| uuid::Uuid::new_v4());
-            let base = &engine.options.base;
-            let vm = Vm::new(id, name.clone(), namespace.clone(), uuid, config.clone(), nics, base);
-            let turn = vm.first_turn();
-            vms.push((Arc::new(vm), turn));
-        }
-        let entry = self.namespaces.entry(namespace.clone()).or_default();
-        for (vm, _) in &vms {
-            entry.names.insert(vm.name.clone(), vm.id);
-            entry.vms.insert(vm.id, Arc::clone(vm));
-        }
-        let running = Arc::new(entry.scheduling.begin(total, hosts.len()));
-        Ok(Launch { vms, running })
     }
 }
 

@@ -7,6 +7,7 @@
 //! operations that take time, so that a slow VM delays nobody else.
 
 mod check;
+mod claim;
 mod error;
 mod hoststats;
 mod info;
@@ -17,6 +18,7 @@ mod macs;
 mod mesh;
 mod namespaces;
 mod nics;
+mod overrides;
 mod queue;
 mod recovery;
 mod schedule;
@@ -44,6 +46,7 @@ pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
+pub use overrides::OverrideError;
 pub use queue::{QueueError, Queued, Schedule};
 pub use schedule::{Load, ScheduleError};
 pub use store::STATE as STATE_FILE;

@@ -86,6 +86,7 @@ fn default(field: &Field) -> Option<Json> {
         Initial::Int(number) => Some(json!(number)),
         Initial::Bool(truth) => Some(json!(truth)),
         Initial::Text(text) => Some(json!(text)),
+        Initial::Words(words) => Some(json!(words)),
     }
 }
 
@@ -114,6 +115,9 @@ fn field_shape(field: &Field) -> Json {
             "propertyNames": { "pattern": NAME, "maxLength": 64, "not": { "pattern": r"^(all|[0-9]+|megaform\..*)$" } },
             "additionalProperties": scalar,
         }),
+        FieldType::Volumes | FieldType::Bonds | FieldType::Overrides => {
+            unreachable!("`{}` is no key of the file", field.name)
+        }
         FieldType::Uuid => json!({ "type": "string", "pattern": r"^[0-9A-Fa-f{}:urnid-]*$" }),
     }
 }
