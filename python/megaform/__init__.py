@@ -2325,7 +2325,7 @@ class minimega:
 
             vm config bonds [bondspec]...
 
-        NICs that are bonded on the host, each bond as a bondspec. Bonds need Open vSwitch, which this engine does not drive: a launch with bonds is refused.
+        NICs that are bonded on the host, each bond as a bondspec, which is kept as it is. Bonds need Open vSwitch, which this engine does not drive: a launch with bonds is refused.
 
         Not set by default.
 
@@ -2643,7 +2643,7 @@ class minimega:
 
         The VM's NICs in order, each as a netspec: [bridge,]vlan[,mac][,driver][,qinq]. A VLAN is an alias or a tag; the default bridge is mega_bridge, the default driver e1000.
 
-        A VLAN alias that has no tag yet gets the next free one now (`vlans` shows them).
+        A VLAN alias that has no tag yet gets the next free one now (`vlans` shows them). A last word that is neither an address nor a driver is the VLAN, and the one before it the bridge: `LAN,virtio` is VLAN virtio on bridge LAN.
 
         Not set by default.
 

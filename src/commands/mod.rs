@@ -186,14 +186,33 @@ mod tests {
 
     #[test]
     fn every_pattern_is_one_of_3_1_0_or_a_2018_form() {
-        let known = include_str!("../../tests/data/minimega-3.1.0-patterns.txt");
+        let known = [
+            include_str!("../../tests/data/minimega-3.1.0-patterns.txt"),
+            include_str!("../../tests/data/minimega-2018-patterns.txt"),
+        ];
         let known: std::collections::HashSet<&str> =
-            known.lines().map(|l| l.split('#').next().unwrap_or("").trim()).collect();
+            known.iter().flat_map(|list| list.lines()).map(|l| l.split('#').next().unwrap_or("").trim()).collect();
         for command in all() {
             for pattern in &command.declaration.patterns {
                 let known = known.contains(pattern.as_ref()) || pattern == "ns <schedules,>";
                 assert!(known, "{pattern} is no pattern of minimega");
             }
+        }
+    }
+
+    #[test]
+    fn forms_of_2018_mean_commands_of_today() {
+        let commands = all();
+        let grammar = grammar(&commands);
+        for (line, name) in [
+            ("vm config disk", "vm config disks"),
+            ("vm config disk a.qcow2 b.qcow2", "vm config disks"),
+            ("clear vm config disk", "clear vm config"),
+            ("vm config net", "vm config networks"),
+            ("clear vm config net", "clear vm config"),
+        ] {
+            let compiled = grammar.compile(line).unwrap().unwrap();
+            assert_eq!(commands[compiled.command].declaration.name, name, "{line}");
         }
     }
 }

@@ -50,7 +50,8 @@ fn patterns(field: &Field) -> Vec<Text> {
 fn more(field: &Field) -> &'static str {
     match (field.ty, field.group) {
         (FieldType::Networks, _) => {
-            "\n\nA VLAN alias that has no tag yet gets the next free one now (`vlans` shows them)."
+            "\n\nA VLAN alias that has no tag yet gets the next free one now (`vlans` shows them). A last word that is neither \
+             an address nor a driver is the VLAN, and the one before it the bridge: `LAN,virtio` is VLAN virtio on bridge LAN."
         }
         (FieldType::Overrides, _) => {
             " Each replaces a text, everywhere it stands, by another. They apply in the order of their definition, each to \
