@@ -194,8 +194,7 @@ mod tests {
             known.iter().flat_map(|list| list.lines()).map(|l| l.split('#').next().unwrap_or("").trim()).collect();
         for command in all() {
             for pattern in &command.declaration.patterns {
-                let known = known.contains(pattern.as_ref()) || pattern == "ns <schedules,>";
-                assert!(known, "{pattern} is no pattern of minimega");
+                assert!(known.contains(pattern.as_ref()), "{pattern} is no pattern of minimega");
             }
         }
     }
@@ -210,6 +209,7 @@ mod tests {
             ("clear vm config disk", "clear vm config"),
             ("vm config net", "vm config networks"),
             ("clear vm config net", "clear vm config"),
+            ("ns schedules", "ns"),
         ] {
             let compiled = grammar.compile(line).unwrap().unwrap();
             assert_eq!(commands[compiled.command].declaration.name, name, "{line}");
