@@ -517,3 +517,15 @@ fn a_plan_is_a_script_that_minimega_runs() {
     lab.run(&["run", "plan.mm"]).ends(0);
     lab.is_settled();
 }
+
+#[test]
+fn a_namespace_that_queues_launches_is_no_success() {
+    let lab = Lab::new();
+    lab.minimega.by_hand("namespace lab ns queueing true");
+    let answer = lab.apply().ends(1);
+    assert!(answer.err.contains("namespace lab queues launches"), "{}", answer.err);
+    assert!(answer.err.contains("`namespace lab ns queueing false` ends that"), "{}", answer.err);
+    assert!(lab.take_changes().is_empty(), "nothing was sent");
+    lab.minimega.by_hand("namespace lab ns queueing false");
+    lab.apply().ends(0);
+}

@@ -1043,7 +1043,7 @@ class minimega:
 
             host
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1057,7 +1057,7 @@ class minimega:
 
             host <androidvms,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1071,7 +1071,7 @@ class minimega:
 
             host <cpucommit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1085,7 +1085,7 @@ class minimega:
 
             host <cpus,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1099,7 +1099,7 @@ class minimega:
 
             host <load,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1113,7 +1113,7 @@ class minimega:
 
             host <memcommit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1127,7 +1127,7 @@ class minimega:
 
             host <memtotal,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1141,7 +1141,7 @@ class minimega:
 
             host <memused,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1155,7 +1155,7 @@ class minimega:
 
             host <name,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1169,7 +1169,7 @@ class minimega:
 
             host <netcommit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1183,7 +1183,7 @@ class minimega:
 
             host <rx,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1197,7 +1197,7 @@ class minimega:
 
             host <tx,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1211,7 +1211,7 @@ class minimega:
 
             host <uptime,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1225,7 +1225,7 @@ class minimega:
 
             host <vmlimit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -1239,11 +1239,543 @@ class minimega:
 
             host <vms,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
                 [("word", "host", None), ("word", "vms", None)],
+            ],
+            {},
+        )
+
+    def mesh_degree(self, degree: Optional[Word] = None) -> List[Resp]:
+        """show or set how many peers are looked for.
+
+            mesh degree [degree]
+
+        Default: 0. This engine has no peers and looks for none: the number is kept and shown, until the daemon ends.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "degree", None), ("text?", "degree", None)],
+            ],
+            {"degree": degree},
+        )
+
+    def mesh_dot(self, filename: Word) -> List[Resp]:
+        """write the topology of the mesh as a Graphviz file.
+
+            mesh dot <filename>
+
+        Writes a graph of this one node to a file on the engine's host, which is replaced if it exists. A relative path is relative to the engine's files folder.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "dot", None), ("text", "filename", None)],
+            ],
+            {"filename": filename},
+        )
+
+    def mesh_list(self, all_or_peers: Optional[Word] = None) -> List[Resp]:
+        """list the hosts of the mesh.
+
+            mesh list [all,peers]
+
+        Without an argument, each host with its peers; with all, every host; with peers, every host but this one. This engine is its only host.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "list", None), ("choice?", "all_or_peers", ("all", "peers",))],
+            ],
+            {"all_or_peers": all_or_peers},
+        )
+
+    def mesh_send(self, hostname: Word, command: Word) -> List[Resp]:
+        """run a command on other hosts of the mesh.
+
+            mesh send <hostname or range or all> (command)
+
+        A command is sent to the peers that are named; a host is none of its own peers. This engine has none, so that no host runs it and no host answers. `ns run` runs a command here.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "send", None), ("text", "hostname", None), ("command", "command", None)],
+            ],
+            {"hostname": hostname, "command": command},
+        )
+
+    def mesh_status(self) -> List[Resp]:
+        """show the size of the mesh.
+
+            mesh status
+
+        One node without peers. context and port are empty, because no mesh is joined and no port is listened on.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "status", None)],
+            ],
+            {},
+        )
+
+    def mesh_timeout(self, timeout: Optional[Word] = None) -> List[Resp]:
+        """show or set how long answers of other hosts are waited for.
+
+            mesh timeout [timeout]
+
+        In seconds; 0, the default, is shown as `unlimited`. There are no other hosts: the number is kept and shown, until the daemon ends.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "timeout", None), ("text?", "timeout", None)],
+            ],
+            {"timeout": timeout},
+        )
+
+    def ns_add_hosts(self, hostname: Word) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <add-hosts,> <hostname or range or all>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "add-hosts", None), ("text", "hostname", None)],
+            ],
+            {"hostname": hostname},
+        )
+
+    def ns_del_hosts(self, hostname: Word) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <del-hosts,> <hostname or range or all>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "del-hosts", None), ("text", "hostname", None)],
+            ],
+            {"hostname": hostname},
+        )
+
+    def ns_flush(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <flush,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "flush", None)],
+            ],
+            {},
+        )
+
+    def ns_hosts(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <hosts,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "hosts", None)],
+            ],
+            {},
+        )
+
+    def ns_load(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None)],
+            ],
+            {},
+        )
+
+    def ns_load_cpucommit(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,> <cpucommit,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None), ("word", "cpucommit", None)],
+            ],
+            {},
+        )
+
+    def ns_load_memcommit(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,> <memcommit,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None), ("word", "memcommit", None)],
+            ],
+            {},
+        )
+
+    def ns_load_netcommit(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,> <netcommit,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None), ("word", "netcommit", None)],
+            ],
+            {},
+        )
+
+    def ns_queue(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <queue,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "queue", None)],
+            ],
+            {},
+        )
+
+    def ns_queueing(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <queueing,> [true,false]
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "queueing", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def ns_run(self, command: Word) -> List[Resp]:
+        """run a command on the hosts of the namespace.
+
+            ns <run,> (command)
+
+        Runs a command on every host of the namespace: on this one, as this engine knows no other. Without a host, nothing answers. `read`, `ns run` and `mesh send` cannot be run so.
+
+            ns run host
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "run", None), ("command", "command", None)],
+            ],
+            {"command": command},
+        )
+
+    def ns_schedule(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None)],
+            ],
+            {},
+        )
+
+    def ns_schedule_dry_run(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <dry-run,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "dry-run", None)],
+            ],
+            {},
+        )
+
+    def ns_schedule_dump(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <dump,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "dump", None)],
+            ],
+            {},
+        )
+
+    def ns_schedule_mv(self, vm: Word, dst: Word) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <mv,> <vm target> <dst>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "mv", None), ("text", "vm", None), ("text", "dst", None)],
+            ],
+            {"vm": vm, "dst": dst},
+        )
+
+    def ns_schedule_status(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <status,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "status", None)],
+            ],
+            {},
+        )
+
+    def ns_schedules(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedules,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedules", None)],
             ],
             {},
         )
@@ -1847,7 +2379,7 @@ class minimega:
 
             vm config colocate [value]
 
-        The name of a queued VM whose host this VM is to be scheduled on, too.
+        The name of a VM, launched or to be launched with this one, whose host is to be this one's too.
 
         Not set by default.
 
@@ -2545,6 +3077,29 @@ class minimega:
             {"vm": vm},
         )
 
+    def vm_launch(self) -> List[Resp]:
+        """launch VMs.
+
+            vm launch
+
+        Launches VMs with the namespace's `vm config`, or with a configuration that `vm config save` saved, and leaves them paused in the state BUILDING; `vm start` starts them. The VMs are a name, a list with ranges, or a count (then they are called vm-0, vm-1, …). All QEMUs start at once.
+
+            vm launch kvm web[0-9]
+            vm launch kvm 3
+
+        Names have letters, digits, `-` and `_`, at most 64; integers and `all` are refused, as are names and UUIDs in use: then nothing is launched. A VM whose QEMU does not start is left in the state ERROR with QEMU's message, which is also the answer.
+
+        NICs without an address get one that depends only on namespace, VM and NIC: a VM that is launched again keeps it.
+
+        Under `ns queueing true`, a launch with names only queues, with the configuration of that moment; `vm launch` without arguments launches all that is queued, or nothing where one of it cannot be scheduled (`help ns`).
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "launch", None)],
+            ],
+            {},
+        )
+
     def vm_launch_kvm(self, name: Word, config: Optional[Word] = None) -> List[Resp]:
         """launch VMs.
 
@@ -2558,6 +3113,8 @@ class minimega:
         Names have letters, digits, `-` and `_`, at most 64; integers and `all` are refused, as are names and UUIDs in use: then nothing is launched. A VM whose QEMU does not start is left in the state ERROR with QEMU's message, which is also the answer.
 
         NICs without an address get one that depends only on namespace, VM and NIC: a VM that is launched again keeps it.
+
+        Under `ns queueing true`, a launch with names only queues, with the configuration of that moment; `vm launch` without arguments launches all that is queued, or nothing where one of it cannot be scheduled (`help ns`).
         """
         return self._run(
             [

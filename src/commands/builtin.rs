@@ -28,6 +28,10 @@ pub enum Builtin {
     Preprocess,
     /// `read`
     Read,
+    /// `ns run`
+    NsRun,
+    /// `mesh send`
+    MeshSend,
 }
 
 fn switch(name: &'static str, patterns: &[&'static str], short: &'static str, long: &'static str) -> Command {

@@ -8,7 +8,9 @@ mod echo;
 mod help;
 mod history;
 mod host;
+mod mesh;
 mod namespace;
+mod ns;
 mod shell;
 mod tap;
 mod version;
@@ -140,7 +142,9 @@ pub fn all() -> Vec<Command> {
     commands.extend(help::commands());
     commands.extend(history::commands());
     commands.extend(host::commands());
+    commands.extend(mesh::commands());
     commands.extend(namespace::commands());
+    commands.extend(ns::commands());
     commands.extend(shell::commands());
     commands.extend(tap::commands());
     commands.extend(version::commands());
@@ -205,6 +209,7 @@ mod tests {
             ("clear vm config disk", "clear vm config"),
             ("vm config net", "vm config networks"),
             ("clear vm config net", "clear vm config"),
+            ("ns schedules", "ns"),
         ] {
             let compiled = grammar.compile(line).unwrap().unwrap();
             assert_eq!(commands[compiled.command].declaration.name, name, "{line}");

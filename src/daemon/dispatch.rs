@@ -11,6 +11,7 @@ use crate::language::declaration::Completion;
 use crate::language::entry::Entry;
 use crate::language::grammar::{Args, CompileError, Compiled, Grammar};
 use crate::language::output::{self, OutputMode};
+use crate::language::range;
 use crate::name::Namespace;
 use crate::wire::{Handler, Reply, Response};
 
@@ -129,12 +130,13 @@ impl Dispatcher {
             }
             history.push(compiled.original.clone());
         }
-        let entries = vec![entry];
+        let entries = Vec::from_iter(entry);
         let rendered = output::render(&entries, &mode);
         Response { resp: Some(entries), rendered, ..Response::default() }
     }
 
-    async fn execute(&self, compiled: &Compiled, mode: &mut OutputMode, within: Option<&Namespace>) -> Entry {
+    /// The answer of the one host that there is; None where the command is for hosts that are not there.
+    async fn execute(&self, compiled: &Compiled, mode: &mut OutputMode, within: Option<&Namespace>) -> Option<Entry> {
         let mut namespace = within.cloned();
         let mut preprocess = self.switches().preprocess;
         let mut selections = Vec::new();
@@ -181,6 +183,21 @@ impl Dispatcher {
                 Run::Builtin(Builtin::Read) => {
                     break Entry::failure(self.host(), "`read` cannot stand behind a builtin other than `namespace`");
                 }
+                Run::Builtin(Builtin::NsRun) => {
+                    let inner = nested.expect("its only pattern nests a command");
+                    if self.stays(inner) {
+                        break Entry::failure(self.host(), format!("cannot run `{}` via meshage", inner.original));
+                    }
+                    let engine = &self.shared.engine;
+                    if engine.hosts(&namespace.clone().unwrap_or_else(|| engine.active())).is_empty() {
+                        return None;
+                    }
+                }
+                Run::Builtin(Builtin::MeshSend) => match range::expand(&text("hostname or range or all")) {
+                    // No host is a peer of its own, and there is no other.
+                    Ok(_) => return None,
+                    Err(error) => break Entry::failure(self.host(), error.to_string()),
+                },
                 Run::Builtin(Builtin::Namespace) => {
                     let engine = &self.shared.engine;
                     let Some(name) = args.str("name") else {
@@ -226,7 +243,14 @@ impl Dispatcher {
                 entry = Entry::failure(self.host(), error.to_string());
             }
         }
-        entry
+        Some(entry)
+    }
+
+    /// Is a command, or one nested in it, only for the host that it was given to?
+    fn stays(&self, compiled: &Compiled) -> bool {
+        let run = self.run_of(compiled).0;
+        matches!(run, Run::Builtin(Builtin::Read | Builtin::NsRun | Builtin::MeshSend))
+            || compiled.nested.as_deref().is_some_and(|nested| self.stays(nested))
     }
 
     /// The arguments with variables and files expanded.

@@ -7,6 +7,9 @@ use crate::language::field::FieldError;
 use crate::language::range::RangeError;
 use crate::name::NameError;
 
+use super::mesh::MeshError;
+use super::queue::QueueError;
+use super::schedule::ScheduleError;
 use super::vlans::VlanError;
 
 /// Why the engine refused or failed.
@@ -24,6 +27,15 @@ pub enum EngineError {
     /// A VLAN.
     #[error(transparent)]
     Vlan(#[from] VlanError),
+    /// The queue, or the hosts of a namespace.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// No host for a VM.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A setting of the mesh.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

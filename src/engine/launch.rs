@@ -1,6 +1,5 @@
-//! Launching: names checked and VMs registered together, then every QEMU started at once.
+//! Launching: what is to be launched is queued, or entered and then every QEMU started at once.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +8,14 @@ use crate::host::linux::process;
 use crate::host::{ProcessId, Spawn};
 use crate::language::field::VmConfig;
 use crate::language::netspec::DEFAULT_DRIVER;
-use crate::language::range;
-use crate::name::{Namespace, VlanTag, VmName};
+use crate::name::Namespace;
 use crate::qmp::Qmp;
 
+use super::claim::Launch;
 use super::kvm::{BACKCHANNEL, Card, Guest, state_file};
-use super::vm::{Ended, RECORD, Turn, Vm, VmState};
+use super::queue::{self, QueueError, Queued};
+use super::vm::{Ended, RECORD, Vm, VmState};
 use super::{Accelerator, Engine, EngineError, overrides, vnc};
-
-/// VMs in one launch.
-const LAUNCH_LIMIT: u64 = 100_000;
 
 /// How long QEMU may take until it answers on QMP; it is far less on an idle machine.
 const QMP_DEADLINE: Duration = Duration::from_secs(60);
@@ -34,7 +31,8 @@ pub(super) const LOG: &str = "qemu.log";
 
 impl Engine {
     /// Launch VMs: `names` is a name, a range or a count. Every name and UUID is checked before anything is made. A QEMU
-    /// that fails leaves its VM in the error state; the others are launched, and the answer is the errors.
+    /// that fails leaves its VM in the error state; the others are launched, and the answer is the errors. Where the
+    /// namespace queues launches, this one is queued and nothing is made.
     pub async fn launch(
         self: &Arc<Self>,
         namespace: &Namespace,
@@ -42,21 +40,80 @@ impl Engine {
         config: VmConfig,
     ) -> Result<(), EngineError> {
         self.check_launch(&config).await?;
+        if self.enqueue(namespace, names, &config)? {
+            return Ok(());
+        }
         let taps = self.tap_tags().await?;
-        let vms = self.register(namespace, names, &config, taps)?;
+        let launch = {
+            let mut state = self.state();
+            let names = state.claim(namespace, names, &config)?;
+            state.enter_launch(self, namespace, &[Queued { names, config }], None, taps)?
+        };
+        self.carry_out(namespace, launch, Vec::new()).await
+    }
+
+    /// Queue a launch, if the namespace queues.
+    fn enqueue(&self, namespace: &Namespace, names: &str, config: &VmConfig) -> Result<bool, EngineError> {
+        let queued = {
+            let mut state = self.state();
+            if !state.namespaces.get(namespace).is_some_and(|entry| entry.scheduling.queueing()) {
+                return Ok(false);
+            }
+            let names = state.claim(namespace, names, config)?;
+            queue::check(namespace, config)?;
+            let queued = Queued { names, config: config.clone() };
+            state.namespaces.entry(namespace.clone()).or_default().scheduling.push(queued.clone());
+            queued
+        };
         if let Err(error) = self.save() {
-            for (vm, _turn) in &vms {
+            self.state().namespaces.entry(namespace.clone()).or_default().scheduling.remove(&queued);
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// Launch everything that is queued, as the last dry-run placed it where there was one. Where a VM cannot be placed,
+    /// has lost its name to another or cannot get its NICs, nothing is launched and the queue stays as it is.
+    pub async fn launch_queue(self: &Arc<Self>, namespace: &Namespace) -> Result<(), EngineError> {
+        let taps = self.tap_tags().await?;
+        let (launch, queue) = {
+            let mut state = self.state();
+            let scheduling = &state.namespaces.entry(namespace.clone()).or_default().scheduling;
+            let (queue, planned) = (scheduling.queue.clone(), scheduling.planned());
+            if queue.is_empty() {
+                return Err(QueueError::Empty.into());
+            }
+            let launch = state.enter_launch(self, namespace, &queue, planned.as_ref(), taps)?;
+            state.namespaces.entry(namespace.clone()).or_default().scheduling.take();
+            (launch, queue)
+        };
+        self.carry_out(namespace, launch, queue).await
+    }
+
+    /// Start the QEMUs of VMs that have been entered. If not even that they are there can be noted, they are forgotten and
+    /// `queue` is put back.
+    async fn carry_out(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        launch: Launch,
+        queue: Vec<Queued>,
+    ) -> Result<(), EngineError> {
+        if let Err(error) = self.save() {
+            for (vm, _turn) in &launch.vms {
                 vm.live().removed = true;
                 self.forget(vm);
             }
+            self.state().namespaces.entry(namespace.clone()).or_default().scheduling.restore(queue);
             return Err(error);
         }
         let mut tasks = tokio::task::JoinSet::new();
-        for (vm, turn) in vms {
-            let engine = Arc::clone(self);
+        for (vm, turn) in launch.vms {
+            let (engine, running) = (Arc::clone(self), Arc::clone(&launch.running));
             tasks.spawn(async move {
                 let _turn = turn;
-                engine.start_qemu(&vm).await.map_err(|error| (vm.id, error))
+                let started = engine.start_qemu(&vm).await;
+                running.ended(started.is_ok());
+                started.map_err(|error| (vm.id, error))
             });
         }
         let mut errors: Vec<_> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
@@ -110,83 +167,6 @@ impl Engine {
             files: &self.options.base.join("files").to_string_lossy(),
         }
         .arguments()
-    }
-
-    /// Check names and UUID, and enter the VMs as building, each with its first turn. On failure nothing has changed.
-    fn register(
-        &self,
-        namespace: &Namespace,
-        names: &str,
-        config: &VmConfig,
-        mut taken: BTreeSet<VlanTag>,
-    ) -> Result<Vec<(Arc<Vm>, Turn)>, EngineError> {
-        let mut state = self.state();
-        let taken_names: HashMap<VmName, u32> =
-            state.namespaces.get(namespace).map(|n| n.names.clone()).unwrap_or_default();
-        let names: Vec<VmName> = match names.parse::<i64>() {
-            Ok(count) if count <= 0 => return Err(EngineError::LaunchCount),
-            Ok(count) if count.unsigned_abs() > LAUNCH_LIMIT => {
-                return Err(EngineError::LaunchLimit { count: count.unsigned_abs(), limit: LAUNCH_LIMIT });
-            }
-            Ok(count) => (0u64..)
-                .map(|n| VmName::new(&format!("vm-{n}")).expect("vm-N is a VM name"))
-                .filter(|name| !taken_names.contains_key(name))
-                .take(usize::try_from(count).expect("below the limit"))
-                .collect(),
-            Err(_) => {
-                let mut seen = HashSet::new();
-                let mut list = Vec::new();
-                for name in range::expand(names)? {
-                    if !seen.insert(name.clone()) {
-                        return Err(EngineError::LaunchTwice { name });
-                    }
-                    list.push(VmName::new(&name)?);
-                }
-                list
-            }
-        };
-        if names.is_empty() {
-            return Err(EngineError::LaunchNothing);
-        }
-        if let Some(name) = names.iter().find(|name| taken_names.contains_key(*name)) {
-            return Err(EngineError::VmExists { name: name.to_string() });
-        }
-        let uuid = config.text("uuid");
-        if !uuid.is_empty() {
-            if names.len() > 1 {
-                return Err(EngineError::UuidShared { uuid, count: names.len() });
-            }
-            if state.namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.uuid.to_string() == uuid) {
-                return Err(EngineError::UuidExists { uuid });
-            }
-        }
-        let uuid = uuid::Uuid::try_parse(&uuid).ok();
-        taken.extend(state.tags_in_use());
-        let mut macs = state.macs();
-        let vlans = state.vlans.clone();
-        let mut made = Vec::new();
-        for name in names {
-            let nics = match state.nics(namespace, &name, config, &taken, &mut macs) {
-                Ok(nics) => nics,
-                Err(error) => {
-                    state.vlans = vlans;
-                    return Err(error);
-                }
-            };
-            let id = state.next_vm;
-            state.next_vm += 1;
-            let uuid = uuid.unwrap_or_else(uuid::Uuid::new_v4);
-            let base = &self.options.base;
-            let vm = Vm::new(id, name, namespace.clone(), uuid, config.clone(), nics, base);
-            let turn = vm.first_turn();
-            made.push((Arc::new(vm), turn));
-        }
-        let entry = state.namespaces.entry(namespace.clone()).or_default();
-        for (vm, _) in &made {
-            entry.names.insert(vm.name.clone(), vm.id);
-            entry.vms.insert(vm.id, Arc::clone(vm));
-        }
-        Ok(made)
     }
 
     /// The accelerator that VMs run under: `kvm` or `tcg`, and why.

@@ -7,6 +7,7 @@
 //! operations that take time, so that a slow VM delays nobody else.
 
 mod check;
+mod claim;
 mod error;
 mod hoststats;
 mod info;
@@ -14,10 +15,13 @@ mod kvm;
 mod launch;
 mod lifecycle;
 mod macs;
+mod mesh;
 mod namespaces;
 mod nics;
 mod overrides;
+mod queue;
 mod recovery;
+mod schedule;
 mod shell;
 mod store;
 mod tags;
@@ -40,8 +44,11 @@ use crate::name::{Namespace, TapName, VmName};
 pub use error::EngineError;
 pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
+pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
 pub use overrides::OverrideError;
+pub use queue::{QueueError, Queued, Schedule};
+pub use schedule::{Load, ScheduleError};
 pub use store::STATE as STATE_FILE;
 pub use taps::{TapAddress, TapInfo, TapRequest};
 pub use vlans::{Range, VlanError, VlanRow, VlanText, Vlans};
@@ -79,6 +86,7 @@ struct NamespaceState {
     saved: BTreeMap<String, VmConfig>,
     vms: BTreeMap<u32, Arc<Vm>>,
     names: HashMap<VmName, u32>,
+    scheduling: queue::Scheduling,
 }
 
 /// Everything that commands share. Never held across an await.
@@ -104,6 +112,7 @@ pub struct Engine {
     doomed: Mutex<Vec<TapName>>,
     /// The turn to delete them.
     deleting: tokio::sync::Mutex<()>,
+    mesh: Mutex<Mesh>,
 }
 
 impl Engine {
@@ -122,6 +131,7 @@ impl Engine {
             starting: tokio::sync::Semaphore::new((parallel * 4).max(8)),
             doomed: Mutex::default(),
             deleting: tokio::sync::Mutex::default(),
+            mesh: Mutex::default(),
         });
         let notes = engine.recover().await?;
         Ok((engine, notes))
@@ -178,11 +188,12 @@ impl Engine {
         self.network(move |network| network.release(in_use)).await
     }
 
-    /// Is there nothing here that a user made: no VM, no tap, no namespace but the default one?
+    /// Is there nothing here that a user made: no VM, launched or queued, no tap, no namespace but the default one?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
         {
             let state = self.state();
-            if state.namespaces.iter().any(|(name, n)| *name != Namespace::default_namespace() || !n.vms.is_empty()) {
+            let holds = |n: &NamespaceState| !n.vms.is_empty() || !n.scheduling.queue.is_empty();
+            if state.namespaces.iter().any(|(name, n)| *name != Namespace::default_namespace() || holds(n)) {
                 return Ok(false);
             }
         }

@@ -217,13 +217,23 @@ impl Grammar {
         let Some(word) = words.get(at) else { return self.settle(at, &node.ends) };
         if !word.text.is_empty() {
             let mut found = Found::Nothing;
+            let mut commands: Vec<Option<u32>> = Vec::new();
             let mut accepted: Vec<&Arc<str>> = Vec::new();
             // Sorted, so a word spelled in full comes first. If it leads nowhere it may still begin a longer one.
             for (fixed, next) in node.beginning(&word.text) {
                 match self.walk(run, *next, at + 1, depth) {
                     Found::Nothing => continue,
                     other if **fixed == *word.text => return other,
-                    other => found = other,
+                    other => {
+                        commands.push(match &other {
+                            Found::One(end) => Some(end.command),
+                            _ => None,
+                        });
+                        // The first is the shortest of those that begin alike.
+                        if accepted.is_empty() {
+                            found = other;
+                        }
+                    }
                 }
                 accepted.push(fixed);
             }
@@ -231,6 +241,10 @@ impl Grammar {
                 0 => {}
                 1 => return found,
                 _ => {
+                    let one = commands[0].is_some() && commands.iter().all(|command| *command == commands[0]);
+                    if one && accepted.iter().all(|word| word.starts_with(&**accepted[0])) {
+                        return found;
+                    }
                     let candidates = accepted.iter().map(|w| w.to_string()).collect();
                     return Found::Ambiguous(Arc::new(Ambiguity { at, candidates }));
                 }

@@ -33,7 +33,7 @@ fields! {
     "coschedule" Int { min: -1, max: 1_000_000 }, default DInt(-1), title "Coschedule limit", data "Coschedule", column None,
         Base, Replace, unit None, "The largest number of other VMs on the host that the VM is scheduled on; -1 sets no limit.";
     "colocate" Text, default Empty, title "Colocate", data "Colocate", column None,
-        Base, Replace, unit None, "The name of a queued VM whose host this VM is to be scheduled on, too.";
+        Base, Replace, unit None, "The name of a VM, launched or to be launched with this one, whose host is to be this one's too.";
     "backchannel" Bool, default DBool(true), title "Backchannel", data "Backchannel", column None,
         Base, Replace, unit None, "Give the VM a virtio-serial port called cc, which is the socket cc in the VM's folder, for an agent in the guest. The engine itself does not talk through it.";
     "tags" Tags, default Empty, title "Tags", data "Tags", column Some("tags"),

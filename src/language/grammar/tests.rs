@@ -31,6 +31,24 @@ fn pattern(grammar: &Grammar, line: &str) -> String {
 }
 
 #[test]
+fn of_one_commands_words_the_one_that_begins_the_others_is_meant() {
+    let first = Declaration::new(
+        "ns",
+        &["ns <schedule,>", "ns <schedule,> <status,>", "ns <schedules,>", "ns <scan,>"],
+        "",
+        "",
+    );
+    let second = Declaration::new("nsx", &["ns <schedulers,>"], "", "");
+    let both = Grammar::new(&[first.clone(), second]).unwrap();
+    let grammar = Grammar::new(&[first]).unwrap();
+    assert_eq!(pattern(&grammar, "ns sch"), "ns <schedule,>");
+    assert_eq!(pattern(&grammar, "ns sch st"), "ns <schedule,> <status,>");
+    assert_eq!(pattern(&grammar, "ns schedules"), "ns <schedules,>");
+    assert!(pattern(&grammar, "ns sc").starts_with("invalid"), "`scan` does not begin with `schedule`");
+    assert!(pattern(&both, "ns sch").starts_with("invalid"), "another command may be meant");
+}
+
+#[test]
 fn every_recorded_line_compiles_or_fails_as_recorded() {
     let grammar = minimega();
     let mut checked = 0;

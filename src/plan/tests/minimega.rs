@@ -49,6 +49,7 @@ pub struct Namespace {
     pub vlans: BTreeMap<String, i64>,
     pub range: Option<(i64, i64)>,
     pub taps: BTreeMap<String, Tap>,
+    pub queueing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +107,9 @@ impl Minimega {
     pub fn take_log(&self) -> Vec<String> {
         let log = std::mem::take(&mut self.0.lock().unwrap().log);
         let observes = |c: &String| {
-            c == "namespace" || c.starts_with("shell ") || [" vm info", " vlans", " tap"].iter().any(|e| c.ends_with(e))
+            c == "namespace"
+                || c.starts_with("shell ")
+                || [" vm info", " vlans", " tap", " ns queueing"].iter().any(|e| c.ends_with(e))
         };
         log.into_iter().filter(|c| !observes(c)).collect()
     }
@@ -244,6 +247,13 @@ impl State {
                 ns.config.insert((*field).to_owned(), owned(values));
                 ok()
             }
+            ["ns", "queueing"] => Entry::text("vm", ns.queueing.to_string()),
+            ["ns", "queueing", on] => {
+                ns.queueing = *on == "true";
+                ok()
+            }
+            // Nothing here launches a queue, so that it need not be kept.
+            ["vm", "launch", "kvm", _] if ns.queueing => ok(),
             ["vm", "launch", "kvm", names] => self.launch(ns, names),
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => act(ns, verb, target),
             ["vm", "tag", target, key, value] => each(ns, target, |vm| {
