@@ -93,6 +93,9 @@ codes! {
         "The message gives the range, both ends included.";
     "profile-cycle" Error "profiles that extend each other":
         "A profile takes what it does not say itself from the profile that it names. Here that comes back to itself.";
+    "queueing" Error "a namespace that queues launches":
+        "With `ns queueing true`, `vm launch` only queues, so the VMs of a plan would not come. Launch or flush the queue and turn \
+         queueing off; the message has the commands.";
     "reserved-tag" Error "a tag that megaform keeps for itself":
         "Tags that begin with `megaform.` say whose a VM is and what it was launched with. Choose another key.";
     "second-document" Error "a second YAML document":
