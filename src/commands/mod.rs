@@ -2,6 +2,7 @@
 //!
 //! Must not know the socket, nor how an answer is rendered.
 
+mod background;
 mod builtin;
 mod check;
 mod echo;
@@ -9,6 +10,8 @@ mod help;
 mod history;
 mod host;
 mod namespace;
+mod pipe;
+mod plumb;
 mod shell;
 mod tap;
 mod version;
@@ -135,12 +138,15 @@ impl Command {
 /// Every command, in the order of `help`.
 pub fn all() -> Vec<Command> {
     let mut commands = builtin::commands();
+    commands.extend(background::commands());
     commands.extend(check::commands());
     commands.extend(echo::commands());
     commands.extend(help::commands());
     commands.extend(history::commands());
     commands.extend(host::commands());
     commands.extend(namespace::commands());
+    commands.extend(pipe::commands());
+    commands.extend(plumb::commands());
     commands.extend(shell::commands());
     commands.extend(tap::commands());
     commands.extend(version::commands());

@@ -24,6 +24,12 @@ pub enum EngineError {
     /// A VLAN.
     #[error(transparent)]
     Vlan(#[from] VlanError),
+    /// A pipe or pipeline.
+    #[error(transparent)]
+    Plumb(#[from] super::plumb::PlumbError),
+    /// A background process.
+    #[error(transparent)]
+    Background(#[from] super::background::BackgroundError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

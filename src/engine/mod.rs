@@ -6,6 +6,7 @@
 //! Locking: `State` sits behind one mutex that is never held across an await; every VM has a lock of its own for
 //! operations that take time, so that a slow VM delays nobody else.
 
+mod background;
 mod check;
 mod error;
 mod hoststats;
@@ -16,6 +17,8 @@ mod lifecycle;
 mod macs;
 mod namespaces;
 mod nics;
+pub mod plumb;
+mod programs;
 mod recovery;
 mod shell;
 mod store;
@@ -36,10 +39,13 @@ use crate::host::{Network, Port};
 use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
 
+pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
 pub use error::EngineError;
 pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use namespaces::NamespaceInfo;
+pub use programs::exit_text;
+pub use shell::SHELL_OUTPUT;
 pub use store::STATE as STATE_FILE;
 pub use taps::{TapAddress, TapInfo, TapRequest};
 pub use vlans::{Range, VlanError, VlanRow, VlanText, Vlans};
@@ -102,6 +108,9 @@ pub struct Engine {
     doomed: Mutex<Vec<TapName>>,
     /// The turn to delete them.
     deleting: tokio::sync::Mutex<()>,
+    network_users: programs::NetworkUsers,
+    plumbing: plumb::Plumbing,
+    background: background::Background,
 }
 
 impl Engine {
@@ -120,6 +129,9 @@ impl Engine {
             starting: tokio::sync::Semaphore::new((parallel * 4).max(8)),
             doomed: Mutex::default(),
             deleting: tokio::sync::Mutex::default(),
+            network_users: Default::default(),
+            plumbing: Default::default(),
+            background: Default::default(),
         });
         let notes = engine.recover().await?;
         Ok((engine, notes))
@@ -171,13 +183,18 @@ impl Engine {
 
     /// Let the network namespace go when nothing is left in it.
     async fn release_network(&self) -> Result<(), EngineError> {
-        let in_use =
-            self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
+        let _turn = self.network_users.turn.lock().await;
+        let vms = self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
+        let in_use = vms || self.network_users.any();
         self.network(move |network| network.release(in_use)).await
     }
 
-    /// Is there nothing here that a user made: no VM, no tap, no namespace but the default one?
+    /// Is there nothing here that a user made: no VM, no tap, no namespace but the default one, no pipeline and no
+    /// background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
+        if self.plumbing.has_pipelines() || self.background.any_runs() {
+            return Ok(false);
+        }
         {
             let state = self.state();
             if state.namespaces.iter().any(|(name, n)| *name != Namespace::default_namespace() || !n.vms.is_empty()) {
@@ -185,5 +202,11 @@ impl Engine {
             }
         }
         Ok(self.ports().await?.is_empty())
+    }
+
+    /// End what does not outlive the daemon: pipelines, pipes and background processes.
+    pub async fn close(self: &Arc<Self>) -> Result<(), EngineError> {
+        tokio::join!(self.end_plumbing(), self.end_background());
+        self.release_network().await
     }
 }
