@@ -197,7 +197,7 @@ impl Engine {
             {
                 let mut processes = engine.background.lock();
                 if let Some(process) = processes.all.get_mut(&id) {
-                    tracing::info!(id, command = process.info.command, "background process ended: {}",
+                    tracing::info!(id, command = %process.info.command, "background process ended: {}",
                         if error.is_empty() { "success" } else { &error });
                     process.info.ended = Some(SystemTime::now());
                     process.info.error = error;

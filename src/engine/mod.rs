@@ -45,7 +45,6 @@ pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use namespaces::NamespaceInfo;
 pub use programs::exit_text;
-pub use shell::SHELL_OUTPUT;
 pub use store::STATE as STATE_FILE;
 pub use taps::{TapAddress, TapInfo, TapRequest};
 pub use vlans::{Range, VlanError, VlanRow, VlanText, Vlans};

@@ -188,9 +188,9 @@ pub(super) async fn log_errors(errors: pipe::Receiver, program: &str) {
     while let Ok(Some(line)) = next_line(&mut errors, ERROR_LINE).await {
         lines += 1;
         if lines <= ERROR_LINES {
-            tracing::warn!(program, "{}", String::from_utf8_lossy(&line).escape_debug());
+            tracing::warn!(%program, "{}", String::from_utf8_lossy(&line).escape_debug());
         } else if lines == ERROR_LINES + 1 {
-            tracing::warn!(program, "wrote {ERROR_LINES} lines on standard error, no more of them is logged");
+            tracing::warn!(%program, "wrote {ERROR_LINES} lines on standard error, no more of them is logged");
         }
     }
 }

@@ -27,6 +27,10 @@ const OVERHEAD: usize = 256;
 /// The longest message, in bytes; what is longer comes as several.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
+/// What a client of the socket must take for writers to wait for it, in bytes per second, counted as in a queue: about a
+/// thousand short messages.
+pub const CLIENT_RATE: u32 = 256 << 10;
+
 /// Which readers get a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -60,7 +64,8 @@ impl Mode {
 pub enum Kind {
     /// A pipeline: up to 5 s without taking a message. As long as it takes some, writers go at its speed.
     Pipeline,
-    /// A client on the socket: 1 s altogether, until it has once taken everything that waited for it.
+    /// A client on the socket: 1 s, which it earns back at [`CLIENT_RATE`]. So writers go at the speed of one that takes at
+    /// least that much, and one that is slower does not hold them up.
     Client,
 }
 
@@ -84,7 +89,7 @@ struct Item {
 struct Credit {
     left: Duration,
     dropped: u64,
-    /// How many messages it had taken when the credit was last restored.
+    /// How much it had taken when that was last looked at.
     taken: u64,
 }
 
@@ -94,7 +99,7 @@ struct Inbox {
     kind: Kind,
     queue: mpsc::UnboundedSender<Item>,
     room: Arc<Semaphore>,
-    /// How many messages the reader has taken.
+    /// How much the reader has taken, in bytes as the queue counts them.
     taken: Arc<AtomicU64>,
     credit: Mutex<Credit>,
 }
@@ -113,28 +118,33 @@ impl Inbox {
         let _ = self.queue.send(Item { message: Arc::clone(message), via: via.cloned(), _room: room });
     }
 
-    /// The credit, restored if the reader has earned that: a pipeline by taking a message, a client by taking all.
-    fn restored(&self, pipe: &PipeName) -> MutexGuard<'_, Credit> {
+    /// The credit, with what the reader has earned since it was looked at last.
+    fn earned(&self, pipe: &PipeName) -> MutexGuard<'_, Credit> {
         let mut credit = self.credit();
         let taken = self.taken.load(Ordering::Relaxed);
-        let earned = match self.kind {
-            Kind::Pipeline => taken != credit.taken,
+        let since = u32::try_from(taken - credit.taken).unwrap_or(u32::MAX);
+        credit.taken = taken;
+        let patience = self.kind.patience();
+        let again = match self.kind {
+            Kind::Pipeline => since > 0,
             Kind::Client => self.room.available_permits() == QUEUE,
         };
-        if earned {
-            credit.left = self.kind.patience();
-            credit.taken = taken;
-            if credit.dropped > 0 {
-                tracing::warn!(%pipe, "a reader takes messages again, {} were dropped for it", credit.dropped);
-                credit.dropped = 0;
-            }
+        if again {
+            credit.left = patience;
+        } else {
+            let earned = Duration::from_secs(1) * since / CLIENT_RATE;
+            credit.left = credit.left.saturating_add(earned).min(patience);
+        }
+        if again && credit.dropped > 0 {
+            tracing::warn!(%pipe, "a reader keeps up again, {} messages were dropped for it", credit.dropped);
+            credit.dropped = 0;
         }
         credit
     }
 
     /// Put a message in if there is room.
     fn offer(&self, pipe: &PipeName, message: &Message, via: Option<&Arc<Via>>) -> bool {
-        drop(self.restored(pipe));
+        drop(self.earned(pipe));
         match Arc::clone(&self.room).try_acquire_many_owned(Self::cost(message)) {
             Ok(room) => {
                 self.put(message, via, room);
@@ -147,20 +157,22 @@ impl Inbox {
     /// Wait for room as long as the credit at `start` lasts, then drop the message.
     async fn press(&self, pipe: &PipeName, message: &Message, via: Option<&Arc<Via>>, start: Instant) {
         let left = self.credit().left;
-        let room = Arc::clone(&self.room).acquire_many_owned(Self::cost(message));
-        let room = tokio::time::timeout_at(start + left, room).await;
-        self.credit().left = left.saturating_sub(start.elapsed());
-        match room {
-            Ok(Ok(room)) => self.put(message, via, room),
-            // The reader has gone.
-            Ok(Err(_)) => {}
-            Err(_) => {
-                let mut credit = self.restored(pipe);
-                credit.dropped += 1;
-                if credit.dropped == 1 {
-                    tracing::warn!(%pipe, "a reader takes no messages, they are dropped for it until it does");
-                }
+        // A timer that is due already would take a millisecond all the same, for every message that is dropped.
+        if !left.is_zero() {
+            let room = Arc::clone(&self.room).acquire_many_owned(Self::cost(message));
+            let room = tokio::time::timeout_at(start + left, room).await;
+            self.credit().left = left.saturating_sub(start.elapsed());
+            match room {
+                Ok(Ok(room)) => return self.put(message, via, room),
+                // The reader has gone.
+                Ok(Err(_)) => return,
+                Err(_) => {}
             }
+        }
+        let mut credit = self.earned(pipe);
+        credit.dropped += 1;
+        if credit.dropped == 1 {
+            tracing::warn!(%pipe, "a reader is too slow, messages are dropped for it");
         }
     }
 }
@@ -392,7 +404,7 @@ impl Reader {
                 return Some(message);
             }
             let item = self.queue.recv().await?;
-            self.taken.fetch_add(1, Ordering::Relaxed);
+            self.taken.fetch_add(Inbox::cost(&item.message).into(), Ordering::Relaxed);
             match item.via {
                 None => return Some(item.message),
                 Some(via) => self.ready = via.pass(self.end.pipe.name(), &item.message).await.into_iter(),

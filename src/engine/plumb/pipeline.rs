@@ -206,7 +206,7 @@ impl Control {
                 Some(Ok(ended)) => ended,
                 Some(Err(error)) => {
                     // A defect of ours: nothing of the pipeline may stay without it.
-                    tracing::error!(pipeline = text, %error, "a pipeline broke");
+                    tracing::error!(pipeline = %text, %error, "a pipeline broke");
                     stop_all(&signals);
                     continue;
                 }
@@ -225,8 +225,8 @@ impl Control {
             }
         }
         match stopping {
-            true => tracing::debug!(pipeline = text, "ended"),
-            false => tracing::info!(pipeline = text, "ended by itself"),
+            true => tracing::debug!(pipeline = %text, "ended"),
+            false => tracing::info!(pipeline = %text, "ended by itself"),
         }
     }
 }
@@ -270,9 +270,9 @@ impl Running {
             program.stop().await;
         }
         match programs::exit_text(program.finish()) {
-            how if stopped => tracing::debug!(program = text, "stopped: {how}"),
-            how if how.is_empty() => tracing::info!(program = text, "ended"),
-            how => tracing::warn!(program = text, "ended: {how}"),
+            how if stopped => tracing::debug!(program = %text, "stopped: {how}"),
+            how if how.is_empty() => tracing::info!(program = %text, "ended"),
+            how => tracing::warn!(program = %text, "ended: {how}"),
         }
         End::Target
     }

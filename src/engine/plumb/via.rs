@@ -68,9 +68,9 @@ impl Via {
     fn tell(&self, pipe: &PipeName, problem: &str) {
         let via = self.text();
         if self.told.swap(true, Ordering::Relaxed) {
-            tracing::debug!(%pipe, via, "{problem}");
+            tracing::debug!(%pipe, %via, "{problem}");
         } else {
-            tracing::warn!(%pipe, via, "{problem}; further failures of this via are logged at level debug");
+            tracing::warn!(%pipe, %via, "{problem}; further failures of this via are logged at level debug");
         }
     }
 
