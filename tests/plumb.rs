@@ -83,10 +83,8 @@ fn ended(child: Child) -> Answer {
 
 #[test]
 fn the_recorded_conversation_over_a_pipe() {
-    let recorded: Vec<Value> = include_str!("data/exchanges.jsonl")
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
+    let recorded: Vec<Value> =
+        include_str!("data/exchanges.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     // The rows of connections that are pipes have no place in the order; what they have to do with the others has.
     let of = |conn: &str| recorded.iter().find(|row| row["n"] == 0 && row["conn"] == conn).expect("a row");
     let lab = Lab::with_daemon();
@@ -167,7 +165,10 @@ fn what_a_source_wrote_reaches_the_end_of_its_pipeline() {
     lab.e(&last).ok();
     wait_for("the pipeline to end", || lab.rows("plumb").is_empty());
     let text = std::fs::read_to_string(&file).expect("the file");
-    assert!(text.starts_with("5000\n4999\n") && text.ends_with("\n2\n1\n") && text.lines().count() == 5000, "{text:.40}");
+    assert!(
+        text.starts_with("5000\n4999\n") && text.ends_with("\n2\n1\n") && text.lines().count() == 5000,
+        "{text:.40}"
+    );
     // And the other way: what takes nothing more ends what stands before it.
     lab.e("plumb \"sh -c 'echo 1; exec sleep 1000'\" c \"head -n 1\" d").ok();
     wait_for("the pipeline to end", || lab.rows("plumb").is_empty());
@@ -337,7 +338,8 @@ fn readers_of(lab: &Lab, before: &str, pipe: &str) {
 #[test]
 fn names_may_be_odd_and_mistakes_are_told() {
     let lab = Lab::with_daemon();
-    for (name, word) in [("ünï cödé", "\"ünï cödé\""), ("it's", "\"it's\""), ("a/b", "a/b"), ("-x", "-x"), ("1", "1")] {
+    for (name, word) in [("ünï cödé", "\"ünï cödé\""), ("it's", "\"it's\""), ("a/b", "a/b"), ("-x", "-x"), ("1", "1")]
+    {
         let mut client = Pipe::join(&lab, &format!("minimega//{name}"));
         wait_for("the reader", || lab.e(&format!("pipe {word} hello")).ok().code == 0 && lab.rows("pipe")[0][2] == "1");
         lab.e(&format!("pipe {word} \"<last> & \\\"\"")).ok();

@@ -1,7 +1,7 @@
 //! `pipe` and `clear pipe`
 
-use crate::engine::plumb::{Mode, PipeInfo};
 use crate::engine::EngineError;
+use crate::engine::plumb::{Mode, PipeInfo};
 use crate::language::declaration::{Completion, Declaration};
 
 use super::{Answer, Call, Command};

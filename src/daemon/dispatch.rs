@@ -348,7 +348,9 @@ impl Candidates for Names<'_> {
             Completion::Namespace => self.engine.namespaces().into_iter().map(|n| n.name.to_string()).collect(),
             Completion::Vlan => self.engine.vlan_rows(&self.active).into_iter().map(|row| row.alias).collect(),
             Completion::Tap => self.taps.clone(),
-            Completion::Pipe => self.engine.pipes(&self.active).iter().map(|pipe| pipe.name.short().to_owned()).collect(),
+            Completion::Pipe => {
+                self.engine.pipes(&self.active).iter().map(|pipe| pipe.name.short().to_owned()).collect()
+            }
             Completion::Path => return paths(&self.engine.base().join("files"), prefix),
         };
         names.retain(|name| name.starts_with(prefix));

@@ -32,6 +32,7 @@ mod vnc;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -49,6 +50,9 @@ pub use store::STATE as STATE_FILE;
 pub use taps::{TapAddress, TapInfo, TapRequest};
 pub use vlans::{Range, VlanError, VlanRow, VlanText, Vlans};
 pub use vm::{Vm, VmState};
+
+/// How long [`Engine::close`] waits for programs: twice what they have between SIGTERM and SIGKILL, and some more.
+const CLOSE_LIMIT: Duration = Duration::from_secs(6);
 
 /// Which accelerator VMs run under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -204,8 +208,11 @@ impl Engine {
     }
 
     /// End what does not outlive the daemon: pipelines, pipes and background processes.
-    pub async fn close(self: &Arc<Self>) -> Result<(), EngineError> {
-        tokio::join!(self.end_plumbing(), self.end_background());
+    pub async fn close(&self) -> Result<(), EngineError> {
+        let end = async { tokio::join!(self.end_plumbing(), self.end_background()) };
+        if tokio::time::timeout(CLOSE_LIMIT, end).await.is_err() {
+            tracing::warn!("programs that do not end even by SIGKILL are left");
+        }
         self.release_network().await
     }
 }

@@ -221,6 +221,9 @@ mod tests {
     #[test]
     fn an_end_is_told_in_the_words_of_minimega() {
         let text = |raw| exit_text(Some(ExitStatus::from_raw(raw)));
-        assert_eq!([text(0), text(3 << 8), text(9), text(15)], ["", "exit status 3", "signal: killed", "signal: terminated"]);
+        assert_eq!(
+            [text(0), text(3 << 8), text(9), text(15)],
+            ["", "exit status 3", "signal: killed", "signal: terminated"]
+        );
     }
 }

@@ -45,7 +45,8 @@ impl Engine {
         let (program, args) = words.split_first().expect("the pattern takes at least one word");
         let path = programs::require(program)?;
         let network = self.in_network().await?;
-        let failed = |error: std::io::Error| EngineError::Program { program: program.clone(), message: error.to_string() };
+        let failed =
+            |error: std::io::Error| EngineError::Program { program: program.clone(), message: error.to_string() };
         let namespace = network.fd().map_err(failed)?;
         let (name, args) = (program.clone(), args.to_vec());
         let run = move || -> std::io::Result<Finished> {

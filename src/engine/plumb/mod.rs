@@ -164,7 +164,8 @@ impl Engine {
         let elements = {
             let plumbed = self.plumbing.lock();
             let exists = |name: &PipeName| plumbed.pipes.contains_key(name);
-            let elements: Result<Vec<_>, _> = words.iter().map(|word| Element::parse(namespace, word, exists)).collect();
+            let elements: Result<Vec<_>, _> =
+                words.iter().map(|word| Element::parse(namespace, word, exists)).collect();
             elements?
         };
         let text = pipeline::text(&elements);

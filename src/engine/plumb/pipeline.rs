@@ -11,8 +11,8 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::engine::programs::{self, InNetwork};
 use crate::engine::EngineError;
+use crate::engine::programs::{self, InNetwork};
 use crate::host::linux::program::{self, Program, Stream};
 use crate::name::Namespace;
 
@@ -97,7 +97,8 @@ pub(super) async fn start_programs(elements: &[Element], network: &InNetwork) ->
     let mut between = None;
     for (index, element) in elements.iter().enumerate() {
         let Element::Program(asked) = element else { continue };
-        let failed = |error: std::io::Error| EngineError::Program { program: asked.text.clone(), message: error.to_string() };
+        let failed =
+            |error: std::io::Error| EngineError::Program { program: asked.text.clone(), message: error.to_string() };
         let input = match (between.take(), index) {
             (Some(fd), _) => Stream::Fd(fd),
             (None, 0) => Stream::Null,
@@ -279,11 +280,7 @@ impl Running {
 }
 
 /// Run what carries messages until it ends by itself or is told to; told to close, its source takes nothing new.
-async fn carry(
-    source: Option<ReaderEnd>,
-    work: impl Future<Output = End>,
-    mut told: watch::Receiver<Signal>,
-) -> End {
+async fn carry(source: Option<ReaderEnd>, work: impl Future<Output = End>, mut told: watch::Receiver<Signal>) -> End {
     let mut asked = vec![Signal::Stop];
     asked.extend(source.is_some().then_some(Signal::Close));
     tokio::pin!(work);

@@ -137,8 +137,11 @@ pub async fn start(start: Start) -> Result<Program, ProcessError> {
         let pidfd = process::open(id)?.ok_or(absent)?;
         // SAFETY: an OwnedFd always gives the same open descriptor, until it is dropped with the registration.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-        let watched = pidfd.map_err(|error| error.into())
-            .map_err(|source| ProcessError::Kernel { what: "wait for", pid, source })?;
+        let watched = pidfd.map_err(|error| error.into()).map_err(|source| ProcessError::Kernel {
+            what: "wait for",
+            pid,
+            source,
+        })?;
         Ok((id, watched))
     });
     let (id, pidfd) = found.inspect_err(|_| end(&mut child))?;

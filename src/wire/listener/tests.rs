@@ -59,9 +59,11 @@ impl Handler for Echo {
                 output.refuse(&Response { resp, ..Response::default() }).await;
             }
             "deaf" => std::future::pending().await,
-            _ => while let Some(message) = input.next().await {
-                if !output.send(&message).await {
-                    return;
+            _ => {
+                while let Some(message) = input.next().await {
+                    if !output.send(&message).await {
+                        return;
+                    }
                 }
             }
         }

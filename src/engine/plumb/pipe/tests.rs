@@ -44,7 +44,12 @@ async fn the_mode_says_who_gets_a_message() {
     let all: Vec<String> = (0..30).map(|number| number.to_string()).collect();
     assert_eq!(after(Mode::All).await, vec![all.clone(); 3]);
     let turns = after(Mode::RoundRobin).await;
-    assert!(turns.iter().enumerate().all(|(index, got)| *got == all[index..].iter().step_by(3).cloned().collect::<Vec<_>>()));
+    assert!(
+        turns
+            .iter()
+            .enumerate()
+            .all(|(index, got)| *got == all[index..].iter().step_by(3).cloned().collect::<Vec<_>>())
+    );
     let mut random: Vec<String> = after(Mode::Random).await.concat();
     random.sort_by_key(|text| text.parse::<u32>().unwrap());
     assert_eq!(random, all, "each went to one reader");
@@ -76,7 +81,8 @@ async fn a_reader_that_takes_nothing_is_waited_for_once_and_then_misses_messages
 
 #[tokio::test(start_paused = true)]
 async fn a_pipeline_that_takes_something_sets_the_pace_and_a_client_must_not_be_too_slow() {
-    for (kind, millis, lost) in [(Kind::Pipeline, 4900, false), (Kind::Client, 900, false), (Kind::Client, 4900, true)] {
+    for (kind, millis, lost) in [(Kind::Pipeline, 4900, false), (Kind::Client, 900, false), (Kind::Client, 4900, true)]
+    {
         let pipe = pipe();
         let mut reader = pipe.reader(kind);
         let slow = tokio::spawn(async move {
