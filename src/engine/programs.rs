@@ -175,6 +175,10 @@ pub(super) async fn next_line(
         line.extend_from_slice(&bytes[..taken]);
         let whole = end == Some(taken);
         input.consume(taken + usize::from(whole));
+        if !whole && line.len() == limit && input.fill_buf().await?.first() == Some(&b'\n') {
+            // It just fits: its newline does not begin an empty line.
+            input.consume(1);
+        }
         if whole || line.len() == limit {
             return Ok(Some(line));
         }
@@ -210,12 +214,12 @@ mod tests {
 
     #[tokio::test]
     async fn lines_come_whole_or_in_pieces() {
-        let mut input = BufReader::with_capacity(3, &b"ab\n\nabcdefgh\nlast"[..]);
+        let mut input = BufReader::with_capacity(3, &b"ab\n\nabcdefgh\nfives\nlast"[..]);
         let mut lines = Vec::new();
         while let Some(line) = next_line(&mut input, 5).await.unwrap() {
             lines.push(String::from_utf8(line).unwrap());
         }
-        assert_eq!(lines, ["ab", "", "abcde", "fgh", "last"]);
+        assert_eq!(lines, ["ab", "", "abcde", "fgh", "fives", "last"]);
     }
 
     #[test]
