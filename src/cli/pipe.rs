@@ -17,7 +17,7 @@ use crate::wire::{Client, PipeSender, WireError};
 /// program ends; Ctrl-C ends it at once. If the engine hangs up (the pipe was cleared, the daemon ended), the status is 1.
 #[derive(Debug, Args)]
 pub struct PipeArgs {
-    /// The pipe. A name with `//` in it, such as `lab//alerts`, is used as it is.
+    /// The pipe. A name with a namespace in it, such as `lab//alerts`, is used as it is.
     name: String,
     /// The namespace of the pipe.
     #[arg(long, short, default_value = "minimega")]
@@ -50,24 +50,34 @@ pub enum PipeError {
     },
 }
 
-/// Send the lines of standard input.
-fn send(mut sender: PipeSender) -> Result<(), PipeError> {
+/// Send the lines of standard input; `finished` is set at its end, before the engine is told.
+fn send(mut sender: PipeSender, finished: &AtomicBool) -> Result<(), PipeError> {
     let mut input = std::io::stdin().lock();
     let mut line = Vec::new();
-    while input.read_until(b'\n', &mut line).map_err(PipeError::Input)? > 0 {
-        sender.send(&String::from_utf8_lossy(&line))?;
+    let sent = loop {
+        match input.read_until(b'\n', &mut line) {
+            Ok(0) => break Ok(()),
+            Ok(_) => sender.send(&String::from_utf8_lossy(&line))?,
+            Err(error) => break Err(PipeError::Input(error)),
+        }
         line.clear();
-    }
+    };
+    finished.store(true, Ordering::SeqCst);
     sender.finish()?;
-    Ok(())
+    sent
+}
+
+/// The whole name of a pipe, as raw commands of a namespace understand it.
+fn whole(name: &str, namespace: &str) -> Result<String, NameError> {
+    Ok(match name.split_once("//") {
+        Some((of, _)) if Namespace::new(of).is_ok() => name.to_owned(),
+        _ => format!("{}//{name}", Namespace::new(namespace)?),
+    })
 }
 
 /// Join a pipe until the end of standard input.
 pub fn run(args: &PipeArgs, socket: &Path) -> Result<(), PipeError> {
-    let name = match args.name.contains("//") {
-        true => args.name.clone(),
-        false => format!("{}//{}", Namespace::new(&args.namespace)?, args.name),
-    };
+    let name = whole(&args.name, &args.namespace)?;
     let (sender, mut receiver) = Client::connect(socket, None)?.pipe(&name)?;
     let finished = Arc::new(AtomicBool::new(false));
     let failed = Arc::new(std::sync::Mutex::new(None));
@@ -77,10 +87,9 @@ pub fn run(args: &PipeArgs, socket: &Path) -> Result<(), PipeError> {
     } else {
         let (finished, failed) = (Arc::clone(&finished), Arc::clone(&failed));
         std::thread::spawn(move || {
-            if let Err(error) = send(sender) {
+            if let Err(error) = send(sender, &finished) {
                 *failed.lock().expect("nothing panics with it") = Some(error);
             }
-            finished.store(true, Ordering::SeqCst);
         });
         None
     };
@@ -97,5 +106,17 @@ pub fn run(args: &PipeArgs, socket: &Path) -> Result<(), PipeError> {
         Some(error @ PipeError::Input(_)) => Err(error),
         None if finished.load(Ordering::SeqCst) => Ok(()),
         _ => Err(PipeError::HungUp { name }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_that_of_a_raw_command() {
+        let name = |text| whole(text, "lab").unwrap();
+        assert_eq!(["a", "other//a", "http://x"].map(name), ["lab//a", "other//a", "lab//http://x"]);
+        assert!(whole("a", "not a namespace").is_err());
     }
 }

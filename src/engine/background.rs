@@ -230,7 +230,7 @@ impl Engine {
         })
     }
 
-    /// What a background process has written so far: the newest [`KEPT`] bytes.
+    /// What a background process has written so far: the newest 1 MiB.
     pub fn background_output(&self, id: &str, which: BackgroundOutput) -> Result<String, EngineError> {
         let processes = self.background.lock();
         let [output, errors] = &processes.process(id)?.outputs;

@@ -64,7 +64,7 @@ impl Mode {
 pub enum Kind {
     /// A pipeline: up to 5 s without taking a message. As long as it takes some, writers go at its speed.
     Pipeline,
-    /// A client on the socket: 1 s, which it earns back at [`CLIENT_RATE`]. So writers go at the speed of one that takes at
+    /// A client on the socket: 1 s, which it earns back at 256 KiB per second. So writers go at the speed of one that takes at
     /// least that much, and one that is slower does not hold them up.
     Client,
 }
@@ -355,7 +355,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Write a text, see [`Pipe::write`].
+    /// Write a text: each of its lines is a message.
     pub async fn write(&self, text: &[u8]) -> Result<(), PlumbError> {
         self.pipe.write(text).await
     }
