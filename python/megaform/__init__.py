@@ -413,7 +413,7 @@ class minimega:
 
             clear plumb [pipeline]...
 
-        Ends a pipeline of the namespace, named by the elements that it was made with, or all of them. Their programs get SIGTERM, and SIGKILL after 2 s; the answer comes when they have ended. Pipes stay.
+        Ends a pipeline of the namespace, named by the elements that it was made with or by its line in the table, or all of them. Their programs get SIGTERM, and SIGKILL after 2 s; the answer comes when they have ended. Pipes stay.
 
             clear plumb foo "sed -u s/foo/moo/" bar
         """

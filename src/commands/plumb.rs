@@ -37,7 +37,7 @@ pub(super) fn commands() -> Vec<Command> {
         ),
         Command::new(
             Declaration::new("clear plumb", &["clear plumb [pipeline]..."], "end pipelines",
-                "Ends a pipeline of the namespace, named by the elements that it was made with, or all of them. Their programs \
+                "Ends a pipeline of the namespace, named by the elements that it was made with or by its line in the table, or all of them. Their programs \
                  get SIGTERM, and SIGKILL after 2 s; the answer comes when they have ended. Pipes stay.\n\n\
                  \x20   clear plumb foo \"sed -u s/foo/moo/\" bar"),
             |call| async move {

@@ -77,11 +77,19 @@ impl Element {
         Ok(Self::Pipe(name))
     }
 
-    /// As the table of pipelines has it, quoted like a word of a command.
+    /// As the table of pipelines has it: a program as it was given, an odd name quoted.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Pipe(name) => Quoted(name.as_str()).to_string(),
-            Self::Program(program) => Quoted(&program.text).to_string(),
+            Self::Program(program) => program.text.clone(),
+        }
+    }
+
+    /// What is left of [`Element::shown`] when it was taken for words of a command and they are joined by blanks.
+    pub(super) fn plain(&self) -> String {
+        match self {
+            Self::Pipe(name) => name.as_str().to_owned(),
+            Self::Program(program) => program.words.join(" "),
         }
     }
 

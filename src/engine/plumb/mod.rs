@@ -269,14 +269,14 @@ impl Engine {
         words: &[String],
     ) -> Result<(), EngineError> {
         let name = PipeName::within(namespace, name)?;
+        let text = words.join(" ");
         let words = match words {
             [line] => element::split(line)?,
             words => words.to_vec(),
         };
         let program = words.first().ok_or(PlumbError::NoProgram)?;
         let path = programs::require(program)?;
-        let text: Vec<String> = words.iter().map(|word| Quoted(word).to_string()).collect();
-        let via = Via::new(Invocation { text: text.join(" "), path, words }, self.in_network().await?);
+        let via = Via::new(Invocation { text, path, words }, self.in_network().await?);
         let pipe = self.plumbing.lock().pipe(&name);
         pipe.set_via(Some(via));
         Ok(())
@@ -345,7 +345,7 @@ impl Engine {
 impl Plumbed {
     /// May this pipeline be added?
     fn admit(&self, namespace: &Namespace, elements: &[Element], text: &str) -> Result<(), PlumbError> {
-        if self.pipelines.iter().any(|pipeline| pipeline.has(namespace, text)) {
+        if self.pipelines.iter().any(|pipeline| pipeline.namespace == *namespace && pipeline.elements == elements) {
             return Err(PlumbError::Exists { text: text.to_owned() });
         }
         self.looped(elements)

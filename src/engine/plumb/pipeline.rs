@@ -29,7 +29,7 @@ pub(super) struct Pipeline {
     ended: watch::Sender<bool>,
 }
 
-/// The pipeline's elements as words of a command.
+/// The pipeline's elements as the table of pipelines has them.
 pub(super) fn text(elements: &[Element]) -> String {
     elements.iter().map(Element::shown).collect::<Vec<_>>().join(" ")
 }
@@ -41,15 +41,13 @@ impl Pipeline {
         (Arc::new(pipeline), Control { stopped })
     }
 
-    /// Do the words of a command mean this one? One word may be the whole line of the table.
+    /// Do the words of a command mean this one? They are its elements, or the line of the table, as one word or several.
     pub(super) fn is(&self, words: &[String]) -> bool {
-        let one = matches!(words, [line] if *line == self.text);
+        let line = words.join(" ");
+        let plain = || self.elements.iter().map(Element::plain).collect::<Vec<_>>().join(" ");
+        let one = line == self.text || line == plain();
         let matching = |(element, word): (&Element, &String)| element.is(&self.namespace, word);
         one || (words.len() == self.elements.len() && self.elements.iter().zip(words).all(matching))
-    }
-
-    pub(super) fn has(&self, namespace: &Namespace, text: &str) -> bool {
-        self.namespace == *namespace && self.text == text
     }
 
     pub(super) fn uses(&self, name: &PipeName) -> bool {

@@ -40,6 +40,16 @@ fn a_pipeline_is_found_by_its_elements_and_by_its_line() {
     let is = |words: &[&str]| pipeline.is(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     assert_eq!(pipeline.text, r#"minimega//a "minimega//odd \"one\"""#);
     assert!(is(&["a", "odd \"one\""]) && is(&["minimega//a", "odd \"one\""]) && is(&[&pipeline.text]));
+    let mut elements = names(&["a", "b"]);
+    let words = ["sed", "s/x y/z/"].map(str::to_owned).to_vec();
+    elements.insert(1, Element::Program(Invocation { text: "sed 's/x y/z/'".into(), path: "/bin/sed".into(), words }));
+    let text = pipeline::text(&elements);
+    assert_eq!(text, "minimega//a sed 's/x y/z/' minimega//b");
+    let filtered = Pipeline::new(Namespace::default_namespace(), elements, text).0;
+    for line in ["a \"sed 's/x y/z/'\" b", "\"minimega//a sed 's/x y/z/' minimega//b\"", &filtered.text] {
+        let words = crate::language::token::tokenize(line).unwrap().into_iter().map(|word| word.text);
+        assert!(filtered.is(&words.collect::<Vec<_>>()), "{line}");
+    }
     assert!(!is(&["a"]) && !is(&["a", "b"]) && !is(&["odd \"one\"", "a"]));
 }
 
