@@ -252,6 +252,64 @@ class minimega:
             return [str(value)]
         return [_quote(value)]
 
+    def background(self, command: Words) -> List[Resp]:
+        """start a program on the engine's host.
+
+            background <command>...
+
+        Starts a program like `shell`, with the daemon's rights and in the engine's network namespace, and answers at once with its id. The words are its arguments as they are. Its standard input is empty. It ends with the daemon: SIGTERM to its process group, SIGKILL after 2 s. To end it earlier, `shell kill PID`.
+
+            background tcpdump -i mega_tap0 -w /tmp/lab.pcap
+        """
+        return self._run(
+            [
+                [("word", "background", None), ("list", "command", None)],
+            ],
+            {"command": command},
+        )
+
+    def background_error(self, id: Word) -> List[Resp]:
+        """show what a background process wrote on standard error.
+
+            background-error <id>
+
+        Shows its standard error, also while it runs: the newest 1 MiB, as `background-output` does.
+        """
+        return self._run(
+            [
+                [("word", "background-error", None), ("text", "id", None)],
+            ],
+            {"id": id},
+        )
+
+    def background_output(self, id: Word) -> List[Resp]:
+        """show what a background process wrote.
+
+            background-output <id>
+
+        Shows its standard output, also while it runs: the newest 1 MiB. If there was more, the first line says how much is missing. All processes that have ended keep 64 MiB together; the oldest lose theirs first.
+        """
+        return self._run(
+            [
+                [("word", "background-output", None), ("text", "id", None)],
+            ],
+            {"id": id},
+        )
+
+    def background_status(self, id: Optional[Word] = None) -> List[Resp]:
+        """show background processes.
+
+            background-status [id]
+
+        Shows all background processes, or one. A process runs until it has ended and whatever it started has closed its outputs. ERROR says how it failed (`exit status 1`, `signal: killed`); it is empty after success. Of processes that have ended, the 1000 newest are kept.
+        """
+        return self._run(
+            [
+                [("word", "background-status", None), ("text?", "id", None)],
+            ],
+            {"id": id},
+        )
+
     def check(self) -> List[Resp]:
         """check that the host has what the engine needs.
 
@@ -262,6 +320,20 @@ class minimega:
         return self._run(
             [
                 [("word", "check", None)],
+            ],
+            {},
+        )
+
+    def clear_background_status(self) -> List[Resp]:
+        """forget background processes that have ended.
+
+            clear background-status
+
+        Forgets the processes that have ended, and their outputs. Those that run are neither ended nor forgotten. Ids are not used again.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "background-status", None)],
             ],
             {},
         )
@@ -278,6 +350,78 @@ class minimega:
                 [("word", "clear", None), ("word", "history", None)],
             ],
             {},
+        )
+
+    def clear_pipe(self, pipe: Optional[Word] = None) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe [pipe]
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text?", "pipe", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_log(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <log,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "log", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_mode(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <mode,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "mode", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_via(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <via,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "via", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_plumb(self, pipeline: Optional[Words] = None) -> List[Resp]:
+        """end pipelines.
+
+            clear plumb [pipeline]...
+
+        Ends a pipeline of the namespace, named by the elements that it was made with or by its line in the table, or all of them. Their programs get SIGTERM, and SIGKILL after 2 s; the answer comes when they have ended. Pipes stay.
+
+            clear plumb foo "sed -u s/foo/moo/" bar
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "plumb", None), ("list?", "pipeline", None)],
+            ],
+            {"pipeline": pipeline},
         )
 
     def clear_tap(self) -> List[Resp]:
@@ -1780,6 +1924,129 @@ class minimega:
             {},
         )
 
+    def pipe(self, pipe: Optional[Word] = None, data: Optional[Word] = None) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe
+            pipe <pipe> <data>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None)],
+                [("word", "pipe", None), ("text", "pipe", None), ("text", "data", None)],
+            ],
+            {"pipe": pipe, "data": data},
+        )
+
+    def pipe_log(self, pipe: Word, true_or_false: Union[str, bool]) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <log,> <true,false>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "log", None), ("choice", "true_or_false", ("true", "false",))],
+            ],
+            {"pipe": pipe, "true_or_false": true_or_false},
+        )
+
+    def pipe_mode(self, pipe: Word, all_or_round_robin_or_random: Word) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <mode,> <all,round-robin,random>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "mode", None), ("choice", "all_or_round_robin_or_random", ("all", "round-robin", "random",))],
+            ],
+            {"pipe": pipe, "all_or_round_robin_or_random": all_or_round_robin_or_random},
+        )
+
+    def pipe_via(self, pipe: Word, command: Words) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <via,> <command>...
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "via", None), ("list", "command", None)],
+            ],
+            {"pipe": pipe, "command": command},
+        )
+
+    def plumb(self, src: Optional[Word] = None, dst: Optional[Words] = None) -> List[Resp]:
+        """connect pipes and programs, or list what is connected.
+
+            plumb <src> <dst>...
+            plumb
+
+        Makes a pipeline. Each word is an element: a program with its arguments if its first word is a program in $PATH (quotes keep blanks inside it; there is no shell in between), else the name of a pipe. `NAMESPACE//NAME` is always a pipe. What a program writes goes on line by line, each line a message.
+
+            plumb foo "sed -u s/foo/moo/" bar
+
+        Programs run in the engine's network namespace, the first with an empty standard input; what a last program writes is dropped, and standard error goes to the daemon's log. When a program ends, so does its pipeline: what was written before still reaches what stands to the right. Several pipelines with a pipe in common make a tree.
+
+            plumb a b
+            plumb a c
+
+        Without arguments, lists the namespace's pipelines.
+        """
+        return self._run(
+            [
+                [("word", "plumb", None), ("text", "src", None), ("list", "dst", None)],
+                [("word", "plumb", None)],
+            ],
+            {"src": src, "dst": dst},
+        )
+
     def read(self, file: Word, check: Optional[Word] = None) -> List[Resp]:
         """run the commands of a file.
 
@@ -1801,7 +2068,7 @@ class minimega:
 
             shell <command>...
 
-        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program ends. A status other than 0 is an error.
+        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
 
             shell ip address show dev mega_tap0
         """

@@ -10,6 +10,7 @@ pub mod experiment;
 pub mod explain;
 pub mod generate;
 pub mod import;
+pub mod pipe;
 pub mod plan;
 pub mod progress;
 pub mod raw;
@@ -66,6 +67,7 @@ enum Subcommands {
     Daemon(daemon::DaemonArgs),
     ExecNet(exec_net::ExecNetArgs),
     Run(raw::RunArgs),
+    Pipe(pipe::PipeArgs),
     Check(check::CheckArgs),
     #[command(visible_alias = "attach")]
     Console(console::ConsoleArgs),
@@ -98,6 +100,9 @@ pub fn main() -> ExitCode {
         }
         (None, Some(Subcommands::ExecNet(args))) => {
             exec_net::run(&args, &target.base).map(|never| match never {}).map_err(Into::into)
+        }
+        (None, Some(Subcommands::Pipe(args))) => {
+            pipe::run(&args, &target.socket).map(|()| Exit::Success).map_err(Into::into)
         }
         (None, Some(Subcommands::Run(args))) => raw::script(&target.socket, &args).map_err(Into::into),
         (None, Some(Subcommands::Check(args))) => check::run(&args).map_err(Into::into),

@@ -2,6 +2,7 @@
 //!
 //! Must not know the socket, nor how an answer is rendered.
 
+mod background;
 mod builtin;
 mod check;
 mod echo;
@@ -11,6 +12,8 @@ mod host;
 mod mesh;
 mod namespace;
 mod ns;
+mod pipe;
+mod plumb;
 mod shell;
 mod tap;
 mod version;
@@ -137,6 +140,7 @@ impl Command {
 /// Every command, in the order of `help`.
 pub fn all() -> Vec<Command> {
     let mut commands = builtin::commands();
+    commands.extend(background::commands());
     commands.extend(check::commands());
     commands.extend(echo::commands());
     commands.extend(help::commands());
@@ -145,6 +149,8 @@ pub fn all() -> Vec<Command> {
     commands.extend(mesh::commands());
     commands.extend(namespace::commands());
     commands.extend(ns::commands());
+    commands.extend(pipe::commands());
+    commands.extend(plumb::commands());
     commands.extend(shell::commands());
     commands.extend(tap::commands());
     commands.extend(version::commands());

@@ -13,7 +13,7 @@ use crate::language::grammar::{Args, CompileError, Compiled, Grammar};
 use crate::language::output::{self, OutputMode};
 use crate::language::range;
 use crate::name::Namespace;
-use crate::wire::{Handler, Reply, Response};
+use crate::wire::{Handler, PipeInput, PipeOutput, Reply, Response};
 
 use super::words::Words;
 
@@ -338,6 +338,11 @@ impl Handler for Dispatcher {
         self.shared.grammar.suggest(&line, &Names { engine, active, taps, variables })
     }
 
+    async fn pipe(&self, connection: u64, name: String, input: PipeInput, output: PipeOutput) {
+        self.open().insert(connection);
+        self.join_pipe(&name, input, output).await;
+    }
+
     fn closed(&self, connection: u64) {
         self.open().remove(&connection);
     }
@@ -367,6 +372,9 @@ impl Candidates for Names<'_> {
             Completion::Namespace => self.engine.namespaces().into_iter().map(|n| n.name.to_string()).collect(),
             Completion::Vlan => self.engine.vlan_rows(&self.active).into_iter().map(|row| row.alias).collect(),
             Completion::Tap => self.taps.clone(),
+            Completion::Pipe => {
+                self.engine.pipes(&self.active).iter().map(|pipe| pipe.name.short().to_owned()).collect()
+            }
             Completion::Path => return paths(&self.engine.base().join("files"), prefix),
         };
         names.retain(|name| name.starts_with(prefix));

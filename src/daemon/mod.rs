@@ -8,6 +8,7 @@
 
 mod base;
 mod dispatch;
+mod pipe;
 mod script;
 mod words;
 
@@ -156,5 +157,8 @@ async fn serve(settings: &Settings, base: &Base) -> Result<(), DaemonError> {
     stop.send_replace(true);
     // Clients get their last answers; one that does not read is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    if let Err(error) = engine.close().await {
+        tracing::warn!(error = %error.chain(), "something is left");
+    }
     Ok(())
 }

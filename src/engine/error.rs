@@ -36,6 +36,12 @@ pub enum EngineError {
     /// A setting of the mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+    /// A pipe or pipeline.
+    #[error(transparent)]
+    Plumb(#[from] super::plumb::PlumbError),
+    /// A background process.
+    #[error(transparent)]
+    Background(#[from] super::background::BackgroundError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

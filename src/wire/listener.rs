@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::address::ShortPath;
 use super::client::{WireError, open_error};
 use super::codec::{RequestDecoder, encode_response};
+use super::pipe::{PipeInput, PipeOutput};
 use super::{Request, Response};
 use crate::language::entry::Entry;
 
@@ -47,6 +48,16 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The completions of the beginning of a line, as whole lines, sorted.
     fn suggest(&self, line: String) -> impl Future<Output = Vec<String>> + Send;
+
+    /// The connection becomes a reader and writer of a pipe, whose name is used as it is. It ends when this returns; at a
+    /// shutdown, this is dropped.
+    fn pipe(
+        &self,
+        connection: u64,
+        name: String,
+        input: PipeInput,
+        output: PipeOutput,
+    ) -> impl Future<Output = ()> + Send;
 
     /// A connection has ended. Numbers are never used twice. Called also while a panic unwinds, so it must not panic.
     fn closed(&self, _connection: u64) {}
@@ -171,6 +182,14 @@ impl<H: Handler> Connection<H> {
                 request = next_request(&mut input, &mut decoder) => request,
             };
             let Some(request) = request else { return };
+            if !request.plumb_pipe.is_empty() {
+                let (input, output) = (PipeInput::new(input, decoder.into_messages()), PipeOutput::new(output));
+                tokio::select! {
+                    () = self.handler.pipe(self.number, request.plumb_pipe, input, output) => {}
+                    _ = shutdown.wait_for(|down| *down) => {}
+                }
+                return;
+            }
             if !self.answer(request, &mut output).await {
                 return;
             }
@@ -181,10 +200,9 @@ impl<H: Handler> Connection<H> {
     async fn answer(&self, request: Request, output: &mut OwnedWriteHalf) -> bool {
         let refuse =
             |error: &str| Response { resp: Some(vec![Entry::failure(&self.host, error)]), ..Response::default() };
-        let response = match (request.command.is_empty(), request.suggest.is_empty(), request.plumb_pipe.is_empty()) {
-            (_, _, false) => refuse("pipes over the socket are not supported"),
-            (false, true, _) => return self.command(request.command, output).await,
-            (true, false, _) => {
+        let response = match (request.command.is_empty(), request.suggest.is_empty()) {
+            (false, true) => return self.command(request.command, output).await,
+            (true, false) => {
                 let suggest = Some(self.handler.suggest(request.suggest).await);
                 Response { suggest, ..Response::default() }
             }
@@ -234,7 +252,11 @@ async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -
 }
 
 async fn write(output: &mut OwnedWriteHalf, response: &Response) -> io::Result<()> {
-    let line = encode_response(response);
+    write_line(output, &encode_response(response)).await
+}
+
+/// Write a line; an error if the client takes no byte for [`WRITE_TIMEOUT`].
+pub(super) async fn write_line(output: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
     let mut rest = line.as_bytes();
     while !rest.is_empty() {
         let written = tokio::time::timeout(WRITE_TIMEOUT, output.write(rest)).await??;
