@@ -252,6 +252,20 @@ class minimega:
             return [str(value)]
         return [_quote(value)]
 
+    def args(self) -> List[Resp]:
+        """show the daemon's command line.
+
+            args
+
+        Shows the program and the arguments that the daemon was started with, joined by blanks.
+        """
+        return self._run(
+            [
+                [("word", "args", None)],
+            ],
+            {},
+        )
+
     def background(self, command: Words) -> List[Resp]:
         """start a program on the engine's host.
 
@@ -324,6 +338,20 @@ class minimega:
             {},
         )
 
+    def clear_all(self) -> List[Resp]:
+        """clear everything.
+
+            clear all
+
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "all", None)],
+            ],
+            {},
+        )
+
     def clear_background_status(self) -> List[Resp]:
         """forget background processes that have ended.
 
@@ -348,6 +376,104 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "history", None)],
+            ],
+            {},
+        )
+
+    def clear_log(self) -> List[Resp]:
+        """set the log back.
+
+            clear log
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None)],
+            ],
+            {},
+        )
+
+    def clear_log_file(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <file,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "file", None)],
+            ],
+            {},
+        )
+
+    def clear_log_filter(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <filter,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "filter", None)],
+            ],
+            {},
+        )
+
+    def clear_log_level(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <level,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "level", None)],
+            ],
+            {},
+        )
+
+    def clear_log_ring(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <ring,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "ring", None)],
+            ],
+            {},
+        )
+
+    def clear_log_stderr(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <stderr,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "stderr", None)],
+            ],
+            {},
+        )
+
+    def clear_log_syslog(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <syslog,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "syslog", None)],
             ],
             {},
         )
@@ -1154,6 +1280,48 @@ class minimega:
             {"vm": vm, "tag": tag},
         )
 
+    def debug(self) -> List[Resp]:
+        """show what the daemon is made of at this moment.
+
+            debug
+
+        Shows its version, its threads, the tasks that are alive on them, the memory that is resident (kB) and its open file descriptors.
+        """
+        return self._run(
+            [
+                [("word", "debug", None)],
+            ],
+            {},
+        )
+
+    def debug_goroutine(self, file: Word) -> List[Resp]:
+        """write what the daemon's threads do.
+
+            debug <goroutine,> <file>
+
+        Writes a text file: every thread of the daemon with its state, what it waits for in the kernel and its kernel stack where the kernel shows it, and figures of the tasks on them. A relative path is relative to the engine's files folder. For the functions of the program itself, attach a debugger to the pid.
+        """
+        return self._run(
+            [
+                [("word", "debug", None), ("word", "goroutine", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def debug_memory(self, file: Word) -> List[Resp]:
+        """write what the daemon's memory is used for.
+
+            debug <memory,> <file>
+
+        Writes a text file: the process's figures (proc(5), status and smaps_rollup), and the C library's account of its heaps (malloc_info(3)). A relative path is relative to the engine's files folder.
+        """
+        return self._run(
+            [
+                [("word", "debug", None), ("word", "memory", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
     def echo(self, args: Optional[Words] = None) -> List[Resp]:
         """answer with words.
 
@@ -1166,6 +1334,87 @@ class minimega:
                 [("word", "echo", None), ("list?", "args", None)],
             ],
             {"args": args},
+        )
+
+    def file_delete(self, file: Word) -> List[Resp]:
+        """delete files.
+
+            file <delete,> <file>
+
+        Deletes a file, or a folder with all that is in it; of a symbolic link, the link. What does not exist is an error. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file delete *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "delete", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def file_get(self, file: Word) -> List[Resp]:
+        """make sure that a file is in the files folder.
+
+            file <get,> <file>
+
+        Answers with nothing if the file or folder is there, and with an error if not: this engine is one host, so there is nowhere else to get it from. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file get *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "get", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def file_list(self, path: Optional[Word] = None, recursive: Optional[Word] = None) -> List[Resp]:
+        """list the files folder.
+
+            file <list,>
+            file <list,> <path> [recursive,]
+
+        Lists what is in the files folder, or in a folder of it, or the files that match: `<dir>` for folders, the path in the files folder, the size in bytes and the time of the last change (UTC). With recursive, what is in folders too, those behind symbolic links excepted. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file list images recursive
+            file list *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "list", None)],
+                [("word", "file", None), ("word", "list", None), ("text", "path", None), ("choice?", "recursive", ("recursive",))],
+            ],
+            {"path": path, "recursive": recursive},
+        )
+
+    def file_status(self) -> List[Resp]:
+        """show what is being fetched.
+
+            file <status,>
+
+        Lists downloads that are under way (`help .preprocess`): the file that it will be, where its content is meanwhile, how many bytes are there of how many (`?` where the server did not say), and whether it waits for another one.
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "status", None)],
+            ],
+            {},
+        )
+
+    def file_stream(self, file: Word) -> List[Resp]:
+        """send the content of a file to the client.
+
+            file <stream,> <file>
+
+        Answers with the content of one file: several responses, each with up to 64 KiB of it as base64 text in `Data`. Not limited in size. `megaform -e` writes the content itself. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            megaform -e file stream lab.dot > lab.dot
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "stream", None), ("text", "file", None)],
+            ],
+            {"file": file},
         )
 
     def history(self) -> List[Resp]:
@@ -1390,6 +1639,110 @@ class minimega:
                 [("word", "host", None), ("word", "vms", None)],
             ],
             {},
+        )
+
+    def log_file(self, file: Optional[Word] = None) -> List[Resp]:
+        """show or set the file that the log goes to.
+
+            log file [file]
+
+        Appends messages to a file on the engine's host, made with mode 0600, besides where they go already. A relative path is relative to the engine's files folder. A second file replaces the first. `clear log file` closes it.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "file", None), ("text?", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def log_filter(self, filter: Optional[Word] = None) -> List[Resp]:
+        """show the filters of the log, or add one.
+
+            log filter [filter]
+
+        With a text, drops every message that contains it, wherever messages go; case matters. Several may be given, one at a time. Without an argument, shows them, one a line. `clear log filter` drops nothing again.
+
+            log filter "vm info"
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "filter", None), ("text?", "filter", None)],
+            ],
+            {"filter": filter},
+        )
+
+    def log_level(self, debug_or_info_or_warn_or_error_or_fatal: Optional[Word] = None) -> List[Resp]:
+        """show or set how much is logged.
+
+            log level [debug,info,warn,error,fatal]
+
+        A level logs its own messages and those of the levels after it. debug: every command with its duration; info: VMs that change their state; warn: commands that fail, and what may need a look; error: VMs that fail; fatal: only what must never happen, a panic of the daemon. Default: info, or what MEGAFORM_LOG said when the daemon was started.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "level", None), ("choice?", "debug_or_info_or_warn_or_error_or_fatal", ("debug", "info", "warn", "error", "fatal",))],
+            ],
+            {"debug_or_info_or_warn_or_error_or_fatal": debug_or_info_or_warn_or_error_or_fatal},
+        )
+
+    def log_ring(self, size: Optional[Word] = None) -> List[Resp]:
+        """show the last messages, or keep some in memory.
+
+            log ring [size]
+
+        With a size, keeps that many of the last messages in memory, at most 1,000,000; those kept so far are forgotten. With 0, keeps none. Without an argument, shows what is kept, oldest first. Default: 0.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "ring", None), ("text?", "size", None)],
+            ],
+            {"size": size},
+        )
+
+    def log_stderr(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set whether the log goes to standard error.
+
+            log stderr [true,false]
+
+        With false, the daemon writes no messages to its standard error (`daemon.log` of one that was started on demand). Default: true.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "stderr", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def log_syslog_local(self) -> List[Resp]:
+        """send the log to a syslog daemon.
+
+            log syslog <local,>
+
+        Sends messages to a syslog daemon at HOST:PORT (RFC 5424; over TCP one line each), or to that of the engine's host by /dev/log, with the facility `daemon`. One at a time: the second replaces the first. A connection that breaks is tried again every five seconds; messages meanwhile are lost. `clear log syslog` ends it.
+
+            log syslog remote udp 10.0.0.1:514
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "syslog", None), ("word", "local", None)],
+            ],
+            {},
+        )
+
+    def log_syslog_remote(self, tcp_or_udp: Word, address: Word) -> List[Resp]:
+        """send the log to a syslog daemon.
+
+            log syslog remote <tcp,udp> <address>
+
+        Sends messages to a syslog daemon at HOST:PORT (RFC 5424; over TCP one line each), or to that of the engine's host by /dev/log, with the facility `daemon`. One at a time: the second replaces the first. A connection that breaks is tried again every five seconds; messages meanwhile are lost. `clear log syslog` ends it.
+
+            log syslog remote udp 10.0.0.1:514
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "syslog", None), ("word", "remote", None), ("choice", "tcp_or_udp", ("tcp", "udp",)), ("text", "address", None)],
+            ],
+            {"tcp_or_udp": tcp_or_udp, "address": address},
         )
 
     def mesh_degree(self, degree: Optional[Word] = None) -> List[Resp]:
@@ -2047,6 +2400,24 @@ class minimega:
             {"src": src, "dst": dst},
         )
 
+    def quit(self, delay: Optional[Word] = None) -> List[Resp]:
+        """end the daemon.
+
+            quit [delay]
+
+        Answers and ends the daemon, at once or after a delay in seconds; commands that run then have two seconds to end. A second `quit` replaces the delay of the first.
+
+        VMs are left running, as when the daemon gets SIGTERM, and the next daemon on the same base folder adopts them; the answer says how many. To end them too, give `clear all` before.
+
+            quit 10
+        """
+        return self._run(
+            [
+                [("word", "quit", None), ("text?", "delay", None)],
+            ],
+            {"delay": delay},
+        )
+
     def read(self, file: Word, check: Optional[Word] = None) -> List[Resp]:
         """run the commands of a file.
 
@@ -2077,6 +2448,22 @@ class minimega:
                 [("word", "shell", None), ("list", "command", None)],
             ],
             {"command": command},
+        )
+
+    def status_updates(self, frequency: Optional[Word] = None) -> List[Resp]:
+        """show or set how often a long command tells how far it is.
+
+            status updates [frequency]
+
+        With a duration (`5s`, `500ms`, or a number of seconds), every command that runs that long sends progress to its client at that pace, before its answer: for how long it runs, how many VMs of a launch, a start or a kill are done, how much of a download is here. With 0, none. Without an argument, shows the value. Default: 0s. For every client of this daemon; those that do not know such frames skip them.
+
+            status updates 5s
+        """
+        return self._run(
+            [
+                [("word", "status", None), ("word", "updates", None), ("text?", "frequency", None)],
+            ],
+            {"frequency": frequency},
         )
 
     def tap(self) -> List[Resp]:
@@ -2243,6 +2630,22 @@ class minimega:
                 [("word", "version", None)],
             ],
             {},
+        )
+
+    def viz(self, filename: Word) -> List[Resp]:
+        """draw the namespace.
+
+            viz <filename>
+
+        Writes the namespace's VMs, host taps and VLANs, and what is connected to what, to a file in the dot language of graphviz. A relative path is relative to the engine's files folder. A file that exists is replaced.
+
+            viz /tmp/lab.dot
+        """
+        return self._run(
+            [
+                [("word", "viz", None), ("text", "filename", None)],
+            ],
+            {"filename": filename},
         )
 
     def vlans(self) -> List[Resp]:

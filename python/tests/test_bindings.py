@@ -1,5 +1,6 @@
 """The bindings against the real daemon, and against a peer that answers as minimega 3.1.0 was recorded to."""
 
+import base64
 import json
 import os
 import pathlib
@@ -97,6 +98,18 @@ def test_namespaces_nest_and_leave_the_active_one(daemon):
     assert mm.vm_config_memory()[0]["Response"] == "16"
     bound = minimega.connect(daemon, namespace="foo")
     assert bound.vm_config_memory()[0]["Response"] == "17"
+
+
+def test_a_file_is_streamed_and_progress_is_skipped(daemon):
+    mm = megaform.connect(daemon)
+    content = bytes(range(256)) * 1000
+    (pathlib.Path(daemon).parent / "files" / "f").write_bytes(content)
+    mm.status_updates("20ms")
+    assert mm.shell(["sleep", "0.3"])[0]["Error"] == ""
+    parts = [mm.file_stream("f")] + list(mm.streamResponses())
+    assert len(parts) == 4
+    assert b"".join(base64.b64decode(part[0]["Data"]) for part in parts) == content
+    mm.status_updates("0")
 
 
 def test_bad_arguments_are_told_before_anything_is_sent(daemon):

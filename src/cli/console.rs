@@ -155,10 +155,11 @@ impl Console<'_> {
         };
         let (sender, responses) = mpsc::channel();
         let command = line.to_owned();
-        let status = sender.clone();
-        client.on_status(move |text| drop(status.send(Piece::Status(text.to_owned()))));
         let worker = std::thread::spawn(move || {
-            let result = client.call_with(&command, &mut |response| drop(sender.send(Piece::Response(response))));
+            let result = client.call_with(&command, &mut |response| {
+                let progress = response.status;
+                drop(sender.send(if progress { Piece::Status(response.rendered) } else { Piece::Response(response) }));
+            });
             (client, result, drop(sender))
         });
         loop {
@@ -177,9 +178,7 @@ impl Console<'_> {
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
-        let (mut client, result, ()) = worker.join().expect("the worker does not panic");
-        // Lets go of the channel.
-        client.on_status(|_| {});
+        let (client, result, ()) = worker.join().expect("the worker does not panic");
         while let Ok(piece) = responses.try_recv() {
             if let Piece::Response(response) = piece {
                 self.show(&response)?;

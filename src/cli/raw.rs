@@ -3,9 +3,12 @@
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 
 use crate::diagnostic::Exit;
+use crate::language::entry::Entry;
 use crate::language::token::{self, QuoteError};
 use crate::wire::{Client, Response, WireError};
 
@@ -65,11 +68,21 @@ pub fn line(words: &[String]) -> Result<String, RawError> {
     Ok(quoted?.join(" "))
 }
 
+/// The part of a file that an entry of `file stream` carries: its answer is nothing but base64 text in `Data`.
+fn content(entry: &Entry) -> Option<Vec<u8>> {
+    let bare = entry.response.is_empty() && entry.header.is_none() && entry.error.is_empty();
+    bare.then(|| BASE64_STANDARD.decode(entry.data.as_str()?).ok()).flatten()
+}
+
 /// Print one response: answers to standard output, errors to standard error with their host. True if there was none.
 fn show(response: &Response, place: Option<&str>) -> Result<bool, RawError> {
     if !response.rendered.is_empty() {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", response.rendered.trim_end_matches('\n')).map_err(RawError::Output)?;
+    } else {
+        for content in response.resp.iter().flatten().filter_map(content) {
+            std::io::stdout().lock().write_all(&content).map_err(RawError::Output)?;
+        }
     }
     let mut good = true;
     for (host, error) in response.errors() {
@@ -82,14 +95,27 @@ fn show(response: &Response, place: Option<&str>) -> Result<bool, RawError> {
     Ok(good)
 }
 
+/// Run a command and show each response when it comes; its progress (`status updates`) on standard error, where it is not
+/// taken for the answer. True if nothing failed.
+fn call(client: &mut Client, line: &str, place: Option<&str>) -> Result<bool, RawError> {
+    let mut good = Ok(true);
+    client.call_while(line, &mut |response| {
+        if response.status {
+            eprintln!("{}", response.rendered.trim_end());
+        } else if let Ok(before) = good {
+            good = show(&response, place).map(|now| before && now);
+        }
+        // Nobody reads the rest: the daemon stops sending when the connection goes.
+        good.is_ok()
+    })?;
+    good
+}
+
 /// Run one command.
 pub fn command(socket: &Path, words: &[String]) -> Result<Exit, RawError> {
     let line = line(words)?;
     let mut client = Client::connect(socket, None)?;
-    let mut good = true;
-    for response in client.call(&line)? {
-        good &= show(&response, None)?;
-    }
+    let good = call(&mut client, &line, None)?;
     Ok(if good { Exit::Success } else { Exit::Error })
 }
 
@@ -110,11 +136,7 @@ pub fn script(socket: &Path, args: &RunArgs) -> Result<Exit, RawError> {
             continue;
         }
         let place = format!("{}:{}", args.script.display(), index + 1);
-        let mut good = true;
-        for response in client.call(text)? {
-            good &= show(&response, Some(&place))?;
-        }
-        if !good {
+        if !call(&mut client, text, Some(&place))? {
             exit = Exit::Error;
             if !args.keep_going {
                 break;

@@ -1,7 +1,6 @@
-//! What stands for something else in a line: aliases, `$VARIABLE`, `file:NAME`.
+//! What stands for something else in a line: aliases and `$VARIABLE`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// The aliases and variables that all connections share.
 pub struct Words {
@@ -38,17 +37,8 @@ impl Words {
         Some(format!("{expansion}{}", &line[end..]))
     }
 
-    /// A word with its variables expanded; one that is not set stands for nothing. `file:NAME` is the path of a file in
-    /// the engine's files folder.
-    pub fn preprocess(&self, word: &str, files: &Path) -> String {
-        let text = self.expand(word);
-        match text.strip_prefix("file:") {
-            Some(name) => files.join(name).to_string_lossy().into_owned(),
-            None => text,
-        }
-    }
-
-    fn expand(&self, word: &str) -> String {
+    /// A word with its variables expanded; one that is not set stands for nothing.
+    pub fn expand(&self, word: &str) -> String {
         let mut text = String::with_capacity(word.len());
         let mut rest = word;
         while let Some(at) = rest.find('$') {
@@ -82,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_files() {
+    fn variables() {
         for (word, text) in [
             ("$HOME", "/home/u"),
             ("${HOME}/x", "/home/u/x"),
@@ -92,11 +82,10 @@ mod tests {
             ("5$", "5$"),
             ("$ x", "$ x"),
             ("${HOME", "${HOME"),
-            ("file:a/b", "/base/files/a/b"),
-            ("file:$a_1", "/base/files/x"),
+            ("file:$a_1", "file:x"),
             ("é$HOMEé", "é/home/ué"),
         ] {
-            assert_eq!(words().preprocess(word, Path::new("/base/files")), text, "{word}");
+            assert_eq!(words().expand(word), text, "{word}");
         }
     }
 

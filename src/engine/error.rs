@@ -45,6 +45,24 @@ pub enum EngineError {
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The files folder.
+    #[error(transparent)]
+    Files(#[from] super::FilesError),
+    /// What was to be fetched.
+    #[error(transparent)]
+    Fetch(#[from] super::FetchError),
+    /// A delay that is none.
+    #[error("invalid delay `{text}`, expected whole seconds")]
+    Delay {
+        /// As given.
+        text: String,
+    },
+    /// How often is no duration.
+    #[error("invalid frequency `{text}`, expected a duration such as 5s or 500ms, at least 10ms, or 0 for none")]
+    Frequency {
+        /// As given.
+        text: String,
+    },
     /// No VM of that name or id.
     #[error("vm not found: {target}")]
     VmNotFound {

@@ -9,7 +9,10 @@
 mod background;
 mod check;
 mod claim;
+pub mod diagnosis;
 mod error;
+mod fetch;
+mod files;
 mod hoststats;
 mod info;
 mod kvm;
@@ -22,6 +25,7 @@ mod nics;
 mod overrides;
 pub mod plumb;
 mod programs;
+mod progress;
 mod queue;
 mod recovery;
 mod schedule;
@@ -47,12 +51,15 @@ use crate::name::{Namespace, TapName, VmName};
 
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
 pub use error::EngineError;
+pub use fetch::{FetchError, FetchRow};
+pub use files::{FileRow, Files, FilesError};
 pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
 pub use overrides::OverrideError;
 pub use programs::exit_text;
+pub use progress::{Progress, report};
 pub use queue::{QueueError, Queued, Schedule};
 pub use schedule::{Load, ScheduleError};
 pub use store::STATE as STATE_FILE;
@@ -125,6 +132,7 @@ pub struct Engine {
     network_users: programs::NetworkUsers,
     plumbing: plumb::Plumbing,
     background: background::Background,
+    files: Files,
 }
 
 impl Engine {
@@ -135,7 +143,9 @@ impl Engine {
         let stored = store::load(&options.base)?;
         let digest = Sha256::digest(options.base.as_os_str().as_encoded_bytes());
         let identity = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let files = Files::new(options.base.join("files"));
         let engine = Arc::new(Self {
+            files,
             options,
             identity,
             state: Mutex::new(stored),
@@ -160,6 +170,11 @@ impl Engine {
     /// The base folder.
     pub fn base(&self) -> &Path {
         &self.options.base
+    }
+
+    /// The files folder.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -185,14 +185,21 @@ impl Client {
 
     /// Run a command and hand over each response when it comes, those with progress (`status`) too.
     pub fn call_with(&mut self, command: &str, f: &mut dyn FnMut(Response)) -> Result<(), WireError> {
+        self.call_while(command, &mut |response| {
+            f(response);
+            true
+        })
+    }
+
+    /// The same, until the function returns false; before the last response, that leaves the connection of no more use.
+    pub fn call_while(&mut self, command: &str, f: &mut dyn FnMut(Response) -> bool) -> Result<(), WireError> {
         let request = Request { command: command.to_owned(), ..Request::default() };
         self.send(&request, command)?;
         loop {
             let response = self.receive(command)?;
             let last = !response.more && !response.status;
             self.broken = !last;
-            f(response);
-            if last {
+            if !f(response) || last {
                 return Ok(());
             }
         }

@@ -76,6 +76,13 @@ impl Reply {
         self.sender.send(response).await.is_ok()
     }
 
+    /// Send progress text, which ends nothing. Dropped where the client has too many unread responses: the next one tells
+    /// more.
+    pub fn progress(&self, text: String) {
+        // `more`, for clients that do not know `status`.
+        let _ = self.sender.try_send(Response { rendered: text, status: true, more: true, ..Response::default() });
+    }
+
     /// The client is gone.
     pub fn is_gone(&self) -> bool {
         self.sender.is_closed()
