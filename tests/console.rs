@@ -56,11 +56,19 @@ fn a_check_names_every_bad_line_and_needs_no_daemon() {
     lab.file("good.mm", "# a script\n.columns name vm inf\nvm launch kvm web[0-2]\n");
     lab.file("bad.mm", "vm confg memory\nvm info\nvlans add a\nvm launch kvm \"x\n");
     assert_eq!(lab.run(&["check", "good.mm"]).code, 0);
-    let answer = lab.run(&["check", "good.mm", "bad.mm"]).fails("bad.mm:1: invalid command: `vm confg memory`");
-    for text in ["did you mean `config`", "bad.mm:3:", "expected `<vlan>`", "bad.mm:4: missing terminal \"", "3 lines"]
-    {
+    let answer = lab.run(&["check", "good.mm", "bad.mm"]).fails("bad.mm:1:4: invalid command: `vm confg memory`");
+    for text in [
+        "did you mean `vm config memory`",
+        "bad.mm:3:12: ",
+        "expected `<vlan>`",
+        "bad.mm:4:15: missing terminal \"",
+        "3 lines",
+    ] {
         assert!(answer.err.contains(text), "no {text:?} in\n{}", answer.err);
     }
+    lab.file("alias.mm", ".alias vmr=.columns name vm info\nvmr summary\nvmr bogus\n");
+    let answer = lab.run(&["check", "alias.mm"]).fails("alias.mm:3:1: invalid command: `.columns name vm info bogus`");
+    assert!(answer.err.contains("1 line is not a command"), "{}", answer.err);
     lab.run(&["check", "nosuch.mm"]).fails("cannot read nosuch.mm");
 }
 
@@ -130,6 +138,19 @@ fn a_file_is_read_line_by_line() {
     let lines: Vec<&str> = answer.out.lines().map(|line| line.rsplit(' ').next().unwrap_or_default()).collect();
     assert_eq!(lines, ["one", "32"]);
     lab.e(&format!("read {} check", path("r.mm"))).fails("r.mm:6 invalid command");
+    lab.file("three.mm", "vm confg memory 5\necho\n.alias e=echo a\ne b\nvm launch\nread x\ntap create\n'\n");
+    let all =
+        lab.e(&format!("read {} check", path("three.mm"))).fails("three.mm:1 invalid command: `vm confg memory 5`");
+    for text in [
+        "did you mean `vm config memory 5`?",
+        "three.mm:6 cannot run nested `read` commands",
+        "three.mm:7 invalid command: `tap create`",
+        "expected `<vlan>`",
+        "three.mm:8 missing terminal '",
+    ] {
+        assert!(all.err.contains(text), "no {text:?} in\n{}", all.err);
+    }
+    assert!(!all.err.contains("three.mm:4") && !all.err.contains("three.mm:2"), "{}", all.err);
 
     lab.file("ok.mm", "vm config memory bad\necho two\nnamespace bar\nvm config memory 33\n.columns name vm info\n");
     assert!(lab.e(&format!("read {}", path("ok.mm"))).fails("invalid memory").out.contains("two"), "it goes on");
