@@ -32,7 +32,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// At shutdown, commands that run have this long to end.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// The most connections at a time; further ones are closed at once.
+/// The most connections at a time; further ones are told so and closed.
 pub const MAX_CONNECTIONS: usize = 512;
 
 /// How many responses of one command may wait for a slow client before [`Reply::send`] waits too.
@@ -118,6 +118,7 @@ pub async fn serve<H: Handler>(
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let host: Arc<str> = host.into().into();
     let mut connections = JoinSet::new();
+    let mut refused = 0u64;
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|down| *down) => break,
@@ -126,6 +127,10 @@ pub async fn serve<H: Handler>(
         };
         match accepted {
             Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
+                if refused > 0 {
+                    tracing::warn!(refused, "connections were refused until now");
+                    refused = 0;
+                }
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 let (handler, host, shutdown) = (handler.clone(), host.clone(), shutdown.clone());
                 connections.spawn(async move {
@@ -133,7 +138,16 @@ pub async fn serve<H: Handler>(
                     connection.run(stream, shutdown).await;
                 });
             }
-            Ok(_) => tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, closed the newest"),
+            Ok((stream, _)) => {
+                // Said once, so that who connects without end does not fill the log.
+                if refused == 0 {
+                    tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, refusing further ones");
+                }
+                refused += 1;
+                let error = format!("too many connections, the limit is {MAX_CONNECTIONS}; try again later");
+                // A fresh socket has room for it.
+                let _ = stream.try_write(encode_response(&failure(&host, &error)).as_bytes());
+            }
             Err(error) => {
                 // Out of file descriptors, most likely; connections that end free some.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -146,6 +160,11 @@ pub async fn serve<H: Handler>(
     if tokio::time::timeout(SHUTDOWN_GRACE, all_done).await.is_err() {
         connections.shutdown().await;
     }
+}
+
+/// An answer that is an error of the listener's own.
+fn failure(host: &str, error: &str) -> Response {
+    Response { resp: Some(vec![Entry::failure(host, error)]), ..Response::default() }
 }
 
 struct Connection<H: Handler> {
@@ -179,8 +198,7 @@ impl<H: Handler> Connection<H> {
 
     /// Answer one request; false if the client is gone.
     async fn answer(&self, request: Request, output: &mut OwnedWriteHalf) -> bool {
-        let refuse =
-            |error: &str| Response { resp: Some(vec![Entry::failure(&self.host, error)]), ..Response::default() };
+        let refuse = |error: &str| failure(&self.host, error);
         let response = match (request.command.is_empty(), request.suggest.is_empty(), request.plumb_pipe.is_empty()) {
             (_, _, false) => refuse("pipes over the socket are not supported"),
             (false, true, _) => return self.command(request.command, output).await,
