@@ -183,11 +183,13 @@ impl<H: Handler> Connection<H> {
     async fn run(&self, stream: UnixStream, mut shutdown: watch::Receiver<bool>) {
         let (mut input, mut output) = stream.into_split();
         let mut decoder = RequestDecoder::new();
+        // Made once: clearing it for every request would take longer than most requests.
+        let mut buffer = vec![0; 16 << 10];
         loop {
             let request = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|down| *down) => return,
-                request = next_request(&mut input, &mut decoder) => request,
+                request = next_request(&mut input, &mut decoder, &mut buffer) => request,
             };
             let Some(request) = request else { return };
             if !self.answer(request, &mut output).await {
@@ -233,8 +235,7 @@ impl<H: Handler> Connection<H> {
     }
 }
 
-async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -> Option<Request> {
-    let mut buffer = [0; 16 << 10];
+async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder, buffer: &mut [u8]) -> Option<Request> {
     loop {
         match decoder.next_request() {
             Ok(Some(request)) => return Some(request),
@@ -244,7 +245,7 @@ async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -
                 return None;
             }
         }
-        match input.read(&mut buffer).await {
+        match input.read(buffer).await {
             Ok(0) | Err(_) => return None,
             Ok(n) => decoder.feed(&buffer[..n]),
         }
@@ -255,7 +256,13 @@ async fn write(output: &mut OwnedWriteHalf, response: &Response) -> io::Result<(
     let line = encode_response(response);
     let mut rest = line.as_bytes();
     while !rest.is_empty() {
-        let written = tokio::time::timeout(WRITE_TIMEOUT, output.write(rest)).await??;
+        // Mostly there is room, and no need for a timer.
+        let written = match output.try_write(rest) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::timeout(WRITE_TIMEOUT, output.write(rest)).await??
+            }
+            written => written?,
+        };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
