@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
-use crate::generate::{commands_json, declarations, manual, pretty, python};
+use crate::generate::{commands_text, declarations, manual, pretty, python};
 use crate::spec;
 
 /// Write what is derived from the declarations to standard output.
@@ -20,7 +20,7 @@ pub struct GenerateArgs {
 enum What {
     /// The JSON schema of the experiment file, for editors.
     ExperimentSchema,
-    /// Every command of the engine with its patterns and help, as JSON.
+    /// Every command of the engine with its patterns and help, as JSON in the shape of `minimega -cli`.
     Commands,
     /// The Python bindings, one module.
     Python,
@@ -53,7 +53,7 @@ pub fn run(args: &GenerateArgs) -> std::io::Result<()> {
     }
     let text = match args.what {
         What::ExperimentSchema => pretty(&spec::schema()),
-        What::Commands => pretty(&commands_json()),
+        What::Commands => commands_text(),
         What::Python => python::module(&declarations()),
         What::Man => manual(&declarations()),
         What::Bash | What::Fish | What::Zsh => String::new(),
