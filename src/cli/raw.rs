@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::advice::{Style, advice};
 use crate::diagnostic::Exit;
 use crate::language::token::{self, QuoteError};
 use crate::wire::{Client, Response, WireError};
@@ -66,30 +67,47 @@ pub fn line(words: &[String]) -> Result<String, RawError> {
 }
 
 /// Print one response: answers to standard output, errors to standard error with their host. True if there was none.
-fn show(response: &Response, place: Option<&str>) -> Result<bool, RawError> {
+fn show(line: &str, response: &Response, place: Option<&str>) -> Result<bool, RawError> {
+    if response.status {
+        eprintln!("{}", response.rendered.trim_end());
+        return Ok(true);
+    }
     if !response.rendered.is_empty() {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", response.rendered.trim_end_matches('\n')).map_err(RawError::Output)?;
+        let text = Style::of(&out).answer(response);
+        writeln!(out, "{text}").map_err(RawError::Output)?;
     }
+    let Style { red, plain, .. } = Style::of(&std::io::stderr());
     let mut good = true;
     for (host, error) in response.errors() {
         good = false;
         match place {
-            Some(place) => eprintln!("{place}: {host}: {error}"),
-            None => eprintln!("error: {host}: {error}"),
+            Some(place) => eprintln!("{red}{place}{plain}: {host}: {error}"),
+            None => eprintln!("{red}error{plain}: {host}: {error}"),
+        }
+        if let Some(advice) = advice(line, error) {
+            eprintln!("    {advice}");
         }
     }
     Ok(good)
+}
+
+/// Run a line and show each response as it comes. True if none told of a failure.
+fn run(client: &mut Client, line: &str, place: Option<&str>) -> Result<bool, RawError> {
+    let mut good = Ok(true);
+    client.call_with(line, &mut |response| {
+        if let Ok(before) = good {
+            good = show(line, &response, place).map(|this| before && this);
+        }
+    })?;
+    good
 }
 
 /// Run one command.
 pub fn command(socket: &Path, words: &[String]) -> Result<Exit, RawError> {
     let line = line(words)?;
     let mut client = Client::connect(socket, None)?;
-    let mut good = true;
-    for response in client.call(&line)? {
-        good &= show(&response, None)?;
-    }
+    let good = run(&mut client, &line, None)?;
     Ok(if good { Exit::Success } else { Exit::Error })
 }
 
@@ -110,11 +128,7 @@ pub fn script(socket: &Path, args: &RunArgs) -> Result<Exit, RawError> {
             continue;
         }
         let place = format!("{}:{}", args.script.display(), index + 1);
-        let mut good = true;
-        for response in client.call(text)? {
-            good &= show(&response, Some(&place))?;
-        }
-        if !good {
+        if !run(&mut client, text, Some(&place))? {
             exit = Exit::Error;
             if !args.keep_going {
                 break;
