@@ -254,8 +254,26 @@ impl Terminal {
 
     /// Leave it with Ctrl-D; its exit code.
     fn leave(mut self) -> Option<i32> {
+        // Before the prompt the terminal would take Ctrl-D for itself.
+        let screen = self.screen.clone();
+        wait_for("the prompt", || {
+            let screen = screen.lock().expect("no panic");
+            screen.ends_with("\x1b[?2026l") && screen.lines().last().is_some_and(|line| line.contains("$ "))
+        });
         self.keys("\x04");
-        self.child.wait().expect("our own child").code()
+        let mut code = None;
+        wait_for("the console to end", || {
+            code = self.child.try_wait().expect("our own child");
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -297,7 +315,8 @@ fn a_console_on_a_terminal() {
     terminal.shows("megaform[foo]$ ");
     terminal.keys(" echo secret\r");
     terminal.shows("secret\r\n");
-    terminal.keys("\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\r");
+    terminal.keys(&"\x1b[A".repeat(6));
+    terminal.keys("\r");
     terminal.shows("host | namespace");
     assert!(!terminal.screen().contains("\x1b[1m"), "NO_COLOR is set");
     assert_eq!(terminal.leave(), Some(0));
