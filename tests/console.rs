@@ -87,6 +87,7 @@ fn what_is_generated_for_shells_is_complete() {
     assert!(checked.expect("bash").success());
     let man = lab.run(&["generate", "man"]).ok().out;
     assert!(man.starts_with(".ie") && man.contains(".SS vm launch"), "{}", &man[..200]);
+    assert!(man.contains(".SS megaform apply") && !man.contains("\\-apply(1)"), "one page describes every subcommand");
 }
 
 #[test]
