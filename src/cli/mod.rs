@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand; errors become text and an exit code here, once.
 
+pub mod advice;
 pub mod apply;
 pub mod check;
 pub mod console;

@@ -9,12 +9,14 @@ use tokio::sync::watch;
 
 use crate::commands::{Answer, Builtin, CLEAR_HISTORY, Call, Command, HISTORY_LIMIT, Parts, Run, Shared, namespaces};
 use crate::engine::{Engine, Progress};
+use crate::language::alias;
 use crate::language::complete::Candidates;
 use crate::language::declaration::Completion;
 use crate::language::entry::Entry;
-use crate::language::grammar::{Args, CompileError, Compiled, Grammar};
+use crate::language::grammar::{Args, CompileError, Compiled, Grammar, MAX_DEPTH};
 use crate::language::output::{self, OutputMode};
 use crate::language::range;
+use crate::language::token::tokenize;
 use crate::logging::Log;
 use crate::name::Namespace;
 use crate::wire::{Handler, PipeInput, PipeOutput, Reply, Response};
@@ -109,8 +111,13 @@ impl Dispatcher {
 
     /// The command that a line means, after aliases.
     pub(super) fn compile(&self, line: &str) -> Result<Option<Compiled>, CompileError> {
-        let expanded = self.switches().words.unalias(line);
+        let expanded = alias::expand(&self.switches().words.aliases, line);
         self.shared.grammar.compile(expanded.as_deref().unwrap_or(line))
+    }
+
+    /// The aliases that are defined now.
+    pub(super) fn aliases(&self) -> alias::Aliases {
+        self.switches().words.aliases.clone()
     }
 
     /// An answer that is an error.
@@ -334,6 +341,25 @@ impl Dispatcher {
             || compiled.nested.as_deref().is_some_and(|nested| self.stays(nested))
     }
 
+    /// The namespace that the beginning of a line names for the command that follows.
+    fn namespace_in(&self, line: &str) -> Option<Namespace> {
+        let words = tokenize(line.trim_end_matches(|c: char| !c.is_whitespace())).ok()?;
+        let mut named = None;
+        // With a command behind it, the beginning up to some word is one whose namespace can be asked.
+        for word in words.iter().take(MAX_DEPTH) {
+            let whole = format!("{} version", &line[..word.span.end]);
+            let Ok(Some(compiled)) = self.shared.grammar.compile(&whole) else { continue };
+            let mut at = Some(&compiled);
+            while let Some(compiled) = at {
+                if let (Run::Builtin(Builtin::Namespace), Some(_)) = (self.run_of(compiled).0, &compiled.nested) {
+                    named = compiled.args.str("name").and_then(|name| Namespace::new(name).ok()).or(named);
+                }
+                at = compiled.nested.as_deref();
+            }
+        }
+        named
+    }
+
     /// `.alias`, `.unalias` and `.env`.
     fn define(&self, run: &Run, compiled: &Compiled, args: &Args) -> Entry {
         let words = &mut self.switches().words;
@@ -345,8 +371,7 @@ impl Dispatcher {
             }
             // The text as written, because it is to be a line again.
             Run::Builtin(Builtin::Alias) => {
-                let text = compiled.original.split_once(char::is_whitespace).map_or("", |(_, text)| text);
-                if words.define(text) {
+                if alias::define(&mut words.aliases, compiled.list_as_written()) {
                     done()
                 } else {
                     Entry::failure(self.host(), "expected an alias as NAME=COMMAND")
@@ -423,7 +448,7 @@ impl Handler for Dispatcher {
 
     async fn suggest(&self, line: String) -> Vec<String> {
         let engine = &self.shared.engine;
-        let active = engine.active();
+        let active = self.namespace_in(&line).unwrap_or_else(|| engine.active());
         let taps = engine.taps(&active).await.unwrap_or_default();
         let taps = taps.into_iter().map(|tap| tap.tap.to_string()).collect();
         let variables = self.switches().words.variables.keys().cloned().collect();
@@ -474,8 +499,21 @@ impl Candidates for Names<'_> {
     }
 }
 
-/// The paths that begin with a prefix; a relative one is relative to the engine's files folder. A folder ends in `/`.
+/// The paths that begin with a prefix; a relative one is relative to the engine's files folder, as is one that begins with
+/// `file:`. Nothing at all begins with the files folder itself. A folder ends in `/`.
 fn paths(files: &Path, prefix: &str) -> Vec<String> {
+    if prefix.is_empty() {
+        return vec![format!("{}/", files.display())];
+    }
+    if let Some(name) = prefix.strip_prefix("file:").filter(|name| !name.starts_with('/')) {
+        let found = if name.is_empty() { within(files, "") } else { paths(files, name) };
+        return found.into_iter().map(|path| format!("file:{path}")).collect();
+    }
+    within(files, prefix)
+}
+
+/// The same without the special prefixes.
+fn within(files: &Path, prefix: &str) -> Vec<String> {
     let (folder, start) = prefix.rsplit_once('/').map_or(("", prefix), |(folder, start)| (folder, start));
     let shown = if prefix.contains('/') { format!("{folder}/") } else { String::new() };
     let folder = if prefix.starts_with('/') { PathBuf::from(format!("{folder}/")) } else { files.join(folder) };

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::commands::{Builtin, Run};
-use crate::language::grammar::Compiled;
+use crate::language::alias;
+use crate::language::grammar::{CompileError, Compiled};
 use crate::name::Namespace;
 use crate::wire::{Reply, Response};
 
@@ -11,6 +12,9 @@ use super::dispatch::Dispatcher;
 
 /// The largest script, in bytes.
 const LIMIT: u64 = 64 << 20;
+
+/// The most lines that a check reports.
+const REPORTED: usize = 100;
 
 /// A `read` that is to be carried out.
 struct Script {
@@ -64,6 +68,10 @@ impl Dispatcher {
             }
         };
         let file = script.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if script.check {
+            reply.send(self.check(&file, &text).await).await;
+            return;
+        }
         // Held back until it is known whether another one follows.
         let mut last: Option<Response> = None;
         for (index, line) in text.lines().enumerate() {
@@ -74,7 +82,6 @@ impl Dispatcher {
                 Ok(Some(compiled)) if self.reads(&compiled) => {
                     Err(stop("cannot run nested `read` commands".to_owned()))
                 }
-                Ok(Some(_)) if script.check => continue,
                 Ok(Some(compiled)) => Ok(compiled),
             };
             if let Some(before) = last.take()
@@ -98,6 +105,43 @@ impl Dispatcher {
             }
         }
         reply.send(last.unwrap_or_default()).await;
+    }
+
+    /// Every line that is no command, with what was expected there. Clean scripts are answered with nothing.
+    async fn check(&self, file: &str, text: &str) -> Response {
+        let mut aliases = self.aliases();
+        let mut problems: Vec<String> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            // Others wait for this thread.
+            if index % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+            let place = format!("{file}:{}", index + 1);
+            let expanded = alias::expand(&aliases, line);
+            match self.shared.grammar.compile(expanded.as_deref().unwrap_or(line)) {
+                Ok(None) => {}
+                Ok(Some(compiled)) if self.reads(&compiled) => {
+                    problems.push(format!("{place} cannot run nested `read` commands"));
+                }
+                Ok(Some(compiled)) => {
+                    if let Run::Builtin(Builtin::Alias) = self.run_of(&compiled).0 {
+                        alias::define(&mut aliases, compiled.list_as_written());
+                    }
+                }
+                Err(CompileError::Invalid(invalid)) => {
+                    problems.push(format!("{place} {}\n    {}", invalid.plain(), invalid.advice()));
+                }
+                Err(error) => problems.push(format!("{place} {error}")),
+            }
+            if problems.len() == REPORTED {
+                problems.push(format!("{file}: the check ends after {REPORTED} such lines"));
+                break;
+            }
+        }
+        match problems.is_empty() {
+            true => Response::default(),
+            false => self.failure(problems.join("\n")),
+        }
     }
 
     /// The namespace that a command has made the active one.

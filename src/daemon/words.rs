@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::language::alias::Aliases;
+
 /// The aliases and variables that all connections share.
 pub struct Words {
     /// Expansions by alias.
-    pub aliases: BTreeMap<String, String>,
+    pub aliases: Aliases,
     /// Values by variable; the daemon's environment at its start, as `.env` has changed it since.
     pub variables: BTreeMap<String, String>,
 }
@@ -15,26 +17,7 @@ impl Words {
     pub fn from_environment() -> Self {
         let variables =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        Self { aliases: BTreeMap::new(), variables }
-    }
-
-    /// Define an alias by `NAME=EXPANSION`; the text up to the first `=` is its name. False if there is no name.
-    pub fn define(&mut self, text: &str) -> bool {
-        match text.split_once('=') {
-            Some((name, expansion)) if !name.trim().is_empty() => {
-                self.aliases.insert(name.trim().to_owned(), expansion.trim().to_owned());
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The line with its first word expanded if that is an alias. Only once, so aliases cannot loop.
-    pub fn unalias(&self, line: &str) -> Option<String> {
-        let line = line.trim_start();
-        let end = line.find(char::is_whitespace).unwrap_or(line.len());
-        let expansion = self.aliases.get(&line[..end])?;
-        Some(format!("{expansion}{}", &line[end..]))
+        Self { aliases: Aliases::new(), variables }
     }
 
     /// A word with its variables expanded; one that is not set stands for nothing.
@@ -68,7 +51,7 @@ mod tests {
 
     fn words() -> Words {
         let variables = [("HOME", "/home/u"), ("a_1", "x")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-        Words { aliases: BTreeMap::new(), variables: variables.into() }
+        Words { aliases: Aliases::new(), variables: variables.into() }
     }
 
     #[test]
@@ -87,18 +70,5 @@ mod tests {
         ] {
             assert_eq!(words().expand(word), text, "{word}");
         }
-    }
-
-    #[test]
-    fn an_alias_is_the_first_word_and_expanded_once() {
-        let mut words = words();
-        assert!(words.define("vmr=.columns name vm info"));
-        assert!(words.define("loop=loop x"));
-        assert!(!words.define("nothing"));
-        assert!(!words.define("=x"));
-        assert_eq!(words.unalias(" vmr summary").as_deref(), Some(".columns name vm info summary"));
-        assert_eq!(words.unalias("loop").as_deref(), Some("loop x"));
-        assert_eq!(words.unalias("vmrx"), None);
-        assert_eq!(words.unalias("echo vmr"), None);
     }
 }

@@ -33,7 +33,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// At shutdown, commands that run have this long to end.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// The most connections at a time; further ones are closed at once.
+/// The most connections at a time; further ones are told so and closed.
 pub const MAX_CONNECTIONS: usize = 512;
 
 /// How many responses of one command may wait for a slow client before [`Reply::send`] waits too.
@@ -136,6 +136,7 @@ pub async fn serve<H: Handler>(
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let host: Arc<str> = host.into().into();
     let mut connections = JoinSet::new();
+    let mut refused = 0u64;
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|down| *down) => break,
@@ -144,6 +145,10 @@ pub async fn serve<H: Handler>(
         };
         match accepted {
             Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
+                if refused > 0 {
+                    tracing::warn!(refused, "connections were refused until now");
+                    refused = 0;
+                }
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 let (handler, host, shutdown) = (handler.clone(), host.clone(), shutdown.clone());
                 connections.spawn(async move {
@@ -151,7 +156,16 @@ pub async fn serve<H: Handler>(
                     connection.run(stream, shutdown).await;
                 });
             }
-            Ok(_) => tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, closed the newest"),
+            Ok((stream, _)) => {
+                // Said once, so that who connects without end does not fill the log.
+                if refused == 0 {
+                    tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, refusing further ones");
+                }
+                refused += 1;
+                let error = format!("too many connections, the limit is {MAX_CONNECTIONS}; try again later");
+                // A fresh socket has room for it.
+                let _ = stream.try_write(encode_response(&failure(&host, &error)).as_bytes());
+            }
             Err(error) => {
                 // Out of file descriptors, most likely; connections that end free some.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -164,6 +178,11 @@ pub async fn serve<H: Handler>(
     if tokio::time::timeout(SHUTDOWN_GRACE, all_done).await.is_err() {
         connections.shutdown().await;
     }
+}
+
+/// An answer that is an error of the listener's own.
+fn failure(host: &str, error: &str) -> Response {
+    Response { resp: Some(vec![Entry::failure(host, error)]), ..Response::default() }
 }
 
 struct Connection<H: Handler> {
@@ -182,11 +201,13 @@ impl<H: Handler> Connection<H> {
     async fn run(&self, stream: UnixStream, mut shutdown: watch::Receiver<bool>) {
         let (mut input, mut output) = stream.into_split();
         let mut decoder = RequestDecoder::new();
+        // Made once: clearing it for every request would take longer than most requests.
+        let mut buffer = vec![0; 16 << 10];
         loop {
             let request = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|down| *down) => return,
-                request = next_request(&mut input, &mut decoder) => request,
+                request = next_request(&mut input, &mut decoder, &mut buffer) => request,
             };
             let Some(request) = request else { return };
             if !request.plumb_pipe.is_empty() {
@@ -205,8 +226,7 @@ impl<H: Handler> Connection<H> {
 
     /// Answer one request; false if the client is gone.
     async fn answer(&self, request: Request, output: &mut OwnedWriteHalf) -> bool {
-        let refuse =
-            |error: &str| Response { resp: Some(vec![Entry::failure(&self.host, error)]), ..Response::default() };
+        let refuse = |error: &str| failure(&self.host, error);
         let response = match (request.command.is_empty(), request.suggest.is_empty()) {
             (false, true) => return self.command(request.command, output).await,
             (true, false) => {
@@ -240,8 +260,7 @@ impl<H: Handler> Connection<H> {
     }
 }
 
-async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -> Option<Request> {
-    let mut buffer = [0; 16 << 10];
+async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder, buffer: &mut [u8]) -> Option<Request> {
     loop {
         match decoder.next_request() {
             Ok(Some(request)) => return Some(request),
@@ -251,7 +270,7 @@ async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -
                 return None;
             }
         }
-        match input.read(&mut buffer).await {
+        match input.read(buffer).await {
             Ok(0) | Err(_) => return None,
             Ok(n) => decoder.feed(&buffer[..n]),
         }
@@ -266,7 +285,13 @@ async fn write(output: &mut OwnedWriteHalf, response: &Response) -> io::Result<(
 pub(super) async fn write_line(output: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
     let mut rest = line.as_bytes();
     while !rest.is_empty() {
-        let written = tokio::time::timeout(WRITE_TIMEOUT, output.write(rest)).await??;
+        // Mostly there is room, and no need for a timer.
+        let written = match output.try_write(rest) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::timeout(WRITE_TIMEOUT, output.write(rest)).await??
+            }
+            written => written?,
+        };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
