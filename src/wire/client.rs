@@ -10,10 +10,13 @@ use std::time::Duration;
 use super::address::ShortPath;
 use super::codec::encode_request;
 use super::pipe::{PipeReceiver, PipeSender};
-use super::{Request, Response, Transport};
+use super::{LineReader, Request, Response, Transport};
 
 /// The longest response that a client takes, in bytes.
 pub const MAX_RESPONSE: u64 = 256 << 20;
+
+/// What is read at once.
+const BUFFER: usize = 64 << 10;
 
 /// Why a command got no answer. An answer that says that a command failed is not such an error: see
 /// [`Response::errors`].
@@ -156,7 +159,13 @@ impl Client {
         let short = ShortPath::new(path).map_err(open)?;
         let stream = UnixStream::connect(short.as_path()).map_err(open)?;
         stream.set_read_timeout(timeout).and_then(|()| stream.set_write_timeout(timeout)).map_err(open)?;
-        Ok(Self { path: path.to_owned(), stream: BufReader::new(stream), timeout, broken: false, on_status: None })
+        Ok(Self {
+            path: path.to_owned(),
+            stream: BufReader::with_capacity(BUFFER, stream),
+            timeout,
+            broken: false,
+            on_status: None,
+        })
     }
 
     /// The socket that it is connected to.
@@ -239,9 +248,33 @@ impl Client {
         self.stream.get_mut().write_all(line.as_bytes()).map_err(|e| self.io_error(command, e))
     }
 
+    /// Run a command and hand over the line of each response: [`Transport::lines`].
+    pub fn lines(&mut self, command: &str, read: LineReader<'_>) -> Result<(), WireError> {
+        let request = Request { command: command.to_owned(), ..Request::default() };
+        self.send(&request, command)?;
+        let mut line = Vec::new();
+        loop {
+            self.line(command, &mut line)?;
+            let malformed = |source| WireError::Malformed { path: self.path.clone(), command: shown(command), source };
+            let last = read(&line).map_err(malformed)?;
+            self.broken = !last;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
     fn receive(&mut self, command: &str) -> Result<Response, WireError> {
         let mut line = Vec::new();
-        let read = (&mut self.stream).take(MAX_RESPONSE).read_until(b'\n', &mut line);
+        self.line(command, &mut line)?;
+        let (path, command) = (self.path.clone(), shown(command));
+        serde_json::from_slice(&line).map_err(|source| WireError::Malformed { path, command, source })
+    }
+
+    /// Read the next line.
+    fn line(&mut self, command: &str, line: &mut Vec<u8>) -> Result<(), WireError> {
+        line.clear();
+        let read = (&mut self.stream).take(MAX_RESPONSE).read_until(b'\n', line);
         read.map_err(|e| self.io_error(command, e))?;
         let (path, shown) = (self.path.clone(), shown(command));
         if line.last() != Some(&b'\n') {
@@ -250,7 +283,7 @@ impl Client {
                 false => WireError::HungUp { path, command: shown },
             });
         }
-        serde_json::from_slice(&line).map_err(|source| WireError::Malformed { path, command: shown, source })
+        Ok(())
     }
 
     fn io_error(&self, command: &str, source: io::Error) -> WireError {
@@ -268,6 +301,10 @@ impl Client {
 impl Transport for Client {
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
         Client::call(self, command)
+    }
+
+    fn lines(&mut self, command: &str, read: LineReader<'_>) -> Result<(), WireError> {
+        Client::lines(self, command, read)
     }
 }
 
