@@ -492,7 +492,7 @@ fn raw_commands() {
 fn an_unknown_raw_command_is_sent_and_refused_by_the_peer() {
     let lab = Lab::new();
     let failed = lab.run(&["-e", "bogus"]).ends(1);
-    assert_eq!(failed.err, "error: vm: invalid command: `bogus`\n");
+    assert!(failed.err.starts_with("error: vm: invalid command: `bogus`\n"), "{}", failed.err);
     // Sent as it stood: that one is not for the check of what the planner sends.
     assert_eq!(lab.minimega.take_log(), ["bogus"]);
     lab.run(&["-e", "version"]).ends(0);
