@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::daemon;
 use super::experiment::{CommandError, Loaded, advice, colours, counted, load, nobody, print, replan_error};
 use super::progress::Progress;
+use super::select::{ReplaceArgs, SelectArgs};
 use super::target::Target;
 use crate::apply::journal::{self, Journal};
 use crate::apply::lock::{Lock, LockError, described};
@@ -21,7 +22,7 @@ use crate::apply::{self, End, Interrupt, Outcome, ReplanError, replan, verify};
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
 use crate::plan::display::{Style, addresses, printable, render, summary};
-use crate::plan::{Options, Plan};
+use crate::plan::{Options, Plan, Selection};
 use crate::wire::{Client, Transport, WireError};
 
 /// How long states may take to settle after the last command.
@@ -45,6 +46,10 @@ pub struct ApplyArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    replace: ReplaceArgs,
+    #[command(flatten)]
     how: HowArgs,
 }
 
@@ -62,24 +67,36 @@ pub struct HowArgs {
 /// Run it.
 pub fn run(args: &ApplyArgs, target: &Target) -> Result<Exit, CommandError> {
     let loaded = load(&args.file).ok_or(CommandError::Reported)?;
-    carry_out(&loaded, target, &args.how, false, &format!("megaform apply {}", args.file.display()))
+    let work = Work::new(&loaded, target, false, args.select.selection(Some(&args.replace)));
+    carry_out(&work, &args.how, &format!("megaform apply {}", args.file.display()))
 }
 
 /// Everything that planning again takes.
-struct Work<'a> {
+#[derive(Debug)]
+pub struct Work<'a> {
     loaded: &'a Loaded,
     target: &'a Target,
     destroy: bool,
+    selection: Selection,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// An apply, or a destroy, of what is selected.
+    pub fn new(loaded: &'a Loaded, target: &'a Target, destroy: bool, selection: Selection) -> Self {
+        Self { loaded, target, destroy, selection }
+    }
+
     fn connect(&self) -> Result<Box<dyn Transport + Send>, WireError> {
         Ok(Box::new(Client::connect(&self.target.socket, None)?))
     }
 
     fn options(&self) -> Result<Options<'_>, CommandError> {
         let advice = advice(self.target, &self.loaded.experiment.name.value)?;
-        Ok(Options { destroy: self.destroy, sources: &self.loaded.sources, advice })
+        Ok(Options {
+            destroy: self.destroy,
+            selection: self.selection.clone(),
+            ..Options::new(&self.loaded.sources, advice)
+        })
     }
 
     fn replan(&self) -> Result<Plan, CommandError> {
@@ -115,8 +132,8 @@ impl Work<'_> {
     fn left(&self, patience: Duration) -> Result<Option<Plan>, CommandError> {
         let mut last_try = false;
         loop {
-            let result =
-                verify(&self.loaded.experiment, &self.loaded.graph, &self.options()?, &|| self.connect(), patience);
+            let options = Options { verifying: true, ..self.options()? };
+            let result = verify(&self.loaded.experiment, &self.loaded.graph, &options, &|| self.connect(), patience);
             return match result {
                 Ok(plan) => Ok(Some(plan)),
                 Err(ReplanError::Connect(error)) if self.destroy && self.target.own && nobody(&error) => Ok(None),
@@ -165,18 +182,12 @@ fn locked(target: &Target, name: &Namespace, how: &HowArgs, command: &str) -> Re
 }
 
 /// Plan, ask, carry out, verify.
-pub fn carry_out(
-    loaded: &Loaded,
-    target: &Target,
-    how: &HowArgs,
-    destroy: bool,
-    command: &str,
-) -> Result<Exit, CommandError> {
-    let name = &loaded.experiment.name.value;
+pub fn carry_out(work: &Work<'_>, how: &HowArgs, command: &str) -> Result<Exit, CommandError> {
+    let name = &work.loaded.experiment.name.value;
     if !how.yes && !io::stdin().is_terminal() {
         return Err(CommandError::NoTerminal);
     }
-    let lock = locked(target, name, how, command)?;
+    let lock = locked(work.target, name, how, command)?;
     // From here on a signal must not leave the lock behind.
     let interrupt = Interrupt::default();
     for signal in [SIGINT, SIGTERM] {
@@ -185,7 +196,6 @@ pub fn carry_out(
             .and_then(|_| signal_hook::flag::register(signal, interrupt.0.clone()))
             .map_err(CommandError::Signals)?;
     }
-    let work = Work { loaded, target, destroy };
     // Commands of one that was cut off may still be carried out while this one looks.
     let mut rounds = if work.cut_off()? {
         work.settle()?;
@@ -195,11 +205,11 @@ pub fn carry_out(
     };
     loop {
         rounds -= 1;
-        match round(&work, how, &interrupt)? {
+        match round(work, how, &interrupt)? {
             Round::Ended(exit) => return Ok(exit),
             Round::Done(text) => {
-                if destroy {
-                    finish_destroy(&work, lock)?;
+                if work.destroy && !work.selection.is_partial() {
+                    finish_destroy(work, lock)?;
                 }
                 print(&text)?;
                 return Ok(Exit::Success);
@@ -278,7 +288,12 @@ fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt) -> Result<Round,
             Ok(Round::Incomplete(Exit::Partial))
         }
         _ => {
-            let done = if work.destroy { "Destroyed" } else { "Applied" };
+            let done = match (work.destroy, work.selection.is_partial()) {
+                (false, false) => "Applied",
+                (true, false) => "Destroyed",
+                (false, true) => "Applied what is selected of",
+                (true, true) => "Destroyed what is selected of",
+            };
             Ok(Round::Done(format!("{done} {name}: {} done.\n", counted(outcome.done(), "command"))))
         }
     }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::apply::{HowArgs, carry_out};
+use super::apply::{HowArgs, Work, carry_out};
 use super::experiment::{CommandError, file_or_name, print};
+use super::select::SelectArgs;
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
@@ -22,6 +23,8 @@ pub struct DestroyArgs {
     #[arg(long, value_name = "NAME")]
     experiment: Option<Namespace>,
     #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
     how: HowArgs,
 }
 
@@ -34,5 +37,6 @@ pub fn run(args: &DestroyArgs, target: &Target) -> Result<Exit, CommandError> {
         return Ok(Exit::Success);
     }
     // Without its daemon an engine's VMs may still run: it is started to adopt and end them.
-    carry_out(&loaded, target, &args.how, true, &format!("megaform destroy ({name})"))
+    let work = Work::new(&loaded, target, true, args.select.selection(None));
+    carry_out(&work, &args.how, &format!("megaform destroy ({name})"))
 }

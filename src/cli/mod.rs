@@ -11,6 +11,7 @@ pub mod generate;
 pub mod plan;
 pub mod progress;
 pub mod raw;
+pub mod select;
 pub mod show;
 pub mod target;
 pub mod validate;

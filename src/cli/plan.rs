@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::experiment::{CommandError, advice, blocked, colours, load, observe, print};
+use super::select::{ReplaceArgs, SelectArgs};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::plan::display::{Style, render};
@@ -26,9 +27,17 @@ pub struct PlanArgs {
     #[arg(long)]
     detailed_exitcode: bool,
     /// Plan to destroy the experiment.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "replaces")]
     destroy: bool,
-    /// Say for each command what it needs and how it is taken back.
+    /// Show only what differs from what was applied, such as a NIC that was moved by hand, and no commands. A missing
+    /// object counts as new: nothing remembers that it was there.
+    #[arg(long, conflicts_with_all = ["destroy", "replaces"])]
+    refresh_only: bool,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    replace: ReplaceArgs,
+    /// Show what is unchanged too, and say for each command what it needs and how it is taken back.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -38,7 +47,12 @@ pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
     let loaded = load(&args.file).ok_or(CommandError::Reported)?;
     let name = &loaded.experiment.name.value;
     let (live, note) = observe(target, name)?;
-    let options = Options { destroy: args.destroy, sources: &loaded.sources, advice: advice(target, name)? };
+    let options = Options {
+        destroy: args.destroy,
+        selection: args.select.selection(Some(&args.replace)),
+        drift_only: args.refresh_only,
+        ..Options::new(&loaded.sources, advice(target, name)?)
+    };
     let mut plan =
         plan(&loaded.experiment, &loaded.graph, &live, &options).map_err(|error| blocked(error, &loaded.sources))?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));

@@ -62,7 +62,8 @@ fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
             (Some(old), Some(new)) => write!(text, "{} -> {}", printable(old), printable(new))?,
             (None, Some(new)) => write!(text, "nothing -> {}", printable(new))?,
             (Some(old), None) => write!(text, "{} -> nothing", printable(old))?,
-            (None, None) => write!(text, "not in the file")?,
+            (None, None) if change.action == Action::Destroy => write!(text, "not in the file")?,
+            (None, None) => write!(text, "asked for")?,
         }
         if let Some(place) = &reason.place {
             write!(text, "  ({}:{})", place.file, place.line)?;
@@ -121,6 +122,10 @@ pub fn addresses(plan: &Plan, changes: &[usize]) -> String {
 
 /// The last line: how many objects change in which way, and how many commands that takes.
 pub fn summary(plan: &Plan) -> String {
+    if plan.drift_only {
+        let n = plan.changes.len();
+        return format!("Drift: {n} object{} changed since it was applied", if n == 1 { "" } else { "s" });
+    }
     let mut text = format!(
         "Plan: {} to create, {} to update, {} to replace, {} to destroy",
         plan.count(Action::Create),
@@ -137,6 +142,16 @@ pub fn summary(plan: &Plan) -> String {
     text
 }
 
+/// A line for each kind of what is as it is to be.
+fn unchanged(plan: &Plan) -> Vec<String> {
+    let mut kinds: BTreeMap<crate::name::Kind, Vec<&str>> = BTreeMap::new();
+    for address in &plan.unchanged {
+        kinds.entry(address.kind).or_default().push(&address.name);
+    }
+    let kinds = kinds.into_iter();
+    kinds.map(|(kind, names)| format!("#   = {kind}.{} unchanged", printable(&range::compress(&names)))).collect()
+}
+
 /// The whole text, with a final newline.
 pub fn render(plan: &Plan, style: Style<'_>) -> String {
     let mut out = String::new();
@@ -149,10 +164,16 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
         for note in &plan.notes {
             line(&format!("# note: {}", printable(note)));
         }
-        line(&if plan.destroy {
-            format!("No changes. Nothing of {} is there.", plan.experiment)
-        } else {
-            format!("No changes. {} matches its file.", plan.experiment)
+        for text in style.verbose.then(|| unchanged(plan)).into_iter().flatten() {
+            line(&text);
+        }
+        let name = &plan.experiment;
+        line(&match (plan.drift_only, plan.destroy, plan.partial) {
+            (true, ..) => format!("No drift. Nothing of {name} was changed since it was applied."),
+            (false, true, false) => format!("No changes. Nothing of {name} is there."),
+            (false, true, true) => format!("No changes. Nothing of what is selected of {name} is there."),
+            (false, false, false) => format!("No changes. {name} matches its file."),
+            (false, false, true) => format!("No changes. What is selected of {name} matches its file."),
         });
         return out;
     }
@@ -176,6 +197,9 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
         let names = range::compress(names);
         let text = body.trim_end();
         line(&format!("#{colour} {sign:>3} {}.{names}{reset}{text}", change.address.kind));
+    }
+    for text in style.verbose.then(|| unchanged(plan)).into_iter().flatten() {
+        line(&text);
     }
     line("#");
     for note in &plan.notes {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Change, Cost, Expect, Plan, PlanError, Reason, Step, StepId};
+use super::{Action, Change, Cost, Expect, Options, Plan, PlanError, Reason, Step, StepId};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::language::range;
 use crate::language::token;
@@ -15,6 +15,7 @@ pub(super) struct Draft {
     experiment: Namespace,
     pub changes: Vec<Change>,
     pub steps: Vec<Step>,
+    pub unchanged: Vec<Address>,
     pub notes: Vec<String>,
     pub problems: Vec<Diagnostic>,
     /// The steps after which every VLAN alias is as it is to be.
@@ -74,6 +75,7 @@ impl Draft {
             experiment: experiment.clone(),
             changes: Vec::new(),
             steps: Vec::new(),
+            unchanged: Vec::new(),
             notes: Vec::new(),
             problems: Vec::new(),
             vlans_ready: Vec::new(),
@@ -138,7 +140,7 @@ impl Draft {
         id
     }
 
-    pub fn finish(mut self, destroy: bool) -> Result<Plan, PlanError> {
+    pub fn finish(mut self, options: &Options<'_>) -> Result<Plan, PlanError> {
         if !self.problems.is_empty() {
             return Err(PlanError::Blocked { problems: self.problems });
         }
@@ -164,6 +166,16 @@ impl Draft {
             }
             step.serves = new.clone();
         }
-        Ok(Plan { experiment: self.experiment, destroy, changes, steps: self.steps, notes: self.notes })
+        self.unchanged.sort_by(|a, b| a.kind.cmp(&b.kind).then_with(|| range::natural_cmp(&a.name, &b.name)));
+        Ok(Plan {
+            experiment: self.experiment,
+            destroy: options.destroy,
+            partial: options.selection.is_partial(),
+            drift_only: options.drift_only,
+            changes,
+            steps: self.steps,
+            unchanged: self.unchanged,
+            notes: self.notes,
+        })
     }
 }

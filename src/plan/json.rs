@@ -58,10 +58,12 @@ fn view<'a>(changes: &'a [Change], step: &'a Step) -> StepView<'a> {
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut plan = serializer.serialize_struct("Plan", 7)?;
+        let mut plan = serializer.serialize_struct("Plan", 10)?;
         plan.serialize_field("format", &FORMAT)?;
         plan.serialize_field("experiment", &self.experiment)?;
         plan.serialize_field("destroy", &self.destroy)?;
+        plan.serialize_field("partial", &self.partial)?;
+        plan.serialize_field("drift_only", &self.drift_only)?;
         let summary = Summary {
             create: self.count(Action::Create),
             update: self.count(Action::Update),
@@ -74,6 +76,7 @@ impl Serialize for Plan {
         plan.serialize_field("changes", &self.changes)?;
         let steps: Vec<StepView<'_>> = self.steps.iter().map(|s| view(&self.changes, s)).collect();
         plan.serialize_field("steps", &steps)?;
+        plan.serialize_field("unchanged", &self.unchanged)?;
         plan.serialize_field("notes", &self.notes)?;
         plan.end()
     }

@@ -19,11 +19,13 @@ mod draft;
 mod json;
 mod lower;
 pub mod ownership;
+pub mod select;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use advice::{Advice, TapAdvice};
+pub use select::{Selection, Selector};
 
 /// What is to happen to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -76,6 +78,8 @@ pub struct Reason {
     pub new: Option<String>,
     /// Where the file says so; None for a default, or for what the file does not say.
     pub place: Option<Place>,
+    /// It was applied as the file asks and changed since, so that it is no edit of the file.
+    pub drift: bool,
 }
 
 /// What a change costs those who use the object.
@@ -168,18 +172,37 @@ pub struct Plan {
     pub experiment: Namespace,
     /// Made to destroy the experiment.
     pub destroy: bool,
+    /// Not everything of the experiment was looked at.
+    pub partial: bool,
+    /// Only what differs from what was applied is shown, and there are no commands.
+    pub drift_only: bool,
     /// The objects that change, by kind and name.
     pub changes: Vec<Change>,
     /// The commands.
     pub steps: Vec<Step>,
+    /// The objects that are as they are to be, by kind and name.
+    pub unchanged: Vec<Address>,
     /// What a user should know besides, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    /// There is nothing to do.
+    /// There is nothing to do, or nothing to show where only drift is.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && !(self.drift_only && !self.changes.is_empty())
+    }
+
+    /// Keep what differs from what was applied, and no commands.
+    fn into_drift(mut self) -> Self {
+        for change in &mut self.changes {
+            change.reasons.retain(|reason| reason.drift);
+            change.costs.clear();
+            change.steps.clear();
+        }
+        self.changes.retain(|change| !change.reasons.is_empty());
+        self.steps.clear();
+        self.drift_only = true;
+        self
     }
 
     /// How many objects an action happens to.
@@ -193,10 +216,23 @@ impl Plan {
 pub struct Options<'a> {
     /// Plan to destroy everything of the experiment.
     pub destroy: bool,
+    /// The objects that the plan is about.
+    pub selection: Selection,
+    /// Show only what differs from what was applied.
+    pub drift_only: bool,
+    /// Look whether anything is left to do after the commands of a plan with the same options.
+    pub verifying: bool,
     /// The texts that spans point into.
     pub sources: &'a SourceMap,
     /// What the journal remembers.
     pub advice: Advice,
+}
+
+impl<'a> Options<'a> {
+    /// For a plan of everything.
+    pub fn new(sources: &'a SourceMap, advice: Advice) -> Self {
+        Self { destroy: false, selection: Selection::default(), drift_only: false, verifying: false, sources, advice }
+    }
 }
 
 /// Why there is no plan.
@@ -220,7 +256,17 @@ fn count(n: usize) -> String {
 /// The cost is linear in the number of objects, but for sorting.
 pub fn plan(experiment: &Experiment, graph: &Graph, live: &Live, options: &Options<'_>) -> Result<Plan, PlanError> {
     let mut draft = draft::Draft::new(&experiment.name.value);
-    let scene = lower::Scene::new(experiment, graph, live, options);
-    lower::lower(&scene, &mut draft);
-    draft.finish(options.destroy)
+    let mut scene = lower::Scene::new(experiment, graph, live, options);
+    draft.notes.append(&mut scene.scope.notes);
+    draft.problems.append(&mut scene.scope.problems);
+    if draft.problems.is_empty() {
+        lower::lower(&scene, &mut draft);
+    }
+    if options.drift_only {
+        // What is in the way of commands is not in the way of looking.
+        let problems = std::mem::take(&mut draft.problems);
+        draft.notes.extend(problems.into_iter().map(|p| format!("in the way of an apply: {}", p.message)));
+        return Ok(draft.finish(options)?.into_drift());
+    }
+    draft.finish(options)
 }

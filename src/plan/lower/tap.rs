@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
 use super::super::{Action, Cost, Reason, StepId};
-use super::{Kind, Scene, not_in_the_file, vlan_text};
+use super::{Lower, Scene, asked_for, not_in_the_file, vlan_text};
 use crate::live::LiveTap;
 use crate::name::{self, Address, BridgeName, TapName};
 use crate::spec::model::Tap;
@@ -60,6 +60,7 @@ fn parts(scene: &Scene<'_>, tap: &Tap) -> Vec<Reason> {
             old: None,
             new: Some(new),
             place: scene.place(span),
+            drift: false,
         })
         .collect()
 }
@@ -73,12 +74,19 @@ fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reas
             old: Some(vlan_text(live.alias.as_deref(), live.vlan)),
             new: Some(scene.wanted_vlan(&tap.vlan.value)),
             place: scene.place(tap.vlan.span),
+            drift: false,
         });
     }
     let bridge = bridge_of(tap);
     if live.bridge != bridge {
         let place = tap.bridge.as_ref().and_then(|b| scene.place(b.span));
-        reasons.push(Reason { field: "bridge".into(), old: Some(live.bridge.clone()), new: Some(bridge), place });
+        reasons.push(Reason {
+            field: "bridge".into(),
+            old: Some(live.bridge.clone()),
+            new: Some(bridge),
+            place,
+            drift: false,
+        });
     }
     let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
     // Where the target does not show addresses, the journal's memory is the next best.
@@ -94,27 +102,40 @@ fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reas
                 old: (!addresses.is_empty()).then(|| addresses.join(" ")),
                 new: wanted,
                 place: tap.ip.as_ref().and_then(|ip| scene.place(ip.span)),
+                drift: false,
             });
         }
     }
     reasons
 }
 
-impl<'a> Kind<'a> for Taps<'a> {
+impl<'a> Lower<'a> for Taps<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         for (name, tap) in scene.experiment.taps.iter().filter(|_| !scene.destroy()) {
+            if !scene.has(name::Kind::Tap, name.as_str()) {
+                continue;
+            }
             let place = scene.place(tap.span);
             let Some(live) = scene.live.taps.get(name.as_str()) else {
                 let change = draft.change(Address::tap(name), Action::Create, place, parts(scene, tap), Vec::new());
                 self.create.push((name, tap, change));
                 continue;
             };
-            let reasons = reasons(scene, name.as_str(), tap, live);
-            if !reasons.is_empty() {
+            let mut reasons = reasons(scene, name.as_str(), tap, live);
+            let asked = scene.scope.replaces(name::Kind::Tap, name.as_str());
+            reasons.extend(asked.then(asked_for));
+            if reasons.is_empty() {
+                draft.unchanged.push(Address::tap(name));
+            } else {
                 let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
                 let as_made = scene.options.advice.taps.get(name.as_str()).is_some_and(|made| made.address == wanted);
                 let drifted = as_made && reasons.iter().all(|r| r.field == "ip");
-                let action = if drifted { Action::Restore } else { Action::Update };
+                let action = match (asked, drifted) {
+                    (true, _) => Action::Replace,
+                    (false, true) => Action::Restore,
+                    (false, false) => Action::Update,
+                };
+                reasons.iter_mut().for_each(|reason| reason.drift = as_made && reason.field == "ip");
                 let change = draft.change(Address::tap(name), action, place, reasons, vec![Cost::LinkCut]);
                 self.delete.push((name.as_str(), change));
                 self.create.push((name, tap, change));
@@ -126,6 +147,9 @@ impl<'a> Kind<'a> for Taps<'a> {
             if scene.destroy() || declared.is_none() {
                 if !owned(scene, name) {
                     unmanaged.push(name.as_str());
+                    continue;
+                }
+                if !scene.has(name::Kind::Tap, name) {
                     continue;
                 }
                 let address = Address { kind: name::Kind::Tap, name: name.clone() };

@@ -7,20 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
+use super::super::select::{RANGE, Scope, list};
 use super::super::{Action, Cost, Reason};
-use super::{Kind, Scene, tap};
+use super::{Lower, Scene, tap};
 use crate::live::Live;
 use crate::name::{self, Address, VlanTag};
 use crate::spec::model::Experiment;
 
 /// The live aliases that must be unbound: bound to a tag other than their fixed one, or holding the fixed tag of another.
-pub(super) fn rebound<'a>(experiment: &'a Experiment, live: &'a Live) -> BTreeSet<&'a str> {
-    let fixed = |alias: &str| experiment.vlans.get(alias).and_then(|v| v.tag.as_ref()).map(|t| t.value.get());
-    let wanted: BTreeMap<u16, &str> = experiment
-        .vlans
-        .iter()
-        .filter_map(|(alias, vlan)| Some((vlan.tag.as_ref()?.value.get(), alias.as_str())))
-        .collect();
+/// Fixed tags of aliases that the plan is not about do not count.
+pub(super) fn rebound<'a>(experiment: &'a Experiment, live: &'a Live, scope: &Scope) -> BTreeSet<&'a str> {
+    let tag = |alias: &str| experiment.vlans.get(alias).and_then(|v| v.tag.as_ref()).map(|t| t.value.get());
+    let fixed = |alias: &str| tag(alias).filter(|_| scope.has(name::Kind::Vlan, alias));
+    let wanted: BTreeMap<u16, &str> =
+        experiment.vlans.iter().filter_map(|(alias, _)| Some((fixed(alias.as_str())?, alias.as_str()))).collect();
     live.vlans
         .iter()
         .filter(|(alias, tag)| match fixed(alias) {
@@ -40,29 +40,45 @@ pub(super) struct Vlans<'a> {
 
 /// The address under which the range of tags is shown.
 fn range_address() -> Address {
-    Address { kind: name::Kind::Vlan, name: "*".to_owned() }
+    Address { kind: name::Kind::Vlan, name: RANGE.to_owned() }
 }
 
-impl<'a> Kind<'a> for Vlans<'a> {
+impl<'a> Lower<'a> for Vlans<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         if scene.destroy() {
             return;
         }
         if let Some(range) = &scene.experiment.vlan_range {
             let (min, max) = range.value;
-            if scene.live.vlan_range != Some((min.get(), max.get())) {
+            if !scene.scope.has(name::Kind::Vlan, RANGE) && !takes_from_range(scene) {
+                // Nothing that the plan is about takes a tag from it.
+            } else if scene.live.vlan_range != Some((min.get(), max.get())) {
                 let old = scene.live.vlan_range.map(|(min, max)| format!("{min}-{max}"));
                 let action = if old.is_some() { Action::Update } else { Action::Create };
                 let place = scene.place(range.span);
-                let reason =
-                    Reason { field: "range".into(), old, new: Some(format!("{min}-{max}")), place: place.clone() };
+                let reason = Reason {
+                    field: "range".into(),
+                    old,
+                    new: Some(format!("{min}-{max}")),
+                    place: place.clone(),
+                    drift: false,
+                };
                 let change = draft.change(range_address(), action, place, vec![reason], Vec::new());
                 self.range = Some((min, max, change));
+            } else {
+                draft.unchanged.push(range_address());
             }
         }
         for (alias, vlan) in &scene.experiment.vlans {
-            let Some(tag) = &vlan.tag else { continue };
+            if !scene.has(name::Kind::Vlan, alias.as_str()) {
+                continue;
+            }
             let old = scene.live.vlans.get(alias.as_str());
+            let as_wanted = |tag: &u16| vlan.tag.as_ref().is_none_or(|wanted| wanted.value.get() == *tag);
+            if old.is_some_and(as_wanted) && !scene.rebound.contains(alias.as_str()) {
+                draft.unchanged.push(Address::vlan(alias));
+            }
+            let Some(tag) = &vlan.tag else { continue };
             if old == Some(&tag.value.get()) {
                 continue;
             }
@@ -71,6 +87,7 @@ impl<'a> Kind<'a> for Vlans<'a> {
                 old: old.map(u16::to_string),
                 new: Some(tag.value.to_string()),
                 place: scene.place(tag.span),
+                drift: false,
             };
             let (action, costs) =
                 if old.is_some() { (Action::Update, vec![Cost::LinkCut]) } else { (Action::Create, Vec::new()) };
@@ -81,6 +98,11 @@ impl<'a> Kind<'a> for Vlans<'a> {
             self.add.push((alias.as_str(), tag.value, change));
         }
         for alias in &scene.rebound {
+            if !scene.has(name::Kind::Vlan, alias) {
+                self.check_chosen(scene, draft, alias);
+                continue;
+            }
+            self.note_left_behind(scene, draft, alias);
             if !self.clear.iter().any(|(a, _)| a == alias) {
                 let declared = scene.experiment.vlans.get(*alias);
                 let tag = scene.live.vlans[*alias];
@@ -89,6 +111,7 @@ impl<'a> Kind<'a> for Vlans<'a> {
                     old: Some(tag.to_string()),
                     new: declared.map(|_| "given at its next use".to_owned()),
                     place: declared.and_then(|v| scene.place(v.span)),
+                    drift: false,
                 };
                 let (action, costs) = match declared {
                     Some(_) => (Action::Update, vec![Cost::LinkCut]),
@@ -133,7 +156,40 @@ impl<'a> Kind<'a> for Vlans<'a> {
     }
 }
 
+/// Whether an alias that the plan brings into being takes its tag from the range.
+fn takes_from_range(scene: &Scene<'_>) -> bool {
+    let free = |alias: &str| !scene.live.vlans.contains_key(alias);
+    let mut aliases = scene.experiment.vlans.iter().filter(|(_, vlan)| vlan.tag.is_none());
+    aliases.any(|(alias, _)| free(alias.as_str()) && scene.scope.chosen(name::Kind::Vlan, alias.as_str()))
+}
+
 impl<'a> Vlans<'a> {
+    /// Refuse to take the tag of an alias that the plan is not about.
+    fn check_chosen(&self, scene: &Scene<'a>, draft: &mut Draft, alias: &str) {
+        let tag = scene.live.vlans[alias];
+        let wanted = |(_, vlan): &(_, &crate::spec::model::Vlan)| vlan.tag.as_ref().map(|t| t.value.get()) == Some(tag);
+        let taker = scene.experiment.vlans.iter().find(wanted);
+        let span = taker.and_then(|(_, vlan)| vlan.tag.as_ref()).map(|tag| tag.span);
+        let taker = taker.map(|(taker, _)| taker.as_str()).unwrap_or_default();
+        let message =
+            format!("VLAN alias `{taker}` is to have tag {tag}, which `{alias}` holds, and that is not selected");
+        let hint = format!("add `--target vlan.{alias}`, or leave `vlan.{taker}` out");
+        draft.problems.push(scene.problem("tag-held", span, message, hint));
+    }
+
+    /// Say what stays on the old tag of an alias because the plan is not about it.
+    fn note_left_behind(&self, scene: &Scene<'a>, draft: &mut Draft, alias: &str) {
+        if !scene.options.selection.is_partial() {
+            return;
+        }
+        let address = Address { kind: name::Kind::Vlan, name: alias.to_owned() };
+        let users = scene.graph.needed_by(&address).into_iter().map(|(user, _)| user);
+        let left: Vec<Address> = users.filter(|user| !scene.has(user.kind, &user.name)).collect();
+        if !left.is_empty() {
+            draft.notes.push(format!("not selected, so on the old tag of vlan.{alias} until planned: {}", list(&left)));
+        }
+    }
+
     /// Refuse to unbind an alias where that would touch more than the alias.
     fn check_clear(&self, scene: &Scene<'a>, draft: &mut Draft, alias: &str) {
         let span = scene.experiment.vlans.get(alias).map(|v| v.tag.as_ref().map_or(v.span, |t| t.span));

@@ -9,6 +9,7 @@ use crate::spec::{Format, NoFiles};
 pub(crate) mod minimega;
 mod properties;
 mod scenarios;
+mod selection;
 
 use minimega::Minimega;
 
@@ -32,7 +33,7 @@ pub fn live(mm: &Minimega, file: &File) -> Live {
 }
 
 pub fn options<'a>(file: &'a File, advice: &Advice) -> Options<'a> {
-    Options { destroy: false, sources: &file.sources, advice: advice.clone() }
+    Options::new(&file.sources, advice.clone())
 }
 
 pub fn planned(mm: &Minimega, file: &File) -> Plan {
@@ -40,7 +41,7 @@ pub fn planned(mm: &Minimega, file: &File) -> Plan {
 }
 
 pub fn planned_destroy(mm: &Minimega, file: &File, advice: Advice) -> Plan {
-    let options = Options { destroy: true, sources: &file.sources, advice };
+    let options = Options { destroy: true, ..Options::new(&file.sources, advice) };
     plan(&file.experiment, &file.graph, &live(mm, file), &options).unwrap()
 }
 

@@ -41,7 +41,7 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
     let body = &vm.body;
     let reason = |field: String, key: &str, new: String| {
         let place = body.spans.get(key).and_then(|span| scene.place(*span));
-        Reason { field, old: None, new: Some(new), place }
+        Reason { field, old: None, new: Some(new), place, drift: false }
     };
     let mut parts = vec![reason("state".into(), "state", body.state.word().to_owned())];
     for field in FIELDS.iter().filter(|f| !matches!(f.ty, FieldType::Tags | FieldType::Networks)) {
@@ -61,7 +61,7 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
     if let Some(first) = body.depends_on.first() {
         let names: Vec<&str> = body.depends_on.iter().map(|d| d.value.as_str()).collect();
         let new = Some(range::compress(&names));
-        parts.push(Reason { field: "depends_on".into(), old: None, new, place: scene.place(first.span) });
+        parts.push(Reason { field: "depends_on".into(), old: None, new, place: scene.place(first.span), drift: false });
     }
     parts
 }

@@ -1,7 +1,7 @@
 //! One VM, wanted against observed.
 
 use super::super::super::{Action, Reason, ownership};
-use super::super::{Scene, vlan_text};
+use super::super::{Scene, asked_for, vlan_text};
 use super::class::Class;
 use crate::language::diskspec::DiskSpec;
 use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
@@ -122,7 +122,13 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
     let (mut reasons, mut hidden) = (Vec::new(), Vec::new());
     if live.kind != body.kind.word() {
         let new = Some(body.kind.word().to_owned());
-        reasons.push(Reason { field: "type".into(), old: Some(live.kind.clone()), new, place: place("type") });
+        reasons.push(Reason {
+            field: "type".into(),
+            old: Some(live.kind.clone()),
+            new,
+            place: place("type"),
+            drift: false,
+        });
     }
     for field in FIELDS.iter().filter(|f| f.change == Change::Replace) {
         let wanted = body.config.get(field.name);
@@ -139,6 +145,7 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
                     old: Some(observed.to_string()),
                     new: Some(wanted.to_string()),
                     place: place(field.name),
+                    drift: false,
                 }),
             },
         }
@@ -149,6 +156,7 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
             old: Some(nics(live.nics.len())),
             new: Some(nics(body.networks.len())),
             place: place("networks"),
+            drift: false,
         });
         return (reasons, hidden);
     }
@@ -161,6 +169,7 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
                 old: Some(observed.clone()),
                 new: Some(driver.to_owned()),
                 place: place(),
+                drift: false,
             }),
             Some(_) => {}
             None => hidden.push("networks"),
@@ -173,6 +182,7 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
                 old: Some(nic.mac.clone()),
                 new: Some(mac.to_string()),
                 place: place(),
+                drift: false,
             });
         }
     }
@@ -202,13 +212,15 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, out: &mut Difference) 
             continue;
         }
         let rebound = nic.alias.as_deref().is_some_and(|a| scene.rebound.contains(a));
-        drifted &= launched_there(wanted, nic) && !rebound;
+        let moved = launched_there(wanted, nic) && !rebound;
+        drifted &= moved;
         if vlan_differs {
             out.reasons.push(Reason {
                 field: format!("networks[{index}].vlan"),
                 old: Some(vlan_text(nic.alias.as_deref(), nic.vlan)),
                 new: Some(scene.wanted_vlan(&wanted.vlan)),
                 place: place(),
+                drift: moved,
             });
         }
         if bridge_differs {
@@ -217,6 +229,7 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, out: &mut Difference) 
                 old: Some(nic.bridge.clone()),
                 new: Some(bridge.to_string()),
                 place: place(),
+                drift: moved,
             });
         }
         // Without a bridge the NIC stays on its own, and a disconnected one goes to the default bridge.
@@ -236,7 +249,13 @@ fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut 
     let place = vm.body.spans.get("tags").and_then(|s| scene.place(*s));
     let mut differs = |key: &str, new: Option<&String>| {
         let field = format!("tags.{key}");
-        out.reasons.push(Reason { field, old: live.tags.get(key).cloned(), new: new.cloned(), place: place.clone() });
+        out.reasons.push(Reason {
+            field,
+            old: live.tags.get(key).cloned(),
+            new: new.cloned(),
+            place: place.clone(),
+            drift: false,
+        });
     };
     for (key, value) in class.tags.iter().filter(|(k, v)| live.tags.get(*k) != Some(*v)) {
         if !key.starts_with(ownership::RESERVED) || key == ownership::DIGEST {
@@ -255,8 +274,8 @@ fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut 
     }
 }
 
-/// Compare a VM that the experiment owns with what is wanted.
-pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm) -> Difference {
+/// Compare a VM that the experiment owns with what is wanted, or plan to replace it in any case.
+pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, asked: bool) -> Difference {
     let mut out = Difference::default();
     let state_place = vm.body.spans.get("state").and_then(|s| scene.place(*s)).or_else(|| scene.place(vm.span));
     let (launch, hidden) = launch_reasons(scene, vm, live);
@@ -270,9 +289,13 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
             old: digest.map(|d| format!("digest {d}")),
             new: Some(format!("digest {}", class.digest)),
             place: scene.place(vm.span),
+            drift: false,
         });
     }
+    // What was launched as wanted and differs all the same was changed since.
+    out.reasons.iter_mut().for_each(|reason| reason.drift = launched_as_wanted);
     let by_launch = !out.reasons.is_empty();
+    out.reasons.extend(asked.then(asked_for));
     let wanted_state = vm.body.state.word();
     let state_reason = || Reason {
         field: "state".into(),
@@ -282,6 +305,7 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         }),
         new: Some(wanted_state.to_owned()),
         place: state_place.clone(),
+        drift: matches!(live.state, VmState::Quit | VmState::Error),
     };
     let mut ended = false;
     match (vm.body.state, live.state) {
@@ -304,6 +328,11 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
             out.stop = true;
         }
         (RunState::Running, VmState::Running) | (RunState::Paused, VmState::Building | VmState::Paused) => {}
+    }
+    if asked {
+        out.relaunch = true;
+        out.action = Some(Action::Replace);
+        return out;
     }
     if by_launch {
         out.relaunch = true;

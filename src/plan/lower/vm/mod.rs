@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::draft::{Draft, Extra, Members, targets};
 use super::super::{Action, Cost, Expect, StepId};
-use super::{Kind, Scene, not_in_the_file};
+use super::{Lower, Scene, not_in_the_file};
 use crate::live::{LiveVm, VmState};
 use crate::name::{self, Address};
 use crate::spec::model::{RunState, Vm};
@@ -90,9 +90,13 @@ impl<'a> Vms<'a> {
             draft.problems.push(scene.problem("unmanaged-vm", Some(vm.span), message, hint));
             return;
         }
-        let difference = compare::compare(scene, vm, self.classes.get(class_id), live);
-        let Some(action) = difference.action else { return };
+        let asked = scene.scope.replaces(name::Kind::Vm, name);
+        let difference = compare::compare(scene, vm, self.classes.get(class_id), live, asked);
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
+        let Some(action) = difference.action else {
+            draft.unchanged.push(address);
+            return;
+        };
         let Difference { reasons, relaunch, start, stop, connects, set_tags, clear_tags, .. } = difference;
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
@@ -247,10 +251,13 @@ fn guard(scene: &Scene<'_>, names: &[String]) -> Option<String> {
     (!text.is_empty()).then(|| short_hash(&text))
 }
 
-impl<'a> Kind<'a> for Vms<'a> {
+impl<'a> Lower<'a> for Vms<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         if !scene.destroy() {
             for (name, vm) in &scene.experiment.vms {
+                if !scene.has(name::Kind::Vm, name.as_str()) {
+                    continue;
+                }
                 self.wanted(scene, draft, name.as_str(), vm);
             }
         }
@@ -259,7 +266,7 @@ impl<'a> Kind<'a> for Vms<'a> {
             let declared = scene.experiment.vms.get(vm.name.as_str());
             if !scene.owns(vm) {
                 unmanaged.push(vm.name.as_str());
-            } else if scene.destroy() || declared.is_none() {
+            } else if (scene.destroy() || declared.is_none()) && scene.has(name::Kind::Vm, &vm.name) {
                 let address = Address { kind: name::Kind::Vm, name: vm.name.clone() };
                 let place = declared.and_then(|v| scene.place(v.span));
                 let reasons = if declared.is_some() || scene.destroy() { Vec::new() } else { not_in_the_file("vms") };
