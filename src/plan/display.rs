@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
-use super::{Action, Change, Plan};
+use super::select::list;
+use super::{Action, Change, Plan, Reason};
 use crate::language::range;
 
 /// How to show a plan.
@@ -19,6 +20,10 @@ pub struct Style<'a> {
     /// Say for each command what it needs and how it is taken back.
     pub verbose: bool,
 }
+
+/// Stands for the former names of renamed objects until a group of them is complete. No value has it: control
+/// characters are escaped.
+const FORMER: char = '\u{1}';
 
 const RESET: &str = "\x1b[0m";
 
@@ -40,6 +45,9 @@ fn body(change: &Change) -> String {
 
 fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
     write!(text, " {}", change.action.word())?;
+    if change.renamed_from.is_some() {
+        write!(text, ", renamed from {FORMER}")?;
+    }
     if let Some(place) = &change.place {
         write!(text, "  ({}:{})", place.file, place.line)?;
     }
@@ -57,24 +65,29 @@ fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
         return Ok(());
     }
     for reason in &change.reasons {
-        write!(text, "#       {}: ", printable(&reason.field))?;
-        match (&reason.old, &reason.new) {
-            (Some(old), Some(new)) => write!(text, "{} -> {}", printable(old), printable(new))?,
-            (None, Some(new)) => write!(text, "nothing -> {}", printable(new))?,
-            (Some(old), None) => write!(text, "{} -> nothing", printable(old))?,
-            (None, None) if change.action == Action::Destroy => write!(text, "not in the file")?,
-            (None, None) => write!(text, "asked for")?,
-        }
-        if let Some(place) = &reason.place {
-            write!(text, "  ({}:{})", place.file, place.line)?;
-        }
-        text.push('\n');
+        writeln!(text, "#       {}", reason_text(reason, change.action))?;
     }
     if !change.costs.is_empty() {
         let words: Vec<&str> = change.costs.iter().map(|c| c.words()).collect();
         writeln!(text, "#       cost: {}", words.join(", "))?;
     }
     Ok(())
+}
+
+/// One reason on one line: the field, what it is, what it is to be, and where the file says so.
+pub fn reason_text(reason: &Reason, action: Action) -> String {
+    let mut text = format!("{}: ", printable(&reason.field));
+    text.push_str(&match (&reason.old, &reason.new) {
+        (Some(old), Some(new)) => format!("{} -> {}", printable(old), printable(new)),
+        (None, Some(new)) => format!("nothing -> {}", printable(new)),
+        (Some(old), None) => format!("{} -> nothing", printable(old)),
+        (None, None) if action == Action::Destroy => "not in the file".to_owned(),
+        (None, None) => "asked for".to_owned(),
+    });
+    if let Some(place) = &reason.place {
+        text.push_str(&format!("  ({}:{})", place.file, place.line));
+    }
+    text
 }
 
 /// A value on one line of a terminal: control characters are escaped, so that a live object cannot forge a line.
@@ -178,24 +191,25 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
         return out;
     }
     line(&format!("# megaform plan: experiment {}, target {}", plan.experiment, printable(style.target)));
-    let mut groups: Vec<(&Change, String, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(&Change, String, Vec<&str>, Vec<&crate::name::Address>)> = Vec::new();
     let mut by_body: HashMap<(crate::name::Kind, String), usize> = HashMap::new();
     for change in &plan.changes {
         let body = body(change);
         let index = *by_body.entry((change.address.kind, body.clone())).or_insert(groups.len());
         if index == groups.len() {
-            groups.push((change, body, Vec::new()));
+            groups.push((change, body, Vec::new(), Vec::new()));
         }
         groups[index].2.push(&change.address.name);
+        groups[index].3.extend(&change.renamed_from);
     }
     if !groups.is_empty() {
         line("#");
     }
-    for (change, body, names) in &groups {
+    for (change, body, names, former) in &groups {
         let colour = if style.colour { colour_of(change.action) } else { "" };
         let sign = change.action.sign();
         let names = range::compress(names);
-        let text = body.trim_end();
+        let text = body.trim_end().replace(FORMER, &printable(&list(former.iter().copied())));
         line(&format!("#{colour} {sign:>3} {}.{names}{reset}{text}", change.address.kind));
     }
     for text in style.verbose.then(|| unchanged(plan)).into_iter().flatten() {

@@ -91,7 +91,7 @@ impl Draft {
         reasons: Vec<Reason>,
         costs: Vec<Cost>,
     ) -> usize {
-        self.changes.push(Change { address, action, place, reasons, costs, steps: Vec::new() });
+        self.changes.push(Change { address, action, place, reasons, costs, steps: Vec::new(), renamed_from: None });
         self.changes.len() - 1
     }
 

@@ -123,6 +123,8 @@ pub struct Change {
     pub costs: Vec<Cost>,
     /// The steps that carry it out.
     pub steps: Vec<StepId>,
+    /// The object that it was before and that goes for it.
+    pub renamed_from: Option<Address>,
 }
 
 /// What must be observed after a step before anything that needs it may run.

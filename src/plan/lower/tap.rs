@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra};
 use super::super::{Action, Cost, Reason, StepId};
 use super::{Lower, Scene, asked_for, not_in_the_file, vlan_text};
@@ -109,6 +110,17 @@ fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reas
     reasons
 }
 
+/// Refuse to remove a tap that must not go.
+fn protect(scene: &Scene<'_>, draft: &mut Draft, name: &str, tap: &Tap, what: &str, reasons: &[Reason]) {
+    let Some(span) = tap.lifecycle.prevent_destroy else { return };
+    let reasons: Vec<String> = reasons.iter().map(|reason| reason_text(reason, Action::Replace)).collect();
+    let why = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
+    let message = format!("tap.{name} is to be {what}, which `prevent_destroy` forbids{why}");
+    let hint =
+        format!("take back what asks for it, leave it out with `--exclude tap.{name}`, or remove `prevent_destroy`");
+    draft.problems.push(scene.problem("prevent-destroy", Some(span), message, hint));
+}
+
 impl<'a> Lower<'a> for Taps<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         for (name, tap) in scene.experiment.taps.iter().filter(|_| !scene.destroy()) {
@@ -123,10 +135,12 @@ impl<'a> Lower<'a> for Taps<'a> {
             };
             let mut reasons = reasons(scene, name.as_str(), tap, live);
             let asked = scene.scope.replaces(name::Kind::Tap, name.as_str());
+            reasons.retain(|reason| !tap.lifecycle.ignores(&reason.field));
             reasons.extend(asked.then(asked_for));
             if reasons.is_empty() {
                 draft.unchanged.push(Address::tap(name));
             } else {
+                protect(scene, draft, name.as_str(), tap, "replaced", &reasons);
                 let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
                 let as_made = scene.options.advice.taps.get(name.as_str()).is_some_and(|made| made.address == wanted);
                 let drifted = as_made && reasons.iter().all(|r| r.field == "ip");
@@ -155,6 +169,9 @@ impl<'a> Lower<'a> for Taps<'a> {
                 let address = Address { kind: name::Kind::Tap, name: name.clone() };
                 let place = declared.and_then(|t| scene.place(t.span));
                 let reasons = if declared.is_some() || scene.destroy() { Vec::new() } else { not_in_the_file("taps") };
+                if let Some(tap) = declared {
+                    protect(scene, draft, name, tap, "destroyed", &[]);
+                }
                 let change = draft.change(address, Action::Destroy, place, reasons, vec![Cost::LinkCut]);
                 self.delete.push((name, change));
             } else if live.addresses.is_none() {

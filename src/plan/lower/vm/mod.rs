@@ -1,10 +1,12 @@
 //! VMs: what differs (`compare`), what launches together (`class`), and the steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra, Members, targets};
-use super::super::{Action, Cost, Expect, StepId};
+use super::super::{Action, Cost, Expect, Reason, StepId};
 use super::{Lower, Scene, not_in_the_file};
+use crate::diagnostic::Span;
 use crate::live::{LiveVm, VmState};
 use crate::name::{self, Address};
 use crate::spec::model::{RunState, Vm};
@@ -37,7 +39,14 @@ pub(super) struct Vms<'a> {
     clear_tags: BTreeMap<String, Members<'a>>,
     /// The steps that flush, by VM.
     flushed: HashMap<&'a str, StepId>,
+    /// The live VM that goes for one that was renamed, by the new name.
+    renamed: HashMap<&'a str, &'a str>,
+    /// VMs that must not go, by where that is written and what would become of them.
+    protected: Protected<'a>,
 }
+
+/// Names by place and sentence.
+type Protected<'a> = BTreeMap<(Span, String), Vec<&'a str>>;
 
 /// The costs of ending a VM.
 fn end_costs(vm: &LiveVm, again: bool) -> Vec<Cost> {
@@ -67,10 +76,43 @@ impl<'a> Vms<'a> {
         launch.members.push((name, change));
     }
 
+    /// Note that a VM is to go, if it must not.
+    fn protect(&mut self, vm: &Vm, name: &'a str, what: &str, reasons: &[Reason]) {
+        let Some(span) = vm.body.lifecycle.prevent_destroy else { return };
+        let mut text = format!("is to be {what}, which `prevent_destroy` forbids");
+        if !reasons.is_empty() {
+            let reasons: Vec<String> = reasons.iter().map(|reason| reason_text(reason, Action::Replace)).collect();
+            text.push_str(&format!(": {}", reasons.join("; ")));
+        }
+        self.protected.entry((span, text)).or_default().push(name);
+    }
+
+    /// Plan to remove the VM that this one was, and to make this one. False if there is none.
+    fn rename(&mut self, scene: &Scene<'a>, draft: &mut Draft, name: &'a str, vm: &'a Vm, class: usize) -> bool {
+        let Some(old) = &vm.renamed_from else { return false };
+        let Some(live) = scene.live.vms.get(old.as_str()).filter(|live| scene.owns(live)) else { return false };
+        let mut reasons = compare::compare(scene, vm, self.classes.get(class), live, false).reasons;
+        reasons.retain(|reason| !reason.field.starts_with("tags.megaform."));
+        if live.state != VmState::Error {
+            self.protect(vm, name, &format!("made anew for vm.{old}", old = old.value), &[]);
+        }
+        let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
+        let costs = end_costs(live, true);
+        let change = draft.change(address, Action::Replace, scene.place(vm.span), reasons, costs);
+        draft.changes[change].renamed_from = Some(Address::vm(&old.value));
+        self.renamed.insert(name, &live.name);
+        self.end(live, change);
+        self.launch(class, name, change);
+        true
+    }
+
     fn wanted(&mut self, scene: &Scene<'a>, draft: &mut Draft, name: &'a str, vm: &'a Vm) {
         let class_id = self.classes.of(scene, draft, vm);
         let Some(live) = scene.live.vms.get(name) else {
             let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
+            if self.rename(scene, draft, name, vm, class_id) {
+                return;
+            }
             let parts = self.classes.parts(scene, vm);
             let change = draft.change(address, Action::Create, scene.place(vm.span), parts, Vec::new());
             self.launch(class_id, name, change);
@@ -101,6 +143,9 @@ impl<'a> Vms<'a> {
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
             costs.push(Cost::LinkCut);
+        }
+        if relaunch && live.state != VmState::Error {
+            self.protect(vm, name, "replaced", &reasons);
         }
         let change = draft.change(address, action, scene.place(vm.span), reasons, costs);
         if relaunch {
@@ -224,7 +269,8 @@ impl<'a> Vms<'a> {
             let class = self.classes.get(group.class);
             let mut needs: Vec<StepId> = class.depends_on.iter().filter_map(|d| ready.get(d)).copied().collect();
             if launched {
-                needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(name)));
+                let old = |name| self.renamed.get(name).copied().unwrap_or(name);
+                needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
                 last = Some(self.launch_steps(draft, group, needs, last, &mut ready));
                 if class.state == RunState::Running {
                     self.start_steps(scene, draft, group.members.clone(), &[], &mut ready);
@@ -262,7 +308,8 @@ impl<'a> Lower<'a> for Vms<'a> {
             }
         }
         let mut unmanaged = Vec::new();
-        for vm in scene.live.vms.values() {
+        let renamed: HashSet<&str> = self.renamed.values().copied().collect();
+        for vm in scene.live.vms.values().filter(|vm| !renamed.contains(vm.name.as_str())) {
             let declared = scene.experiment.vms.get(vm.name.as_str());
             if !scene.owns(vm) {
                 unmanaged.push(vm.name.as_str());
@@ -270,9 +317,19 @@ impl<'a> Lower<'a> for Vms<'a> {
                 let address = Address { kind: name::Kind::Vm, name: vm.name.clone() };
                 let place = declared.and_then(|v| scene.place(v.span));
                 let reasons = if declared.is_some() || scene.destroy() { Vec::new() } else { not_in_the_file("vms") };
+                if let Some(declared) = declared {
+                    self.protect(declared, &vm.name, "destroyed", &[]);
+                }
                 let change = draft.change(address, Action::Destroy, place, reasons, end_costs(vm, false));
                 self.end(vm, change);
             }
+        }
+        for ((span, text), names) in &self.protected {
+            let address = format!("vm.{}", crate::language::range::compress(names));
+            let hint = format!(
+                "take back what asks for it, leave it out with `--exclude {address}`, or remove `prevent_destroy`"
+            );
+            draft.problems.push(scene.problem("prevent-destroy", Some(*span), format!("{address} {text}"), hint));
         }
         if !unmanaged.is_empty() {
             draft.notes.push(format!("unmanaged VMs are left alone: {}", crate::language::range::compress(&unmanaged)));
