@@ -65,7 +65,9 @@ fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
         return Ok(());
     }
     for reason in &change.reasons {
-        writeln!(text, "#       {}", reason_text(reason, change.action))?;
+        // What was changed by others is told from an edit of the file, where one object has both.
+        let drift = if reason.drift && change.action != Action::Restore { "≠ " } else { "" };
+        writeln!(text, "#       {drift}{}", reason_text(reason, change.action))?;
     }
     if !change.costs.is_empty() {
         let words: Vec<&str> = change.costs.iter().map(|c| c.words()).collect();
@@ -202,10 +204,17 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
         groups[index].2.push(&change.address.name);
         groups[index].3.extend(&change.renamed_from);
     }
-    if !groups.is_empty() {
+    let (drift, edits): (Vec<_>, Vec<_>) =
+        groups.iter().partition(|(change, ..)| plan.drift_only || change.action == Action::Restore);
+    if !edits.is_empty() {
         line("#");
     }
-    for (change, body, names, former) in &groups {
+    let first_of_drift = edits.len();
+    for (index, (change, body, names, former)) in edits.into_iter().chain(drift).enumerate() {
+        if index == first_of_drift {
+            line("#");
+            line("# changed by others since it was applied:");
+        }
         let colour = if style.colour { colour_of(change.action) } else { "" };
         let sign = change.action.sign();
         let names = range::compress(names);
@@ -222,7 +231,9 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
     let mut serves: Option<&[usize]> = None;
     for step in &plan.steps {
         if serves != Some(&step.serves) {
-            line(&format!("# -- {}", heading(plan, &step.serves)));
+            let clears = step.command.starts_with("clear namespace ") && !step.serves.is_empty();
+            let whole = if clears { "at the end, with the namespace: " } else { "" };
+            line(&format!("# -- {whole}{}", heading(plan, &step.serves)));
             serves = Some(&step.serves);
         }
         if style.verbose {

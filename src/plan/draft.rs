@@ -1,12 +1,13 @@
 //! A plan while it is made: changes, steps and problems are added here by the kinds of objects.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Action, Change, Cost, Expect, Options, Plan, PlanError, Reason, Step, StepId};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::language::range;
 use crate::language::token;
-use crate::name::{Address, Namespace};
+use crate::name::{Address, Kind, Namespace};
 
 /// The longest list of targets in one command, in bytes.
 const TARGETS: usize = 3600;
@@ -16,6 +17,9 @@ pub(super) struct Draft {
     pub changes: Vec<Change>,
     pub steps: Vec<Step>,
     pub unchanged: Vec<Address>,
+    pub unmanaged: Vec<Address>,
+    /// How many VMs, one behind the other, each VM depends on; none for what depends on none.
+    pub depths: HashMap<String, usize>,
     pub notes: Vec<String>,
     pub problems: Vec<Diagnostic>,
     /// The steps after which every VLAN alias is as it is to be.
@@ -76,6 +80,8 @@ impl Draft {
             changes: Vec::new(),
             steps: Vec::new(),
             unchanged: Vec::new(),
+            unmanaged: Vec::new(),
+            depths: HashMap::new(),
             notes: Vec::new(),
             problems: Vec::new(),
             vlans_ready: Vec::new(),
@@ -146,10 +152,16 @@ impl Draft {
         }
         // Kinds add their changes in order, but a kind's own may come in several passes.
         let mut order: Vec<usize> = (0..self.changes.len()).collect();
-        let key = |i: &usize| (self.changes[*i].address.kind, &self.changes[*i].address.name);
+        let address = |i: &usize| &self.changes[*i].address;
         order.sort_by(|a, b| {
-            let (a, b) = (key(a), key(b));
-            a.0.cmp(&b.0).then_with(|| range::natural_cmp(a.1, b.1))
+            let (a, b) = (address(a), address(b));
+            let kinds = a.kind.cmp(&b.kind);
+            if !options.destroy {
+                return kinds.then_with(|| range::natural_cmp(&a.name, &b.name));
+            }
+            let depth = |address: &Address| self.depths.get(&address.name).copied().unwrap_or_default();
+            let depths = if a.kind == Kind::Vm { depth(b).cmp(&depth(a)) } else { std::cmp::Ordering::Equal };
+            kinds.reverse().then(depths).then_with(|| range::natural_cmp(&a.name, &b.name))
         });
         let mut place = vec![0; order.len()];
         for (new, old) in order.iter().enumerate() {
@@ -175,6 +187,7 @@ impl Draft {
             changes,
             steps: self.steps,
             unchanged: self.unchanged,
+            unmanaged: self.unmanaged,
             notes: self.notes,
         })
     }

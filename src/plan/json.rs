@@ -58,7 +58,7 @@ fn view<'a>(changes: &'a [Change], step: &'a Step) -> StepView<'a> {
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut plan = serializer.serialize_struct("Plan", 10)?;
+        let mut plan = serializer.serialize_struct("Plan", 11)?;
         plan.serialize_field("format", &FORMAT)?;
         plan.serialize_field("experiment", &self.experiment)?;
         plan.serialize_field("destroy", &self.destroy)?;
@@ -77,6 +77,7 @@ impl Serialize for Plan {
         let steps: Vec<StepView<'_>> = self.steps.iter().map(|s| view(&self.changes, s)).collect();
         plan.serialize_field("steps", &steps)?;
         plan.serialize_field("unchanged", &self.unchanged)?;
+        plan.serialize_field("unmanaged", &self.unmanaged)?;
         plan.serialize_field("notes", &self.notes)?;
         plan.end()
     }

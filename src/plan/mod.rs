@@ -178,12 +178,14 @@ pub struct Plan {
     pub partial: bool,
     /// Only what differs from what was applied is shown, and there are no commands.
     pub drift_only: bool,
-    /// The objects that change, by kind and name.
+    /// The objects that change, by kind and name; for a destroy in the order in which they go.
     pub changes: Vec<Change>,
     /// The commands.
     pub steps: Vec<Step>,
     /// The objects that are as they are to be, by kind and name.
     pub unchanged: Vec<Address>,
+    /// Objects of the namespace that are not the experiment's, by kind and name. A note names them too.
+    pub unmanaged: Vec<Address>,
     /// What a user should know besides, one sentence each.
     pub notes: Vec<String>,
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::draft::{Draft, Extra};
 use super::select::Scope;
-use super::{Options, Reason, ownership};
+use super::{Action, Options, Reason, ownership};
 use crate::diagnostic::{Diagnostic, Place, Severity, Span};
 use crate::graph::Graph;
 use crate::live::{Live, LiveVm};
-use crate::name::{Kind, Namespace};
+use crate::name::{Address, Kind, Namespace};
 use crate::spec::model::{Experiment, VlanRef};
 
 mod tap;
@@ -154,7 +154,14 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
         draft.notes.push(format!("namespace {name} stays, because it is the default namespace"));
     } else {
         let needs = draft.steps.iter().map(|s| s.id).collect();
-        let nothing: Arc<[usize]> = Arc::new([]);
-        draft.raw_step(&nothing, format!("clear namespace {name}"), Extra { needs, ..Extra::default() });
+        let mut serves = Vec::new();
+        for (alias, tag) in &scene.live.vlans {
+            let address = Address { kind: Kind::Vlan, name: alias.clone() };
+            let place = scene.experiment.vlans.get(alias.as_str()).and_then(|vlan| scene.place(vlan.span));
+            let tag =
+                Reason { field: "tag".to_owned(), old: Some(tag.to_string()), new: None, place: None, drift: false };
+            serves.push(draft.change(address, Action::Destroy, place, vec![tag], Vec::new()));
+        }
+        draft.raw_step(&Arc::from(serves), format!("clear namespace {name}"), Extra { needs, ..Extra::default() });
     }
 }

@@ -178,6 +178,7 @@ impl<'a> Lower<'a> for Taps<'a> {
                 hidden.push(name.as_str());
             }
         }
+        draft.unmanaged.extend(unmanaged.iter().map(|tap| Address { kind: name::Kind::Tap, name: (*tap).to_owned() }));
         if !unmanaged.is_empty() {
             draft.notes.push(format!(
                 "unmanaged taps are left alone: {} (if one was made by megaform, remove it with `namespace {} tap delete NAME`)",

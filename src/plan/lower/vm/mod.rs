@@ -1,6 +1,8 @@
 //! VMs: what differs (`compare`), what launches together (`class`), and the steps.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra, Members, targets};
@@ -9,7 +11,7 @@ use super::{Lower, Scene, not_in_the_file};
 use crate::diagnostic::Span;
 use crate::live::{LiveVm, VmState};
 use crate::name::{self, Address};
-use crate::spec::model::{RunState, Vm};
+use crate::spec::model::{RunState, Vm, VmBody};
 
 mod class;
 mod compare;
@@ -281,10 +283,30 @@ impl<'a> Vms<'a> {
         }
         if let Some(last) = last {
             let extra = Extra { after: vec![last], ..Extra::default() };
-            draft.step(&std::sync::Arc::from([]), &["clear", "vm", "config"], extra);
+            draft.step(&Arc::from([]), &["clear", "vm", "config"], extra);
         }
         ready
     }
+}
+
+/// How many VMs, one behind the other, each VM of the file depends on, for those that depend on any.
+fn depths<'a>(scene: &Scene<'a>) -> HashMap<&'a str, usize> {
+    let experiment = scene.experiment;
+    if experiment.vms.values().all(|vm| vm.body.depends_on.is_empty()) {
+        return HashMap::new();
+    }
+    // VMs of one entry depend on the same, so one number per body is enough.
+    let mut depths: HashMap<*const VmBody, usize> = HashMap::new();
+    for address in scene.graph.order().iter().filter(|a| a.kind == name::Kind::Vm) {
+        let Some(vm) = experiment.vms.get(address.name.as_str()) else { continue };
+        let body = Arc::as_ptr(&vm.body);
+        if !depths.contains_key(&body) {
+            let needed = vm.body.depends_on.iter().filter_map(|other| experiment.vms.get(other.value.as_str()));
+            let below = needed.map(|other| depths.get(&Arc::as_ptr(&other.body)).map_or(0, |depth| depth + 1));
+            depths.insert(body, below.max().unwrap_or_default());
+        }
+    }
+    experiment.vms.iter().map(|(name, vm)| (name.as_str(), depths[&Arc::as_ptr(&vm.body)])).collect()
 }
 
 /// A digest of VMs as they were observed; None if none of them exists.
@@ -331,6 +353,7 @@ impl<'a> Lower<'a> for Vms<'a> {
             );
             draft.problems.push(scene.problem("prevent-destroy", Some(*span), format!("{address} {text}"), hint));
         }
+        draft.unmanaged.extend(unmanaged.iter().map(|vm| Address { kind: name::Kind::Vm, name: (*vm).to_owned() }));
         if !unmanaged.is_empty() {
             draft.notes.push(format!("unmanaged VMs are left alone: {}", crate::language::range::compress(&unmanaged)));
         }
@@ -338,18 +361,33 @@ impl<'a> Lower<'a> for Vms<'a> {
 
     fn remove(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let mut killed: HashMap<&str, StepId> = HashMap::new();
-        for part in targets(self.kill.clone()) {
-            let extra = Extra {
-                guard: guard(scene, &part.names),
-                expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Quit, VmState::Error] }),
-                ..Extra::default()
-            };
-            let step = draft.step(&part.serves, &["vm", "kill", &part.text], extra);
-            for name in part.names.iter() {
-                if let Some((name, _)) = scene.live.vms.get_key_value(name) {
-                    killed.insert(name, step);
+        // What depends on others goes before them.
+        let depths = if self.kill.len() > 1 { depths(scene) } else { HashMap::new() };
+        let mut kills: BTreeMap<Reverse<usize>, Members<'a>> = BTreeMap::new();
+        for (name, change) in &self.kill {
+            let depth = depths.get(name).copied().unwrap_or_default();
+            draft.depths.insert((*name).to_owned(), depth);
+            kills.entry(Reverse(depth)).or_default().push((name, *change));
+        }
+        let mut before: Vec<StepId> = Vec::new();
+        for members in kills.into_values() {
+            let mut steps = Vec::new();
+            for part in targets(members) {
+                let extra = Extra {
+                    after: before.clone(),
+                    guard: guard(scene, &part.names),
+                    expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Quit, VmState::Error] }),
+                    ..Extra::default()
+                };
+                let step = draft.step(&part.serves, &["vm", "kill", &part.text], extra);
+                for name in part.names.iter() {
+                    if let Some((name, _)) = scene.live.vms.get_key_value(name) {
+                        killed.insert(name, step);
+                    }
                 }
+                steps.push(step);
             }
+            before = steps;
         }
         for part in targets(self.flush.clone()) {
             let mut needs: Vec<StepId> = part.names.iter().filter_map(|n| killed.get(n.as_str())).copied().collect();
