@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::apply::{HowArgs, Work, carry_out};
-use super::experiment::{CommandError, file_or_name, print};
+use super::apply::{Work, carry_out};
+use super::carry::HowArgs;
+use super::experiment::{CommandError, file_or_name};
 use super::select::SelectArgs;
 use super::target::Target;
 use crate::diagnostic::Exit;
@@ -33,8 +34,10 @@ pub fn run(args: &DestroyArgs, target: &Target) -> Result<Exit, CommandError> {
     let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref())?;
     let name = &loaded.experiment.name.value;
     if target.own && !target.base.exists() {
-        print(&format!("No changes. Nothing of {name} is there: no engine has been at {}.\n", target.base.display()))?;
-        return Ok(Exit::Success);
+        let report = args.how.report();
+        let base = target.base.display();
+        report.text(&format!("No changes. Nothing of {name} is there: no engine has been at {base}.\n"))?;
+        return report.nothing(Exit::Success);
     }
     // Without its daemon an engine's VMs may still run: it is started to adopt and end them.
     let work = Work::new(&loaded, target, true, args.select.selection(None));

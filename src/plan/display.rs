@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use super::select::list;
-use super::{Action, Change, Plan, Reason};
+use super::{Action, Change, Plan, Reason, Step};
 use crate::language::range;
 
 /// How to show a plan.
@@ -169,6 +169,11 @@ fn unchanged(plan: &Plan) -> Vec<String> {
 
 /// The whole text, with a final newline.
 pub fn render(plan: &Plan, style: Style<'_>) -> String {
+    render_with(plan, style, &|_| String::new())
+}
+
+/// The same with lines of the caller's own before each command.
+pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> String) -> String {
     let mut out = String::new();
     let reset = if style.colour { RESET } else { "" };
     let mut line = |text: &str| {
@@ -244,10 +249,16 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
                     about.push_str(&format!("; {word} {}", list(ids)));
                 }
             }
-            if let Some(undo) = &step.undo {
-                about.push_str(&format!("; undo: {undo}"));
+            match step.undo.commands(&plan.experiment) {
+                None => about.push_str("; cannot be taken back"),
+                Some(undo) if undo.is_empty() => {}
+                Some(undo) => about.push_str(&format!("; undo: {}", undo.join("; "))),
             }
             line(&about);
+        }
+        let own = before(step);
+        if !own.is_empty() {
+            line(own.trim_end());
         }
         line(&step.command);
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Action, Change, Cost, Expect, Options, Plan, PlanError, Reason, Step, StepId};
+use super::{Action, Change, Cost, Expect, Goal, Options, Plan, PlanError, Reason, Step, StepId, Undo};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::language::range;
 use crate::language::token;
@@ -22,6 +22,8 @@ pub(super) struct Draft {
     pub depths: HashMap<String, usize>,
     pub notes: Vec<String>,
     pub problems: Vec<Diagnostic>,
+    /// The goal of what is removed.
+    gone: Arc<Goal>,
     /// The steps after which every VLAN alias is as it is to be.
     pub vlans_ready: Vec<StepId>,
 }
@@ -68,7 +70,7 @@ pub(super) fn targets(mut members: Members<'_>) -> Vec<Targets> {
 pub(super) struct Extra {
     pub needs: Vec<StepId>,
     pub after: Vec<StepId>,
-    pub undo: Option<Vec<String>>,
+    pub undo: Undo,
     pub guard: Option<String>,
     pub expect: Option<Expect>,
 }
@@ -84,6 +86,7 @@ impl Draft {
             depths: HashMap::new(),
             notes: Vec::new(),
             problems: Vec::new(),
+            gone: Arc::new(Goal::Gone),
             vlans_ready: Vec::new(),
         }
     }
@@ -97,12 +100,22 @@ impl Draft {
         reasons: Vec<Reason>,
         costs: Vec<Cost>,
     ) -> usize {
-        self.changes.push(Change { address, action, place, reasons, costs, steps: Vec::new(), renamed_from: None });
+        self.changes.push(Change {
+            address,
+            action,
+            place,
+            reasons,
+            costs,
+            steps: Vec::new(),
+            renamed_from: None,
+            goal: self.gone.clone(),
+            guard: None,
+        });
         self.changes.len() - 1
     }
 
     /// The command of some words, in the experiment's namespace. A word that the language cannot carry is a problem.
-    fn command<S: AsRef<str>>(&mut self, words: &[S]) -> String {
+    pub fn command<S: AsRef<str>>(&mut self, words: &[S]) -> String {
         match token::join(words) {
             Ok(text) => format!("namespace {} {text}", self.experiment),
             Err(error) => {
@@ -132,14 +145,13 @@ impl Draft {
         for change in serves.iter() {
             self.changes[*change].steps.push(id);
         }
-        let undo = extra.undo.map(|words| self.command(&words));
         self.steps.push(Step {
             id,
             command,
             serves: serves.clone(),
             needs: extra.needs,
             after: extra.after,
-            undo,
+            undo: extra.undo,
             guard: extra.guard,
             expect: extra.expect.unwrap_or(Expect::Answer),
         });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra};
-use super::super::{Action, Cost, Reason, StepId};
+use super::super::{Action, Cost, Goal, Reason, StepId, Undo};
 use super::{Lower, Scene, asked_for, not_in_the_file, vlan_text};
 use crate::live::LiveTap;
 use crate::name::{self, Address, BridgeName, TapName};
@@ -46,6 +46,31 @@ fn create_words(name: &TapName, tap: &Tap) -> Vec<String> {
     }
     words.push(name.to_string());
     words
+}
+
+/// The words of the command that makes a live tap as it is, where its addresses are known.
+fn made_as_it_is(scene: &Scene<'_>, name: &str, live: &LiveTap) -> Option<Vec<String>> {
+    let remembered = || scene.options.advice.taps.get(name).map(|t| t.address.iter().cloned().collect());
+    let addresses: Vec<String> = live.addresses.clone().or_else(remembered)?;
+    let vlan = live.alias.clone().or_else(|| live.vlan.map(|tag| tag.to_string()))?;
+    let mut words = vec!["tap".to_owned(), "create".into(), vlan, "bridge".into(), live.bridge.clone()];
+    match &addresses[..] {
+        [] => words.push("name".to_owned()),
+        [address] => words.extend(["ip".to_owned(), address.clone()]),
+        _ => return None,
+    }
+    words.push(name.to_owned());
+    Some(words)
+}
+
+/// What a tap is to be.
+fn goal(tap: &Tap) -> Arc<Goal> {
+    let of = |field: &str, value: String| (!tap.lifecycle.ignores(field)).then_some(value);
+    Arc::new(Goal::Tap {
+        vlan: of("vlan", tap.vlan.value.to_string()),
+        bridge: of("bridge", bridge_of(tap)),
+        ip: (!tap.lifecycle.ignores("ip")).then(|| tap.ip.as_ref().map(|ip| address_text(ip.value))),
+    })
 }
 
 /// What a new tap will be.
@@ -130,6 +155,7 @@ impl<'a> Lower<'a> for Taps<'a> {
             let place = scene.place(tap.span);
             let Some(live) = scene.live.taps.get(name.as_str()) else {
                 let change = draft.change(Address::tap(name), Action::Create, place, parts(scene, tap), Vec::new());
+                draft.changes[change].goal = goal(tap);
                 self.create.push((name, tap, change));
                 continue;
             };
@@ -151,6 +177,7 @@ impl<'a> Lower<'a> for Taps<'a> {
                 };
                 reasons.iter_mut().for_each(|reason| reason.drift = as_made && reason.field == "ip");
                 let change = draft.change(Address::tap(name), action, place, reasons, vec![Cost::LinkCut]);
+                draft.changes[change].goal = goal(tap);
                 self.delete.push((name.as_str(), change));
                 self.create.push((name, tap, change));
             }
@@ -198,7 +225,8 @@ impl<'a> Lower<'a> for Taps<'a> {
         for (name, change) in &self.delete {
             let live = &scene.live.taps[*name];
             let guard = super::super::ownership::short_hash(&format!("{live:?}"));
-            let extra = Extra { guard: Some(guard), ..Extra::default() };
+            let undo = made_as_it_is(scene, name, live).map(|words| Undo::Command(draft.command(&words)));
+            let extra = Extra { guard: Some(guard), undo: undo.unwrap_or_default(), ..Extra::default() };
             let step = draft.step(&Arc::from([*change]), &["tap", "delete", name], extra);
             self.deleted.insert(name, step);
         }
@@ -210,7 +238,7 @@ impl<'a> Lower<'a> for Taps<'a> {
             needs.extend(self.deleted.get(name.as_str()));
             needs.sort_unstable();
             let undo = vec!["tap".to_owned(), "delete".into(), name.to_string()];
-            let extra = Extra { needs, undo: Some(undo), ..Extra::default() };
+            let extra = Extra { needs, undo: Undo::Command(draft.command(&undo)), ..Extra::default() };
             draft.step(&Arc::from([*change]), &create_words(name, tap), extra);
         }
     }

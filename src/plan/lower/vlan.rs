@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
 use super::super::select::{RANGE, Scope, list};
-use super::super::{Action, Cost, Reason};
+use super::super::{Action, Cost, Goal, Reason, Undo};
 use super::{Lower, Scene, tap};
 use crate::live::Live;
 use crate::name::{self, Address, VlanTag};
@@ -64,6 +64,7 @@ impl<'a> Lower<'a> for Vlans<'a> {
                     drift: false,
                 };
                 let change = draft.change(range_address(), action, place, vec![reason], Vec::new());
+                draft.changes[change].goal = Arc::new(Goal::Range(min.get(), max.get()));
                 self.range = Some((min, max, change));
             } else {
                 draft.unchanged.push(range_address());
@@ -92,6 +93,7 @@ impl<'a> Lower<'a> for Vlans<'a> {
             let (action, costs) =
                 if old.is_some() { (Action::Update, vec![Cost::LinkCut]) } else { (Action::Create, Vec::new()) };
             let change = draft.change(Address::vlan(alias), action, scene.place(vlan.span), vec![reason], costs);
+            draft.changes[change].goal = Arc::new(Goal::Bound(tag.value.get()));
             if old.is_some() {
                 self.clear.push((alias.as_str(), change));
             }
@@ -120,6 +122,7 @@ impl<'a> Lower<'a> for Vlans<'a> {
                 let address = Address { kind: name::Kind::Vlan, name: (*alias).to_owned() };
                 let place = declared.and_then(|v| scene.place(v.span));
                 let change = draft.change(address, action, place, vec![reason], costs);
+                draft.changes[change].goal = Arc::new(Goal::Unbound(tag));
                 self.clear.push((alias, change));
             }
             self.check_clear(scene, draft, alias);
@@ -128,18 +131,25 @@ impl<'a> Lower<'a> for Vlans<'a> {
 
     fn remove(&mut self, _scene: &Scene<'a>, _draft: &mut Draft) {}
 
-    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let mut ready = Vec::new();
         if let Some((min, max, change)) = self.range {
             let words = ["vlans", "range", &min.to_string(), &max.to_string()];
-            ready.push(draft.step(&Arc::from([change]), &words, Extra::default()));
+            let old = scene.live.vlan_range.map(|(min, max)| (min.to_string(), max.to_string()));
+            let undo = old.map(|(min, max)| Undo::Command(draft.command(&["vlans", "range", &min, &max])));
+            let extra = Extra { undo: undo.unwrap_or_default(), ..Extra::default() };
+            ready.push(draft.step(&Arc::from([change]), &words, extra));
         }
         self.clear.sort();
         let mut cleared: Vec<&str> = Vec::new();
         for (alias, change) in &self.clear {
             // Sorted, so a prefix comes before what it covers.
             if !cleared.iter().any(|c| alias.starts_with(c)) {
-                let extra = Extra { needs: ready.clone(), ..Extra::default() };
+                // Where more than the alias goes, one command does not bring it back.
+                let alone = scene.live.vlans.keys().filter(|other| other.starts_with(alias)).count() == 1;
+                let tag = scene.live.vlans[*alias].to_string();
+                let undo = alone.then(|| Undo::Command(draft.command(&["vlans", "add", alias, &tag])));
+                let extra = Extra { needs: ready.clone(), undo: undo.unwrap_or_default(), ..Extra::default() };
                 let step = draft.step(&Arc::from([*change]), &["clear", "vlans", alias], extra);
                 ready.push(step);
                 cleared.push(alias);
@@ -147,7 +157,11 @@ impl<'a> Lower<'a> for Vlans<'a> {
         }
         let mut added = Vec::new();
         for (alias, tag, change) in &self.add {
-            let extra = Extra { needs: ready.clone(), ..Extra::default() };
+            let others = scene.live.vlans.keys().map(String::as_str);
+            let mut others = others.chain(scene.experiment.vlans.keys().map(AsRef::as_ref));
+            let alone = !others.any(|other| other != *alias && other.starts_with(alias));
+            let undo = alone.then(|| Undo::Command(draft.command(&["clear", "vlans", alias])));
+            let extra = Extra { needs: ready.clone(), undo: undo.unwrap_or_default(), ..Extra::default() };
             let words = ["vlans", "add", alias, &tag.to_string()];
             added.push(draft.step(&Arc::from([*change]), &words, extra));
         }

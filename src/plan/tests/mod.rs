@@ -66,6 +66,10 @@ pub fn carry_out(mm: &Minimega, plan: &Plan) {
             Expect::Gone { names } => assert!(names.iter().all(|n| !vms.contains_key(n)), "{}", step.command),
         }
     }
+    let live = observe(&mut mm.clone(), &plan.experiment).unwrap();
+    for change in &plan.changes {
+        assert_eq!(goal::unmet(&change.goal, &change.address, &live), [] as [&str; 0], "{}", change.address);
+    }
 }
 
 /// Plan, carry out, and check that nothing is left to do. Returns the commands without their namespace prefix.

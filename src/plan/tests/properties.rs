@@ -72,8 +72,26 @@ fn remember(advice: &mut Advice, plan: &Plan) {
 fn go(mm: &Minimega, file: &File, advice: &mut Advice, selection: Selection) -> Option<Plan> {
     // What only another file has need not be there: the addresses are accepted as they are.
     let with = |advice: &Advice| Options { verifying: true, selection: selection.clone(), ..options(file, advice) };
-    let made = plan(&file.experiment, &file.graph, &live(mm, file), &with(advice)).ok()?;
-    carry_out(mm, &made);
+    let before = live(mm, file);
+    let made = plan(&file.experiment, &file.graph, &before, &with(advice)).ok()?;
+    // By way of a file it is the same plan, which fits what it was made against and finds its goals reached.
+    let text = saved::write(&made, std::path::Path::new("/run/megaform/minimega"));
+    assert!(text.lines().all(|line| line.len() < 5000), "{text}");
+    let read = saved::read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(read.moved(&before), [] as [&str; 0]);
+    let parts = |plan: &Plan| -> Vec<_> {
+        let changes = plan.changes.iter();
+        let addresses = changes.map(|c| (c.address.to_string(), c.action, c.goal.clone(), c.guard.clone()));
+        let steps = plan.steps.iter().cloned().map(|step| {
+            let mut serves = step.serves.to_vec();
+            serves.sort_unstable();
+            Step { guard: None, serves: serves.into(), ..step }
+        });
+        addresses.map(|a| format!("{a:?}")).chain(steps.map(|s| format!("{s:?}"))).collect()
+    };
+    assert_eq!(parts(&read.plan), parts(&made), "{text}");
+    carry_out(mm, &read.plan);
+    assert_eq!(read.unmet(&live(mm, file)), [] as [&str; 0]);
     remember(advice, &made);
     Some(plan(&file.experiment, &file.graph, &live(mm, file), &with(advice)).unwrap())
 }

@@ -1,12 +1,13 @@
 //! VMs: what differs (`compare`), what launches together (`class`), and the steps.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra, Members, targets};
-use super::super::{Action, Cost, Expect, Reason, StepId};
+use super::super::{Action, Cost, Expect, Reason, StepId, Undo, Verb};
 use super::{Lower, Scene, not_in_the_file};
 use crate::diagnostic::Span;
 use crate::live::{LiveVm, VmState};
@@ -33,12 +34,14 @@ pub(super) struct Vms<'a> {
     flush: Members<'a>,
     /// By class: VMs to launch.
     launches: HashMap<usize, Launch<'a>>,
-    /// By class: VMs that exist and are to be started.
-    starts: HashMap<usize, Launch<'a>>,
+    /// By class, and by whether they ended: VMs that exist and are to be started.
+    starts: HashMap<(usize, bool), Launch<'a>>,
     stops: Members<'a>,
     connects: BTreeMap<Connect, Members<'a>>,
-    set_tags: BTreeMap<(String, String), Members<'a>>,
-    clear_tags: BTreeMap<String, Members<'a>>,
+    /// By key, value and old value.
+    set_tags: BTreeMap<(String, String, Option<String>), Members<'a>>,
+    /// By key and old value.
+    clear_tags: BTreeMap<(String, Option<String>), Members<'a>>,
     /// The steps that flush, by VM.
     flushed: HashMap<&'a str, StepId>,
     /// The live VM that goes for one that was renamed, by the new name.
@@ -101,6 +104,7 @@ impl<'a> Vms<'a> {
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
         let costs = end_costs(live, true);
         let change = draft.change(address, Action::Replace, scene.place(vm.span), reasons, costs);
+        draft.changes[change].goal = self.classes.goal(class, vm);
         draft.changes[change].renamed_from = Some(Address::vm(&old.value));
         self.renamed.insert(name, &live.name);
         self.end(live, change);
@@ -117,6 +121,7 @@ impl<'a> Vms<'a> {
             }
             let parts = self.classes.parts(scene, vm);
             let change = draft.change(address, Action::Create, scene.place(vm.span), parts, Vec::new());
+            draft.changes[change].goal = self.classes.goal(class_id, vm);
             self.launch(class_id, name, change);
             return;
         };
@@ -150,6 +155,7 @@ impl<'a> Vms<'a> {
             self.protect(vm, name, "replaced", &reasons);
         }
         let change = draft.change(address, action, scene.place(vm.span), reasons, costs);
+        draft.changes[change].goal = self.classes.goal(class_id, vm);
         if relaunch {
             self.end(live, change);
             self.launch(class_id, name, change);
@@ -157,7 +163,8 @@ impl<'a> Vms<'a> {
         }
         let member = (name, change);
         if start {
-            let group = self.starts.entry(class_id).or_insert_with(|| Launch { class: class_id, members: Vec::new() });
+            let key = (class_id, live.state == VmState::Quit);
+            let group = self.starts.entry(key).or_insert_with(|| Launch { class: class_id, members: Vec::new() });
             group.members.push(member);
         }
         if stop {
@@ -166,11 +173,13 @@ impl<'a> Vms<'a> {
         for connect in connects {
             self.connects.entry(connect).or_default().push(member);
         }
-        for tag in set_tags {
-            self.set_tags.entry(tag).or_default().push(member);
+        for (key, value) in set_tags {
+            let old = live.tags.get(&key).cloned();
+            self.set_tags.entry((key, value, old)).or_default().push(member);
         }
         for key in clear_tags {
-            self.clear_tags.entry(key).or_default().push(member);
+            let old = live.tags.get(&key).cloned();
+            self.clear_tags.entry((key, old)).or_default().push(member);
         }
     }
 
@@ -189,20 +198,22 @@ impl<'a> Vms<'a> {
         needs.extend(&draft.vlans_ready);
         needs.sort_unstable();
         needs.dedup();
-        let extra = Extra { needs, after: after.into_iter().collect(), ..Extra::default() };
+        let undo = Undo::Nothing;
+        let extra = Extra { needs, after: after.into_iter().collect(), undo, ..Extra::default() };
         let mut last = draft.step(&everyone, &["clear", "vm", "config"], extra);
         for words in &class.config {
-            last = draft.step(&everyone, words, Extra { needs: vec![last], ..Extra::default() });
+            let extra = Extra { needs: vec![last], undo: Undo::Nothing, ..Extra::default() };
+            last = draft.step(&everyone, words, extra);
         }
         let configured = last;
         for part in parts {
             let words = ["vm", "launch", class.kind, &part.text];
-            let states = &[VmState::Building, VmState::Paused, VmState::Running];
+            let states = Cow::Borrowed(&[VmState::Building, VmState::Paused, VmState::Running][..]);
             let extra = Extra {
                 needs: vec![configured],
                 // One launch at a time: they share the configuration, and names of a target launch concurrently.
                 after: if last == configured { Vec::new() } else { vec![last] },
-                undo: Some(vec!["vm".into(), "kill".into(), part.text.clone()]),
+                undo: Undo::Remove(part.names.clone()),
                 expect: Some(Expect::Vms { names: part.names.clone(), states }),
                 ..Extra::default()
             };
@@ -221,7 +232,7 @@ impl<'a> Vms<'a> {
         &self,
         scene: &Scene<'a>,
         draft: &mut Draft,
-        members: Members<'a>,
+        (members, ended): (Members<'a>, bool),
         needs: &[StepId],
         ready: &mut HashMap<&'a str, StepId>,
     ) {
@@ -237,9 +248,9 @@ impl<'a> Vms<'a> {
             needs.dedup();
             let extra = Extra {
                 needs,
-                undo: Some(vec!["vm".into(), "stop".into(), part.text.clone()]),
+                undo: Undo::Act(if ended { Verb::Kill } else { Verb::Stop }, part.names.clone()),
                 guard: guard(scene, &part.names),
-                expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Running] }),
+                expect: Some(Expect::Vms { names: part.names.clone(), states: Cow::Borrowed(&[VmState::Running]) }),
                 ..Extra::default()
             };
             let step = draft.step(&part.serves, &["vm", "start", &part.text], extra);
@@ -257,17 +268,17 @@ impl<'a> Vms<'a> {
         flushed: &HashMap<&str, StepId>,
     ) -> HashMap<&'a str, StepId> {
         let mut ready: HashMap<&'a str, StepId> = HashMap::new();
-        let mut order: Vec<(usize, &str, bool, &Launch<'a>)> = Vec::new();
-        for (launched, groups) in [(true, &self.launches), (false, &self.starts)] {
-            for group in groups.values() {
-                let first = group.members.iter().map(|m| m.0).min().unwrap_or_default();
-                let address = Address { kind: name::Kind::Vm, name: first.to_owned() };
-                order.push((scene.graph.level(&address).unwrap_or_default(), first, launched, group));
-            }
+        let mut order: Vec<(usize, &str, (bool, bool), &Launch<'a>)> = Vec::new();
+        let launches = self.launches.values().map(|group| (true, false, group));
+        let starts = self.starts.iter().map(|((_, ended), group)| (false, *ended, group));
+        for (launched, ended, group) in launches.chain(starts) {
+            let first = group.members.iter().map(|m| m.0).min().unwrap_or_default();
+            let address = Address { kind: name::Kind::Vm, name: first.to_owned() };
+            order.push((scene.graph.level(&address).unwrap_or_default(), first, (launched, ended), group));
         }
         order.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
         let mut last = None;
-        for (_, _, launched, group) in order {
+        for (_, _, (launched, ended), group) in order {
             let class = self.classes.get(group.class);
             let mut needs: Vec<StepId> = class.depends_on.iter().filter_map(|d| ready.get(d)).copied().collect();
             if launched {
@@ -275,14 +286,14 @@ impl<'a> Vms<'a> {
                 needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
                 last = Some(self.launch_steps(draft, group, needs, last, &mut ready));
                 if class.state == RunState::Running {
-                    self.start_steps(scene, draft, group.members.clone(), &[], &mut ready);
+                    self.start_steps(scene, draft, (group.members.clone(), false), &[], &mut ready);
                 }
             } else {
-                self.start_steps(scene, draft, group.members.clone(), &needs, &mut ready);
+                self.start_steps(scene, draft, (group.members.clone(), ended), &needs, &mut ready);
             }
         }
         if let Some(last) = last {
-            let extra = Extra { after: vec![last], ..Extra::default() };
+            let extra = Extra { after: vec![last], undo: Undo::Nothing, ..Extra::default() };
             draft.step(&Arc::from([]), &["clear", "vm", "config"], extra);
         }
         ready
@@ -307,6 +318,16 @@ fn depths<'a>(scene: &Scene<'a>) -> HashMap<&'a str, usize> {
         }
     }
     experiment.vms.iter().map(|(name, vm)| (name.as_str(), depths[&Arc::as_ptr(&vm.body)])).collect()
+}
+
+/// Gives VMs the value of a tag back that they had.
+fn tag_undo(draft: &mut Draft, target: &str, key: &str, old: Option<&str>) -> Undo {
+    match old {
+        // The language has no word for an empty value, nor for one with a `$`.
+        Some(old) if old.is_empty() || crate::language::token::quote(old).is_err() => Undo::Impossible,
+        Some(old) => Undo::Command(draft.command(&["vm", "tag", target, key, old])),
+        None => Undo::Command(draft.command(&["clear", "vm", "tag", target, key])),
+    }
 }
 
 /// A digest of VMs as they were observed; None if none of them exists.
@@ -376,7 +397,10 @@ impl<'a> Lower<'a> for Vms<'a> {
                 let extra = Extra {
                     after: before.clone(),
                     guard: guard(scene, &part.names),
-                    expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Quit, VmState::Error] }),
+                    expect: Some(Expect::Vms {
+                        names: part.names.clone(),
+                        states: Cow::Borrowed(&[VmState::Quit, VmState::Error]),
+                    }),
                     ..Extra::default()
                 };
                 let step = draft.step(&part.serves, &["vm", "kill", &part.text], extra);
@@ -407,9 +431,12 @@ impl<'a> Lower<'a> for Vms<'a> {
         let ready = self.bring_up(scene, draft, &self.flushed);
         for part in targets(self.stops.clone()) {
             let extra = Extra {
-                undo: Some(vec!["vm".into(), "start".into(), part.text.clone()]),
+                undo: Undo::Act(Verb::Start, part.names.clone()),
                 guard: guard(scene, &part.names),
-                expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Paused, VmState::Building] }),
+                expect: Some(Expect::Vms {
+                    names: part.names.clone(),
+                    states: Cow::Borrowed(&[VmState::Paused, VmState::Building]),
+                }),
                 ..Extra::default()
             };
             draft.step(&part.serves, &["vm", "stop", &part.text], extra);
@@ -427,22 +454,24 @@ impl<'a> Lower<'a> for Vms<'a> {
                 needs.sort_unstable();
                 let extra = Extra {
                     needs,
-                    undo: Some(connect.undo(&part.text)),
+                    undo: Undo::Reconnect(draft.command(&connect.undo(&part.text))),
                     guard: guard(scene, &part.names),
                     ..Extra::default()
                 };
                 draft.step(&part.serves, &connect.words(&part.text), extra);
             }
         }
-        for ((key, value), members) in &self.set_tags {
+        for ((key, value, old), members) in &self.set_tags {
             for part in targets(members.clone()) {
-                let extra = Extra { guard: guard(scene, &part.names), ..Extra::default() };
+                let undo = tag_undo(draft, &part.text, key, old.as_deref());
+                let extra = Extra { guard: guard(scene, &part.names), undo, ..Extra::default() };
                 draft.step(&part.serves, &["vm", "tag", &part.text, key, value], extra);
             }
         }
-        for (key, members) in &self.clear_tags {
+        for ((key, old), members) in &self.clear_tags {
             for part in targets(members.clone()) {
-                let extra = Extra { guard: guard(scene, &part.names), ..Extra::default() };
+                let undo = tag_undo(draft, &part.text, key, old.as_deref());
+                let extra = Extra { guard: guard(scene, &part.names), undo, ..Extra::default() };
                 draft.step(&part.serves, &["clear", "vm", "tag", &part.text, key], extra);
             }
         }
