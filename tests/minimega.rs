@@ -529,3 +529,32 @@ fn a_namespace_that_queues_launches_is_no_success() {
     lab.minimega.by_hand("namespace lab ns queueing false");
     lab.apply().ends(0);
 }
+
+#[test]
+fn a_part_is_applied_and_destroyed_by_itself() {
+    let lab = Lab::new();
+    let run = |args: &[&str]| lab.run(args);
+    let typo = run(&["plan", "--target", "vm.wbe0", "lab.yaml"]).ends(1);
+    assert!(typo.err.contains("there is no `vm.wbe0`") && typo.err.contains("did you mean `vm.web0`?"), "{}", typo.err);
+    let bare = run(&["plan", "--target", "web0", "lab.yaml"]).ends(1);
+    assert!(bare.err.contains("expected vm.web0, tap.web0 or vlan.web0"), "{}", bare.err);
+    let answer = run(&["apply", "--yes", "--target", "vm.web[0-1]", "lab.yaml"]).ends(0);
+    assert!(answer.out.contains("# note: only a part is planned and verified: vm.web[0-1]"), "{}", answer.out);
+    assert!(answer.out.contains("\nApplied what is selected of lab: "), "{}", answer.out);
+    assert_eq!(lab.states().len(), 2);
+    run(&["apply", "--yes", "--exclude", "tap.mgmt", "lab.yaml"]).ends(0);
+    assert!(lab.minimega.state().namespaces["lab"].taps.is_empty());
+    lab.apply().ends(0);
+    lab.is_settled();
+    let before = lab.minimega.state().namespaces["lab"].vms["web0"].pid;
+    run(&["apply", "--yes", "--replace", "vm.web0", "lab.yaml"]).ends(0);
+    assert_ne!(lab.minimega.state().namespaces["lab"].vms["web0"].pid, before);
+    lab.minimega.by_hand("namespace lab vm kill web1");
+    let drift = run(&["plan", "--refresh-only", "--detailed-exitcode", "lab.yaml"]).ends(2);
+    assert!(drift.out.ends_with("# Drift: 1 object changed since it was applied\n"), "{}", drift.out);
+    let gone = run(&["destroy", "--yes", "--target", "vm.web[0-2]", "lab.yaml"]).ends(0);
+    assert!(gone.out.contains("Destroyed what is selected of lab"), "{}", gone.out);
+    assert_eq!(lab.states().len(), 1);
+    lab.apply().ends(0);
+    lab.is_settled();
+}

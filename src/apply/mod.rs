@@ -17,8 +17,10 @@ mod executor;
 mod file;
 pub mod journal;
 pub mod lock;
+mod rollback;
 
 pub use executor::apply;
+pub use rollback::{Rollback, Undone, rollback};
 
 /// Opens a connection to the target.
 pub type Connect<'a> = &'a (dyn Fn() -> Result<Box<dyn Transport + Send>, WireError> + Sync);

@@ -10,6 +10,7 @@ use crate::diagnostic::{Diagnostic, Exit, Severity, SourceMap, Span, Spanned, re
 use crate::graph::{Graph, RenderError};
 use crate::live::{self, Live, LiveError};
 use crate::name::Namespace;
+use crate::plan::saved::SavedError;
 use crate::plan::{Advice, PlanError};
 use crate::spec::{self, model::Experiment};
 use crate::wire::{Client, WireError};
@@ -46,6 +47,35 @@ pub enum CommandError {
         #[source]
         source: io::Error,
     },
+    /// A saved plan.
+    #[error("cannot use {}", path.display())]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: SavedError,
+    },
+    /// A file that could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Options that change what a plan is of.
+    #[error("a saved plan is carried out as it is: give --target, --exclude and --replace to `megaform plan --out`")]
+    SavedSelection,
+    /// A saved plan of something else.
+    #[error("the plan was made for the target {}, not for {}", made_for.display(), given.display())]
+    OtherTarget {
+        /// The target that it was made for.
+        made_for: PathBuf,
+        /// The target that was given.
+        given: PathBuf,
+    },
     /// A question could not be asked.
     #[error("this changes what runs and needs a confirmation: use a terminal, or give --yes")]
     NoTerminal,
@@ -64,15 +94,6 @@ pub enum CommandError {
     /// Signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
-    /// A file that was asked for.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// What is there cannot become an experiment file.
     #[error("cannot import: {message}")]
     Import {

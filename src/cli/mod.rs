@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand; errors become text and an exit code here, once.
 
 pub mod apply;
+pub mod carry;
 pub mod check;
 pub mod console;
 pub mod daemon;
@@ -13,6 +14,8 @@ pub mod import;
 pub mod plan;
 pub mod progress;
 pub mod raw;
+pub mod saved;
+pub mod select;
 pub mod show;
 pub mod target;
 pub mod validate;

@@ -84,6 +84,8 @@ pub struct State {
     pub broken: BTreeMap<String, String>,
     /// Close the connection when a command that contains the text comes: before (false) or after (true) carrying it out.
     pub hang_up_at: Option<(String, bool)>,
+    /// Answer every command that contains the text with an error.
+    pub fail_at: Option<String>,
     /// Every connection that comes from now on is closed at once.
     pub deaf: bool,
     /// Progress before every answer.
@@ -182,7 +184,8 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
         if hang_up.as_ref().is_some_and(|(_, after)| !after) {
             return;
         }
-        let entries = state.run(&words(command));
+        let failing = state.fail_at.as_ref().is_some_and(|text| command.contains(text.as_str()));
+        let entries = if failing { fail("told to fail") } else { state.run(&words(command)) };
         if hang_up.is_some() {
             return;
         }
