@@ -64,7 +64,7 @@ fn a_plan_without_an_engine() {
     assert_eq!(folder.run(&["plan", "--destroy", "--detailed-exitcode", "lab.yaml"]).0, 0);
     let (_, json, _) = folder.run(&["plan", "--json", "lab.yaml"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!((&json["format"], &json["summary"]["create"]), (&1.into(), &2.into()));
+    assert_eq!((&json["format"], &json["summary"]["create"]), (&2.into(), &2.into()));
     let (_, verbose, _) = folder.run(&["plan", "-v", "lab.yaml"]);
     assert!(verbose.contains("; undo: namespace lab vm kill web[0-1]"), "{verbose}");
     assert!(!folder.0.path().join("base").exists(), "a plan starts nothing");

@@ -278,7 +278,7 @@ pub struct Plan {
 impl Plan {
     /// There is nothing to do, or nothing to show where only drift is.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && !(self.drift_only && !self.changes.is_empty())
+        self.steps.is_empty() && (!self.drift_only || self.changes.is_empty())
     }
 
     /// Keep what differs from what was applied, and no commands.

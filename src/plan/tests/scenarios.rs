@@ -408,7 +408,7 @@ fn a_live_object_cannot_forge_a_line_of_the_plan() {
 fn json_is_versioned() {
     let (mm, lab) = (Minimega::default(), file(LAB));
     let json: serde_json::Value = serde_json::to_value(planned(&mm, &lab)).unwrap();
-    assert_eq!(json["format"], 1);
+    assert_eq!(json["format"], 2);
     assert_eq!(json["summary"]["create"], 6);
     let first = &json["steps"][0];
     assert_eq!(first["command"], "namespace dmz-lab vlans add core 200");
