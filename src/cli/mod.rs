@@ -61,6 +61,7 @@ enum Subcommands {
     Apply(apply::ApplyArgs),
     Destroy(destroy::DestroyArgs),
     Show(show::ShowArgs),
+    #[command(visible_alias = "graph")]
     Viz(viz::VizArgs),
     Daemon(daemon::DaemonArgs),
     ExecNet(exec_net::ExecNetArgs),

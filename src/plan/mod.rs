@@ -22,6 +22,7 @@ pub mod goal;
 mod json;
 mod lower;
 pub mod ownership;
+pub mod picture;
 pub mod saved;
 pub mod select;
 

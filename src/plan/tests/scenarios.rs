@@ -463,3 +463,11 @@ taps: { t: { vlan: lan } }
     carry_out(&mm, &plan);
     assert!(mm.0.lock().unwrap().namespaces.is_empty());
 }
+
+#[test]
+fn a_plan_as_a_picture() {
+    let (mm, _) = up(LAB);
+    let edited = edit(LAB, "  fw:\n    profile: linux", "  fw:\n    profile: linux\n    memory: 512");
+    let flow = picture::flow(&planned(&mm, &edited));
+    insta::assert_snapshot!(format!("{}\n{}", flow.dot(), flow.mermaid()));
+}
