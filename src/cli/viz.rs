@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::experiment::{CommandError, Loaded, advice, blocked, load, observe, print};
+use super::experiment::{CommandError, Loaded, advice, load, observe, planned, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, mermaid, svg};
 use crate::live::Live;
+use crate::plan::Options;
 use crate::plan::picture::flow;
-use crate::plan::{Options, plan};
 
 /// Draw an experiment's network (VMs, VLANs and taps), or its plan.
 #[derive(Debug, Args)]
@@ -53,13 +53,11 @@ pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
     });
     let mut text = if args.plan {
         let name = &loaded.experiment.name.value;
-        let (live, note) = observe(target, name)?;
+        let options = Options::new(&loaded.sources, advice(target, name)?);
+        let (plan, note) = planned(target, &loaded, &options)?;
         if let Some(note) = note {
             eprintln!("note: {note}: planning as if nothing runs");
         }
-        let options = Options::new(&loaded.sources, advice(target, name)?);
-        let plan = plan(&loaded.experiment, &loaded.graph, &live, &options)
-            .map_err(|error| blocked(error, &loaded.sources))?;
         let flow = flow(&plan);
         if format == Format::Mermaid { flow.mermaid() } else { flow.dot() }
     } else {

@@ -30,6 +30,8 @@ pub struct Live {
     pub vlans: BTreeMap<String, u16>,
     /// Host taps by name.
     pub taps: BTreeMap<String, LiveTap>,
+    /// What the target's help says of commands, by their first words, as far as it was asked ([`learn`]).
+    pub help: BTreeMap<&'static str, String>,
 }
 
 /// A host tap.
@@ -82,7 +84,14 @@ pub enum LiveError {
 impl Live {
     /// A namespace that does not exist.
     pub fn absent() -> Self {
-        Self { present: false, vlan_range: None, vms: BTreeMap::new(), vlans: BTreeMap::new(), taps: BTreeMap::new() }
+        Self {
+            present: false,
+            vlan_range: None,
+            vms: BTreeMap::new(),
+            vlans: BTreeMap::new(),
+            taps: BTreeMap::new(),
+            help: BTreeMap::new(),
+        }
     }
 }
 
@@ -224,6 +233,17 @@ fn addresses(interface: &Value) -> Vec<String> {
     found
 }
 
+/// Ask the target which forms of a command it has, given its first words. A target without help, or without the command,
+/// is noted with an empty text.
+pub fn learn(transport: &mut dyn Transport, live: &mut Live, command: &'static str) -> Result<(), LiveError> {
+    let line = format!("help {command}");
+    let responses = transport.call(&line).map_err(|source| LiveError::Wire { command: line, source })?;
+    let entries = responses.into_iter().filter_map(|r| r.resp).flatten().filter(|e| e.error.is_empty());
+    let text: Vec<String> = entries.map(|e| e.response).collect();
+    live.help.insert(command, text.join("\n"));
+    Ok(())
+}
+
 /// Observe a namespace. Every command is prefixed with `namespace NAME`, so that the daemon's active namespace stays;
 /// the first one lists namespaces, so that none is created by looking.
 pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<Live, LiveError> {
@@ -233,7 +253,7 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
     let mut taps = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
-    Ok(Live { present: true, vlan_range, vms, vlans, taps })
+    Ok(Live { present: true, vlan_range, vms, vlans, taps, help: BTreeMap::new() })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! bytes. Must not know how commands are sent. One kind of object is one file in `lower`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -272,6 +273,9 @@ pub struct Plan {
     pub unchanged: Vec<Address>,
     /// Objects of the namespace that are not the experiment's, by kind and name. A note names them too.
     pub unmanaged: Vec<Address>,
+    /// Commands, by their first words, whose help would have told whether there is a way that costs less; for
+    /// [`crate::live::learn`], and then to plan again.
+    pub learn: BTreeSet<&'static str>,
     /// What a user should know besides, one sentence each.
     pub notes: Vec<String>,
 }

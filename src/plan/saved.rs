@@ -4,7 +4,7 @@
 //! records of a word and JSON; `#@+` goes on with the record before it, so that no line is long.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -402,6 +402,7 @@ impl Reader {
             steps,
             unchanged: Vec::new(),
             unmanaged: Vec::new(),
+            learn: BTreeSet::new(),
             notes: Vec::new(),
         };
         Ok(Saved { plan, target: head.target, text: self.text })
