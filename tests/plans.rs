@@ -162,7 +162,11 @@ fn a_saved_plan_is_a_script_that_does_what_the_plan_says() {
     assert!(again.out.ends_with("No changes. Everything is as this plan makes it.\n"), "{}", again.out);
     assert_eq!(lab.changes(), [] as [&str; 0]);
     lab.write("lab.yaml", EDITED);
-    lab.run(&["plan", "--detailed-exitcode", "lab.yaml"]).ends(0);
+    lab.run(&["plan", "--detailed-exitcode", "--out", "edit.plan", "lab.yaml"]).ends(0);
+    // A plan without commands is a script too, and is carried out.
+    lab.run(&["check", "edit.plan"]).ends(0);
+    let nothing = lab.run(&["apply", "--yes", "edit.plan"]).ends(0);
+    assert!(nothing.out.ends_with("# No changes. lab matches its file.\n"), "{}", nothing.out);
 }
 
 #[test]

@@ -64,6 +64,7 @@ enum Subcommands {
     Apply(apply::ApplyArgs),
     Destroy(destroy::DestroyArgs),
     Show(show::ShowArgs),
+    #[command(visible_alias = "graph")]
     Viz(viz::VizArgs),
     Import(import::ImportArgs),
     Daemon(daemon::DaemonArgs),

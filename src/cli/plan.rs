@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, advice, blocked, colours, load, observe, print};
+use super::experiment::{CommandError, advice, colours, load, planned, print};
 use super::saved::absolute;
 use super::select::{ReplaceArgs, SelectArgs};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::plan::display::{Style, render};
-use crate::plan::{Options, plan, saved};
+use crate::plan::{Options, saved};
 
 /// Show what apply would do, without doing it.
 ///
@@ -51,15 +51,13 @@ pub struct PlanArgs {
 pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
     let loaded = load(&args.file, Some(target)).ok_or(CommandError::Reported)?;
     let name = &loaded.experiment.name.value;
-    let (live, note) = observe(target, name)?;
     let options = Options {
         destroy: args.destroy,
         selection: args.select.selection(Some(&args.replace)),
         drift_only: args.refresh_only,
         ..Options::new(&loaded.sources, advice(target, name)?)
     };
-    let mut plan =
-        plan(&loaded.experiment, &loaded.graph, &live, &options).map_err(|error| blocked(error, &loaded.sources))?;
+    let (mut plan, note) = planned(target, &loaded, &options)?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));
     if let Some(path) = &args.out {
         std::fs::write(path, saved::write(&plan, &absolute(&target.socket)))

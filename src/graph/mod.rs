@@ -13,9 +13,13 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::name::{Address, VlanAlias};
 use crate::spec::model::{Experiment, VlanRef, VmBody};
 
+mod flow;
+mod mermaid;
 mod render;
 mod topology;
 
+pub use flow::Flow;
+pub use mermaid::mermaid;
 pub use render::{RenderError, dot, svg};
 pub use topology::{Endpoint, TapView, Topology, VlanView, VmView};
 

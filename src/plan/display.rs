@@ -108,7 +108,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// What the commands that serve these changes do, such as `destroy vm.web0; replace vm.fw`.
-fn heading(plan: &Plan, serves: &[usize]) -> String {
+pub(super) fn heading(plan: &Plan, serves: &[usize]) -> String {
     if serves.is_empty() {
         return "at the end".to_owned();
     }

@@ -1,6 +1,6 @@
 //! A plan while it is made: changes, steps and problems are added here by the kinds of objects.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{Action, Change, Cost, Expect, Goal, Options, Plan, PlanError, Reason, Step, StepId, Undo};
@@ -18,6 +18,7 @@ pub(super) struct Draft {
     pub steps: Vec<Step>,
     pub unchanged: Vec<Address>,
     pub unmanaged: Vec<Address>,
+    pub learn: BTreeSet<&'static str>,
     /// How many VMs, one behind the other, each VM depends on; none for what depends on none.
     pub depths: HashMap<String, usize>,
     pub notes: Vec<String>,
@@ -83,6 +84,7 @@ impl Draft {
             steps: Vec::new(),
             unchanged: Vec::new(),
             unmanaged: Vec::new(),
+            learn: BTreeSet::new(),
             depths: HashMap::new(),
             notes: Vec::new(),
             problems: Vec::new(),
@@ -200,6 +202,7 @@ impl Draft {
             steps: self.steps,
             unchanged: self.unchanged,
             unmanaged: self.unmanaged,
+            learn: self.learn,
             notes: self.notes,
         })
     }

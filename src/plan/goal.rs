@@ -33,7 +33,7 @@ pub enum Goal {
         /// Its bridge.
         bridge: Option<String>,
         /// Its addresses: none or one.
-        ip: Option<Option<String>>,
+        ip: Option<Vec<String>>,
     },
     /// A VLAN alias that is bound to this tag.
     Bound(u16),
@@ -62,7 +62,7 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
                     said.push(format!("is on bridge {}", tap.bridge));
                 }
                 if let (Some(wanted), Some(found)) = (ip, &tap.addresses)
-                    && found.iter().ne(wanted.iter())
+                    && found != wanted
                 {
                     said.push(format!("has the addresses [{}]", found.join(", ")));
                 }

@@ -4,6 +4,7 @@
 //! bytes. Must not know how commands are sent. One kind of object is one file in `lower`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -22,6 +23,7 @@ pub mod goal;
 mod json;
 mod lower;
 pub mod ownership;
+pub mod picture;
 pub mod saved;
 pub mod select;
 
@@ -271,6 +273,9 @@ pub struct Plan {
     pub unchanged: Vec<Address>,
     /// Objects of the namespace that are not the experiment's, by kind and name. A note names them too.
     pub unmanaged: Vec<Address>,
+    /// Commands, by their first words, whose help would have told whether there is a way that costs less; for
+    /// [`crate::live::learn`], and then to plan again.
+    pub learn: BTreeSet<&'static str>,
     /// What a user should know besides, one sentence each.
     pub notes: Vec<String>,
 }
@@ -278,7 +283,7 @@ pub struct Plan {
 impl Plan {
     /// There is nothing to do, or nothing to show where only drift is.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && !(self.drift_only && !self.changes.is_empty())
+        self.steps.is_empty() && (!self.drift_only || self.changes.is_empty())
     }
 
     /// Keep what differs from what was applied, and no commands.

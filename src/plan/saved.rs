@@ -4,7 +4,7 @@
 //! records of a word and JSON; `#@+` goes on with the record before it, so that no line is long.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,7 +162,10 @@ fn record(out: &mut String, word: &str, value: &impl Serialize) {
     let mut rest = json.as_str();
     let mut lead = format!("#@ {word} ");
     loop {
-        let end = rest.floor_char_boundary(LINE);
+        let mut end = rest.len().min(LINE);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
         writeln!(out, "{lead}{}", &rest[..end]).expect("a string takes everything");
         rest = &rest[end..];
         if rest.is_empty() {
@@ -220,7 +223,16 @@ pub fn write(plan: &Plan, target: &Path) -> String {
         record(&mut text, "step", &StepRecord::of(plan, step));
         text
     };
-    body.push_str(&render_with(plan, style, &annotate));
+    let shown = render_with(plan, style, &annotate);
+    if plan.steps.is_empty() {
+        // What says that there is nothing to do is no command.
+        for line in shown.lines() {
+            let sign = if line.starts_with('#') { "" } else { "# " };
+            writeln!(body, "{sign}{line}").expect("a string takes everything");
+        }
+    } else {
+        body.push_str(&shown);
+    }
     body.push_str(&records);
     format!("{MAGIC}{FORMAT} {}\n{body}", checksum(&body))
 }
@@ -390,6 +402,7 @@ impl Reader {
             steps,
             unchanged: Vec::new(),
             unmanaged: Vec::new(),
+            learn: BTreeSet::new(),
             notes: Vec::new(),
         };
         Ok(Saved { plan, target: head.target, text: self.text })

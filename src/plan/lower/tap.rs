@@ -69,7 +69,7 @@ fn goal(tap: &Tap) -> Arc<Goal> {
     Arc::new(Goal::Tap {
         vlan: of("vlan", tap.vlan.value.to_string()),
         bridge: of("bridge", bridge_of(tap)),
-        ip: (!tap.lifecycle.ignores("ip")).then(|| tap.ip.as_ref().map(|ip| address_text(ip.value))),
+        ip: (!tap.lifecycle.ignores("ip")).then(|| tap.ip.iter().map(|ip| address_text(ip.value)).collect()),
     })
 }
 

@@ -20,7 +20,7 @@ pub(super) fn rebound<'a>(experiment: &'a Experiment, live: &'a Live, scope: &Sc
     let tag = |alias: &str| experiment.vlans.get(alias).and_then(|v| v.tag.as_ref()).map(|t| t.value.get());
     let fixed = |alias: &str| tag(alias).filter(|_| scope.has(name::Kind::Vlan, alias));
     let wanted: BTreeMap<u16, &str> =
-        experiment.vlans.iter().filter_map(|(alias, _)| Some((fixed(alias.as_str())?, alias.as_str()))).collect();
+        experiment.vlans.keys().filter_map(|alias| Some((fixed(alias.as_str())?, alias.as_str()))).collect();
     live.vlans
         .iter()
         .filter(|(alias, tag)| match fixed(alias) {

@@ -408,7 +408,7 @@ fn a_live_object_cannot_forge_a_line_of_the_plan() {
 fn json_is_versioned() {
     let (mm, lab) = (Minimega::default(), file(LAB));
     let json: serde_json::Value = serde_json::to_value(planned(&mm, &lab)).unwrap();
-    assert_eq!(json["format"], 1);
+    assert_eq!(json["format"], 2);
     assert_eq!(json["summary"]["create"], 6);
     let first = &json["steps"][0];
     assert_eq!(first["command"], "namespace dmz-lab vlans add core 200");
@@ -478,4 +478,12 @@ taps: { t: { vlan: lan } }
     assert_eq!(plan.steps[1].after, [1], "what depends goes first");
     carry_out(&mm, &plan);
     assert!(mm.0.lock().unwrap().namespaces.is_empty());
+}
+
+#[test]
+fn a_plan_as_a_picture() {
+    let (mm, _) = up(LAB);
+    let edited = edit(LAB, "  fw:\n    profile: linux", "  fw:\n    profile: linux\n    memory: 512");
+    let flow = picture::flow(&planned(&mm, &edited));
+    insta::assert_snapshot!(format!("{}\n{}", flow.dot(), flow.mermaid()));
 }

@@ -69,7 +69,7 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
 }
 
 /// The netspec that launches a NIC.
-fn netspec(nic: &Nic) -> NetSpec {
+pub(super) fn netspec(nic: &Nic) -> NetSpec {
     NetSpec {
         bridge: nic.bridge.as_ref().map(ToString::to_string),
         vlan: nic.vlan.to_string(),
@@ -88,7 +88,9 @@ fn config(body: &VmBody, tags: &BTreeMap<String, String>) -> Vec<Vec<String>> {
     config.set("networks", FieldValue::Networks(body.networks.iter().map(|n| netspec(n)).collect()));
     let lists = config.changed().flat_map(|(field, value)| {
         field.arguments(value).into_iter().map(move |arguments| {
-            let words = ["vm", "config", field.name].map(str::to_owned);
+            // What 3.1.0 calls `disks` was `disk` before, and 3.1.0 takes that as its abbreviation.
+            let name = if field.name == "disks" { "disk" } else { field.name };
+            let words = ["vm", "config", name].map(str::to_owned);
             words.into_iter().chain(arguments).collect()
         })
     });

@@ -2,7 +2,7 @@
 
 use super::super::super::{Action, Reason, ownership};
 use super::super::{Scene, asked_for, vlan_text};
-use super::class::Class;
+use super::class::{Class, netspec};
 use crate::language::diskspec::DiskSpec;
 use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
@@ -57,6 +57,10 @@ pub(super) struct Difference {
     pub relaunch: bool,
     pub start: bool,
     pub stop: bool,
+    /// The netspecs of NICs to add.
+    pub add: Vec<String>,
+    /// The target's help would tell whether NICs can be added.
+    pub learn: bool,
     pub connects: Vec<Connect>,
     pub set_tags: Vec<(String, String)>,
     pub clear_tags: Vec<String>,
@@ -124,6 +128,8 @@ struct Launch {
     hidden: Vec<&'static str>,
     /// A field that is to be ignored differs, or may differ.
     ignored: bool,
+    /// It has fewer NICs than wanted, and nothing else is known of them that a launch alone could set.
+    grows: Option<Reason>,
 }
 
 fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
@@ -134,7 +140,8 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
     let key = |name: &str| FIELDS.iter().find(|f| f.name == name).map(Field::key).unwrap_or_default();
     let hidden: Vec<&'static str> = all.hidden.into_iter().filter(|name| !ignores(&key(name))).collect();
     let ignored = before != (reasons.len(), hidden.len());
-    Launch { reasons, hidden, ignored }
+    let grows = all.grows.filter(|_| !ignores("networks"));
+    Launch { reasons, hidden, ignored, grows }
 }
 
 fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
@@ -171,15 +178,20 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
             },
         }
     }
+    let mut grows = None;
     if live.nics.len() != body.networks.len() {
-        reasons.push(Reason {
+        let reason = Reason {
             field: "networks".into(),
             old: Some(nics(live.nics.len())),
             new: Some(nics(body.networks.len())),
             place: place("networks"),
             drift: false,
-        });
-        return Launch { reasons, hidden, ignored: false };
+        };
+        if live.nics.len() > body.networks.len() {
+            reasons.push(reason);
+            return Launch { reasons, hidden, ..Launch::default() };
+        }
+        grows = Some(reason);
     }
     for (i, (wanted, nic)) in body.networks.iter().zip(&live.nics).enumerate() {
         let place = || scene.place(wanted.span);
@@ -208,7 +220,30 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
         }
     }
     hidden.dedup();
-    Launch { reasons, hidden, ignored: false }
+    Launch { reasons, hidden, ignored: false, grows }
+}
+
+/// The words whose help tells what can be done to the NICs of a VM that runs.
+pub(super) const NET_HELP: &str = "vm net";
+/// The beginning of the form that adds them, which releases before 3 do not have.
+const NET_ADD: &str = "vm net <add,>";
+
+/// The netspecs of the NICs that a VM lacks, each with its reason.
+fn added(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, reasons: &mut Vec<Reason>) -> Vec<String> {
+    let missing = vm.body.networks.iter().enumerate().skip(live.nics.len());
+    missing
+        .map(|(index, nic)| {
+            let spec = netspec(nic).to_string();
+            reasons.push(Reason {
+                field: format!("networks[{index}]"),
+                old: None,
+                new: Some(spec.clone()),
+                place: scene.place(nic.span),
+                drift: false,
+            });
+            spec
+        })
+        .collect()
 }
 
 /// Whether a NIC was launched where it is wanted, so that somebody moved it since.
@@ -308,12 +343,24 @@ fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut 
 pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, asked: bool) -> Difference {
     let mut out = Difference::default();
     let state_place = vm.body.spans.get("state").and_then(|s| scene.place(*s)).or_else(|| scene.place(vm.span));
-    let Launch { reasons, hidden, ignored } = launch_reasons(scene, vm, live);
+    let Launch { mut reasons, hidden, ignored, grows } = launch_reasons(scene, vm, live);
     let digest = ownership::digest_of(live);
     let launched = ownership::launched_from(live, &vm.body);
     let launched_as_wanted = launched.is_some_and(|(same, _)| same);
     // A digest that still covers what is ignored since differs because of that.
     let explained = ignored && launched.is_some_and(|(_, covers_the_same)| !covers_the_same);
+    if let Some(reason) = grows {
+        let runs = matches!(live.state, VmState::Building | VmState::Running | VmState::Paused);
+        let help = scene.live.help.get(NET_HELP);
+        out.learn = reasons.is_empty() && runs && !asked && help.is_none();
+        if reasons.is_empty() && runs && !asked && help.is_some_and(|text| text.contains(NET_ADD)) {
+            out.add = added(scene, vm, live, &mut out.reasons);
+        } else {
+            reasons.push(reason);
+        }
+    }
+    let explained = explained || !out.add.is_empty();
+    let adds = std::mem::take(&mut out.reasons);
     out.reasons = reasons;
     if out.reasons.is_empty() && !hidden.is_empty() && !launched_as_wanted && digest.is_some() && !explained {
         // What the target shows is equal, so one of the fields that it does not show changed.
@@ -377,12 +424,14 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         out.action = Some(Action::Restore);
         return out;
     }
+    out.reasons.splice(0..0, adds);
     let before = out.reasons.len();
     let moved_by_others = connections(scene, vm, live, &mut out);
     let connections = out.reasons.len() > before;
     tags(scene, vm, class, live, &mut out);
     let tags = !out.set_tags.is_empty() || !out.clear_tags.is_empty();
-    let edited = (connections && !moved_by_others) || tags || (!ended && (out.start || out.stop));
+    let edited =
+        !out.add.is_empty() || (connections && !moved_by_others) || tags || (!ended && (out.start || out.stop));
     out.action = if edited {
         Some(Action::Update)
     } else if ended || connections {

@@ -38,6 +38,8 @@ pub(super) struct Vms<'a> {
     starts: HashMap<(usize, bool), Launch<'a>>,
     stops: Members<'a>,
     connects: BTreeMap<Connect, Members<'a>>,
+    /// By netspecs: VMs that get NICs.
+    adds: BTreeMap<Vec<String>, Members<'a>>,
     /// By key, value and old value.
     set_tags: BTreeMap<(String, String, Option<String>), Members<'a>>,
     /// By key and old value.
@@ -141,12 +143,13 @@ impl<'a> Vms<'a> {
         }
         let asked = scene.scope.replaces(name::Kind::Vm, name);
         let difference = compare::compare(scene, vm, self.classes.get(class_id), live, asked);
+        draft.learn.extend(difference.learn.then_some(compare::NET_HELP));
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
         let Some(action) = difference.action else {
             draft.unchanged.push(address);
             return;
         };
-        let Difference { reasons, relaunch, start, stop, connects, set_tags, clear_tags, .. } = difference;
+        let Difference { reasons, relaunch, start, stop, add, connects, set_tags, clear_tags, .. } = difference;
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
             costs.push(Cost::LinkCut);
@@ -169,6 +172,9 @@ impl<'a> Vms<'a> {
         }
         if stop {
             self.stops.push(member);
+        }
+        if !add.is_empty() {
+            self.adds.entry(add).or_default().push(member);
         }
         for connect in connects {
             self.connects.entry(connect).or_default().push(member);
@@ -467,6 +473,16 @@ impl<'a> Lower<'a> for Vms<'a> {
                     ..Extra::default()
                 };
                 draft.step(&part.serves, &connect.words(&part.text), extra);
+            }
+        }
+        for (specs, members) in &self.adds {
+            for part in targets(members.clone()) {
+                let mut needs = after_start(&part.names);
+                needs.extend(&draft.vlans_ready);
+                needs.sort_unstable();
+                let extra = Extra { needs, guard: guard(scene, &part.names), ..Extra::default() };
+                let words = ["vm", "net", "add", &part.text].into_iter().chain(specs.iter().map(String::as_str));
+                draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
             }
         }
         for ((key, value, old), members) in &self.set_tags {
