@@ -297,13 +297,11 @@ fn an_interrupted_question_leaves_no_lock() {
 /// Run a subcommand of `lab.yaml` and kill it as soon as it has reported that so many commands ended. False if it ended
 /// before that.
 fn killed_after(lab: &Lab, subcommand: &str, ended: usize) -> bool {
-    let mut child = lab
-        .program()
-        .args([subcommand, "--yes", "lab.yaml"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    killed_after_of(lab, &[subcommand, "--yes", "lab.yaml"], ended)
+}
+
+fn killed_after_of(lab: &Lab, args: &[&str], ended: usize) -> bool {
+    let mut child = lab.program().args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
     let reached = ended == 0 || lines.by_ref().filter(|line| line.starts_with('[')).nth(ended - 1).is_some();
     child.kill().expect("our own child");
@@ -488,5 +486,49 @@ taps:
     wait_for("b to answer on its new VLAN", || ping("10.0.0.2"));
     assert_eq!(lab.qemus(), qemus, "b moved while its QEMU stayed");
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    nothing_is_left(&lab);
+}
+
+#[test]
+fn killed_in_a_saved_plan_the_next_apply_converges() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::new();
+    let text = r#"
+experiment: lab
+vlans: { lan: { tag: 200 } }
+vms:
+  "web[0-1]": { memory: 16, networks: [lan], state: paused }
+  db: { memory: 16, networks: [lan], depends_on: "web[0-1]" }
+taps:
+  mgmt: { vlan: lan, ip: 10.0.0.254/24 }
+"#;
+    let edited = text
+        .replace("tag: 200", "tag: 201")
+        .replace("db: { memory: 16", "db: { memory: 17")
+        .replace("web[0-1]", "web[1-2]");
+    let file = lab.file("lab.yaml", text);
+    apply(&lab, &file).ok();
+    let mut point = 0;
+    loop {
+        lab.file("lab.yaml", if point % 2 == 0 { &edited } else { text });
+        lab.run(&["plan", "--out", "saved", "lab.yaml"]).ok();
+        let reached = killed_after_of(&lab, &["apply", "--yes", "--rollback", "saved"], point);
+        // Half done it does not fit any more; done, it has nothing to do.
+        let again = lab.run(&["apply", "--yes", "saved"]);
+        assert!([0, 3].contains(&again.code), "after {point}:\n{}", again.err);
+        let answer = apply(&lab, &file);
+        assert_eq!(answer.code, 0, "after {point}:\n{}{}", answer.out, answer.err);
+        assert_eq!(lab.qemus().len(), 3, "after {point}");
+        assert!(commands(&lab, &file).is_empty());
+        if !reached {
+            break;
+        }
+        point += 3;
+    }
+    assert!(point > 6, "the plan has more commands than {point}");
+    lab.run(&["plan", "--destroy", "--out", "end", "lab.yaml"]).ok();
+    lab.run(&["apply", "--yes", "end"]).ok();
     nothing_is_left(&lab);
 }

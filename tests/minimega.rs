@@ -73,10 +73,20 @@ impl Lab {
 
     /// A lab whose experiment is applied.
     fn applied() -> Self {
+        Self::new().up()
+    }
+
+    /// On 3.1.0, or on a release of 2018.
+    fn of(old: bool) -> Self {
         let lab = Self::new();
-        lab.apply().ends(0);
-        lab.take_changes();
+        lab.minimega.state().old = old;
         lab
+    }
+
+    fn up(self) -> Self {
+        self.apply().ends(0);
+        self.take_changes();
+        self
     }
 
     fn write(&self, text: &str) {
@@ -160,109 +170,117 @@ impl Drop for Lab {
 
 #[test]
 fn create_then_nothing_then_destroy() {
-    let lab = Lab::new();
-    let planned = lab.plan().ends(2);
-    assert!(planned.out.contains("namespace lab vm launch kvm web[0-2]\n"), "{}", planned.out);
-    assert_eq!(lab.take_changes(), [] as [&str; 0], "a plan changes nothing");
-    assert!(!lab.minimega.state().namespaces.contains_key("lab"), "looking creates no namespace");
+    for old in [false, true] {
+        let lab = Lab::of(old);
+        let planned = lab.plan().ends(2);
+        assert!(planned.out.contains("namespace lab vm launch kvm web[0-2]\n"), "{}", planned.out);
+        assert_eq!(lab.take_changes(), [] as [&str; 0], "a plan changes nothing");
+        assert!(!lab.minimega.state().namespaces.contains_key("lab"), "looking creates no namespace");
 
-    lab.apply().ends(0);
-    let sent = lab.take_changes();
-    for expected in
-        ["vlans add core 200", "vm launch kvm web[0-2]", "vm launch kvm fw", "tap create dmz ip 10.0.0.254/24 mgmt"]
-    {
-        assert_eq!(sent.iter().filter(|c| *c == expected).count(), 1, "{expected} in {sent:#?}");
-    }
-    let running = |name: &str| (name.to_owned(), 2);
-    assert_eq!(lab.states(), [running("fw"), running("web0"), running("web1"), running("web2")]);
-    {
-        let state = lab.minimega.state();
-        let ns = &state.namespaces["lab"];
-        assert_eq!(ns.vms["web1"].tags["role"], "a \"web\" # server");
-        assert_eq!((ns.vms["fw"].nics[1].mac.as_str(), ns.vms["fw"].nics[1].vlan), ("52:54:00:00:00:01", 200));
-        assert_eq!(ns.taps["mgmt"].ip.as_deref(), Some("10.0.0.254/24"));
-        assert!(ns.config.is_empty() && ns.config_tags.is_empty(), "the configuration is left clean");
-    }
-    lab.is_settled();
+        lab.apply().ends(0);
+        let sent = lab.take_changes();
+        for expected in
+            ["vlans add core 200", "vm launch kvm web[0-2]", "vm launch kvm fw", "tap create dmz ip 10.0.0.254/24 mgmt"]
+        {
+            assert_eq!(sent.iter().filter(|c| *c == expected).count(), 1, "{expected} in {sent:#?}");
+        }
+        let running = |name: &str| (name.to_owned(), 2);
+        assert_eq!(lab.states(), [running("fw"), running("web0"), running("web1"), running("web2")]);
+        {
+            let state = lab.minimega.state();
+            let ns = &state.namespaces["lab"];
+            assert_eq!(ns.vms["web1"].tags["role"], "a \"web\" # server");
+            assert_eq!((ns.vms["fw"].nics[1].mac.as_str(), ns.vms["fw"].nics[1].vlan), ("52:54:00:00:00:01", 200));
+            assert_eq!(ns.taps["mgmt"].ip.as_deref(), Some("10.0.0.254/24"));
+            assert!(ns.config.is_empty() && ns.config_tags.is_empty(), "the configuration is left clean");
+        }
+        lab.is_settled();
 
-    let shown = lab.run(&["show", "lab.yaml"]).ends(0).out;
-    for part in ["web2", "running", "dmz (101)", "core (200)", "10.0.0.254/24", "managed"] {
-        assert!(shown.contains(part), "{part} is missing:\n{shown}");
-    }
+        let shown = lab.run(&["show", "lab.yaml"]).ends(0).out;
+        for part in ["web2", "running", "dmz (101)", "core (200)", "10.0.0.254/24", "managed"] {
+            assert!(shown.contains(part), "{part} is missing:\n{shown}");
+        }
 
-    lab.run(&["destroy", "--yes", "lab.yaml"]).ends(0);
-    assert!(!lab.minimega.state().namespaces.contains_key("lab"), "the namespace is left");
-    let left: Vec<_> = std::fs::read_dir(lab.folder.path())
-        .expect("the folder")
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
-        .filter(|name| name != "lab.yaml" && name != "minimega")
-        .collect();
-    assert_eq!(left, [] as [&str; 0], "files are left beside the socket");
-    let again = lab.run(&["destroy", "--yes", "lab.yaml"]).ends(0);
-    assert!(again.out.contains("No changes"), "{}", again.out);
+        lab.run(&["destroy", "--yes", "lab.yaml"]).ends(0);
+        assert!(!lab.minimega.state().namespaces.contains_key("lab"), "the namespace is left");
+        let left: Vec<_> = std::fs::read_dir(lab.folder.path())
+            .expect("the folder")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+            .filter(|name| name != "lab.yaml" && name != "minimega")
+            .collect();
+        assert_eq!(left, [] as [&str; 0], "files are left beside the socket");
+        let again = lab.run(&["destroy", "--yes", "lab.yaml"]).ends(0);
+        assert!(again.out.contains("No changes"), "{}", again.out);
+    }
 }
 
 #[test]
 fn a_nic_that_moves_is_one_command() {
-    let lab = Lab::applied();
-    let before = lab.minimega.state().namespaces["lab"].vms["fw"].pid;
-    lab.edit("networks: [dmz, {", "networks: [core, {");
-    lab.plan().ends(2);
-    lab.apply().ends(0);
-    assert_eq!(lab.take_changes(), ["vm net connect fw 0 core"]);
-    assert_eq!(lab.minimega.state().namespaces["lab"].vms["fw"].pid, before);
-    lab.is_settled();
+    for old in [false, true] {
+        let lab = Lab::of(old).up();
+        let before = lab.minimega.state().namespaces["lab"].vms["fw"].pid;
+        lab.edit("networks: [dmz, {", "networks: [core, {");
+        lab.plan().ends(2);
+        lab.apply().ends(0);
+        assert_eq!(lab.take_changes(), ["vm net connect fw 0 core"]);
+        assert_eq!(lab.minimega.state().namespaces["lab"].vms["fw"].pid, before);
+        lab.is_settled();
+    }
 }
 
 #[test]
 fn memory_replaces_one_vm() {
-    let lab = Lab::applied();
-    let pids = || -> Vec<(String, u64)> {
-        lab.minimega.state().namespaces["lab"].vms.iter().map(|(name, vm)| (name.clone(), vm.pid)).collect()
-    };
-    let before = pids();
-    lab.edit("fw: { profile: small,", "fw: { profile: small, memory: 96,");
-    lab.apply().ends(0);
-    let sent = lab.take_changes();
-    assert_eq!(sent[..2], ["vm kill fw", "vm flush fw"]);
-    assert!(sent.contains(&"vm launch kvm fw".to_owned()) && sent.contains(&"vm start fw".to_owned()), "{sent:#?}");
-    assert!(!sent.iter().any(|c| c.contains("web")), "{sent:#?}");
-    for ((name, old), (_, new)) in before.iter().zip(&pids()) {
-        assert_eq!(old != new, name == "fw", "{name}");
+    for old in [false, true] {
+        let lab = Lab::of(old).up();
+        let pids = || -> Vec<(String, u64)> {
+            lab.minimega.state().namespaces["lab"].vms.iter().map(|(name, vm)| (name.clone(), vm.pid)).collect()
+        };
+        let before = pids();
+        lab.edit("fw: { profile: small,", "fw: { profile: small, memory: 96,");
+        lab.apply().ends(0);
+        let sent = lab.take_changes();
+        assert_eq!(sent[..2], ["vm kill fw", "vm flush fw"]);
+        assert!(sent.contains(&"vm launch kvm fw".to_owned()) && sent.contains(&"vm start fw".to_owned()), "{sent:#?}");
+        assert!(!sent.iter().any(|c| c.contains("web")), "{sent:#?}");
+        for ((name, old), (_, new)) in before.iter().zip(&pids()) {
+            assert_eq!(old != new, name == "fw", "{name}");
+        }
+        lab.is_settled();
     }
-    lab.is_settled();
 }
 
 #[test]
 fn drift_is_put_right() {
-    let lab = Lab::applied();
-    lab.minimega.by_hand("namespace lab vm kill web1");
-    lab.minimega.by_hand("namespace lab vm net disconnect web0 0");
-    lab.minimega.by_hand("namespace lab vm tag web2 role other");
-    lab.minimega.by_hand("namespace lab tap delete mgmt");
-    let planned = lab.plan().ends(2);
-    for part in ["vm.web0", "vm.web1", "vm.web2", "tap.mgmt"] {
-        assert!(planned.out.contains(part), "{part} is missing:\n{}", planned.out);
+    for old in [false, true] {
+        let lab = Lab::of(old).up();
+        lab.minimega.by_hand("namespace lab vm kill web1");
+        lab.minimega.by_hand("namespace lab vm net disconnect web0 0");
+        lab.minimega.by_hand("namespace lab vm tag web2 role other");
+        lab.minimega.by_hand("namespace lab tap delete mgmt");
+        let planned = lab.plan().ends(2);
+        for part in ["vm.web0", "vm.web1", "vm.web2", "tap.mgmt"] {
+            assert!(planned.out.contains(part), "{part} is missing:\n{}", planned.out);
+        }
+        lab.apply().ends(0);
+        let mut sent = lab.take_changes();
+        sent.sort();
+        assert_eq!(
+            sent,
+            [
+                "tap create dmz ip 10.0.0.254/24 mgmt",
+                "vm net connect web0 0 dmz",
+                "vm start web1",
+                r##"vm tag web2 role "a \"web\" # server""##
+            ]
+        );
+        lab.is_settled();
+        // Killed and flushed: launched again.
+        lab.minimega.by_hand("namespace lab vm kill web1");
+        lab.minimega.by_hand("namespace lab vm flush web1");
+        lab.apply().ends(0);
+        assert!(lab.take_changes().contains(&"vm launch kvm web1".to_owned()));
+        lab.is_settled();
     }
-    lab.apply().ends(0);
-    let mut sent = lab.take_changes();
-    sent.sort();
-    assert_eq!(
-        sent,
-        [
-            "tap create dmz ip 10.0.0.254/24 mgmt",
-            "vm net connect web0 0 dmz",
-            "vm start web1",
-            r##"vm tag web2 role "a \"web\" # server""##
-        ]
-    );
-    lab.is_settled();
-    // Killed and flushed: launched again.
-    lab.minimega.by_hand("namespace lab vm kill web1");
-    lab.minimega.by_hand("namespace lab vm flush web1");
-    lab.apply().ends(0);
-    assert!(lab.take_changes().contains(&"vm launch kvm web1".to_owned()));
-    lab.is_settled();
 }
 
 #[test]
@@ -286,21 +304,26 @@ fn an_address_changed_by_hand_is_seen_where_the_host_shows_it() {
 
 #[test]
 fn what_others_made_stays() {
-    let lab = Lab::new();
-    lab.minimega.by_hand("namespace lab vm launch kvm other");
-    lab.minimega.by_hand("namespace lab tap create 9 name theirs");
-    lab.minimega.by_hand("namespace elsewhere vm launch kvm web0");
-    lab.apply().ends(0);
-    lab.is_settled();
-    let shown = lab.run(&["show", "lab.yaml"]).ends(0).out;
-    assert!(shown.contains("unmanaged"), "{shown}");
-    lab.run(&["destroy", "--yes", "lab.yaml"]).ends(0);
-    let sent = lab.take_changes();
-    assert!(!sent.iter().any(|c| c.contains("other") || c.contains("theirs") || c.contains("elsewhere")), "{sent:#?}");
-    let state = lab.minimega.state();
-    assert_eq!(state.namespaces["lab"].vms.keys().collect::<Vec<_>>(), ["other"]);
-    assert_eq!(state.namespaces["lab"].taps.keys().collect::<Vec<_>>(), ["theirs"]);
-    assert_eq!(state.namespaces["elsewhere"].vms.len(), 1);
+    for old in [false, true] {
+        let lab = Lab::of(old);
+        lab.minimega.by_hand("namespace lab vm launch kvm other");
+        lab.minimega.by_hand("namespace lab tap create 9 name theirs");
+        lab.minimega.by_hand("namespace elsewhere vm launch kvm web0");
+        lab.apply().ends(0);
+        lab.is_settled();
+        let shown = lab.run(&["show", "lab.yaml"]).ends(0).out;
+        assert!(shown.contains("unmanaged"), "{shown}");
+        lab.run(&["destroy", "--yes", "lab.yaml"]).ends(0);
+        let sent = lab.take_changes();
+        assert!(
+            !sent.iter().any(|c| c.contains("other") || c.contains("theirs") || c.contains("elsewhere")),
+            "{sent:#?}"
+        );
+        let state = lab.minimega.state();
+        assert_eq!(state.namespaces["lab"].vms.keys().collect::<Vec<_>>(), ["other"]);
+        assert_eq!(state.namespaces["lab"].taps.keys().collect::<Vec<_>>(), ["theirs"]);
+        assert_eq!(state.namespaces["elsewhere"].vms.len(), 1);
+    }
 }
 
 #[test]
@@ -314,21 +337,23 @@ fn a_foreign_vm_of_the_same_name_is_not_taken() {
 
 #[test]
 fn a_launch_that_fails_silently_is_a_failed_step() {
-    let lab = Lab::new();
-    lab.minimega.state().broken.insert("web1".into(), "qemu-system-x86_64: cannot set up guest memory".into());
-    let failed = lab.apply().ends(4);
-    assert!(failed.err.contains("`namespace lab vm launch kvm web[0-2]` failed"), "{}", failed.err);
-    assert!(failed.err.contains("web1 is error: qemu-system-x86_64: cannot set up guest memory"), "{}", failed.err);
-    let states: Vec<u64> = lab.states().into_iter().map(|(_, state)| state).collect();
-    assert_eq!(states, [2, 2, 16, 2], "one bad VM does not keep the others down");
-    // Once its cause is gone, the next apply goes on from there.
-    lab.minimega.state().broken.clear();
-    lab.take_changes();
-    lab.apply().ends(0);
-    let sent = lab.take_changes();
-    assert!(sent.contains(&"vm launch kvm web1".to_owned()), "{sent:#?}");
-    assert!(!sent.iter().any(|c| c.contains("web0") || c.contains("fw")), "{sent:#?}");
-    lab.is_settled();
+    for old in [false, true] {
+        let lab = Lab::of(old);
+        lab.minimega.state().broken.insert("web1".into(), "qemu-system-x86_64: cannot set up guest memory".into());
+        let failed = lab.apply().ends(4);
+        assert!(failed.err.contains("`namespace lab vm launch kvm web[0-2]` failed"), "{}", failed.err);
+        assert!(failed.err.contains("web1 is error: qemu-system-x86_64: cannot set up guest memory"), "{}", failed.err);
+        let states: Vec<u64> = lab.states().into_iter().map(|(_, state)| state).collect();
+        assert_eq!(states, [2, 2, 16, 2], "one bad VM does not keep the others down");
+        // Once its cause is gone, the next apply goes on from there.
+        lab.minimega.state().broken.clear();
+        lab.take_changes();
+        lab.apply().ends(0);
+        let sent = lab.take_changes();
+        assert!(sent.contains(&"vm launch kvm web1".to_owned()), "{sent:#?}");
+        assert!(!sent.iter().any(|c| c.contains("web0") || c.contains("fw")), "{sent:#?}");
+        lab.is_settled();
+    }
 }
 
 #[test]
@@ -529,4 +554,80 @@ fn a_namespace_that_queues_launches_is_no_success() {
     assert!(lab.take_changes().is_empty(), "nothing was sent");
     lab.minimega.by_hand("namespace lab ns queueing false");
     lab.apply().ends(0);
+}
+
+#[test]
+fn a_part_is_applied_and_destroyed_by_itself() {
+    let lab = Lab::new();
+    let run = |args: &[&str]| lab.run(args);
+    let typo = run(&["plan", "--target", "vm.wbe0", "lab.yaml"]).ends(1);
+    assert!(typo.err.contains("there is no `vm.wbe0`") && typo.err.contains("did you mean `vm.web0`?"), "{}", typo.err);
+    let bare = run(&["plan", "--target", "web0", "lab.yaml"]).ends(1);
+    assert!(bare.err.contains("expected vm.web0, tap.web0 or vlan.web0"), "{}", bare.err);
+    let answer = run(&["apply", "--yes", "--target", "vm.web[0-1]", "lab.yaml"]).ends(0);
+    assert!(answer.out.contains("# note: only a part is planned and verified: vm.web[0-1]"), "{}", answer.out);
+    assert!(answer.out.contains("\nApplied what is selected of lab: "), "{}", answer.out);
+    assert_eq!(lab.states().len(), 2);
+    run(&["apply", "--yes", "--exclude", "tap.mgmt", "lab.yaml"]).ends(0);
+    assert!(lab.minimega.state().namespaces["lab"].taps.is_empty());
+    lab.apply().ends(0);
+    lab.is_settled();
+    let before = lab.minimega.state().namespaces["lab"].vms["web0"].pid;
+    run(&["apply", "--yes", "--replace", "vm.web0", "lab.yaml"]).ends(0);
+    assert_ne!(lab.minimega.state().namespaces["lab"].vms["web0"].pid, before);
+    lab.minimega.by_hand("namespace lab vm kill web1");
+    let drift = run(&["plan", "--refresh-only", "--detailed-exitcode", "lab.yaml"]).ends(2);
+    assert!(drift.out.ends_with("# Drift: 1 object changed since it was applied\n"), "{}", drift.out);
+    let gone = run(&["destroy", "--yes", "--target", "vm.web[0-2]", "lab.yaml"]).ends(0);
+    assert!(gone.out.contains("Destroyed what is selected of lab"), "{}", gone.out);
+    assert_eq!(lab.states().len(), 1);
+    lab.apply().ends(0);
+    lab.is_settled();
+}
+
+#[test]
+fn nics_are_added_where_the_target_can_and_cost_a_restart_where_it_cannot() {
+    for old in [false, true] {
+        let lab = Lab::of(old).up();
+        let pid = || lab.minimega.state().namespaces["lab"].vms["web1"].pid;
+        let before = pid();
+        lab.edit(
+            "\"web[0-2]\": { profile: small, networks: [dmz]",
+            "\"web[0-2]\": { profile: small, networks: [core, { vlan: core, driver: virtio-net-pci }]",
+        );
+        let planned = lab.plan().ends(2);
+        assert_eq!(planned.out.contains("networks[1]: nothing -> core,virtio-net-pci"), !old, "{}", planned.out);
+        assert_eq!(planned.out.contains("networks: 1 NIC -> 2 NICs"), old, "{}", planned.out);
+        lab.apply().ends(0);
+        let mut sent = lab.take_changes();
+        if old {
+            assert!(sent.contains(&"vm flush web[0-2]".to_owned()), "{sent:#?}");
+        } else {
+            sent.sort();
+            assert!(sent[1].starts_with("vm net connect web[0-2] 0 core"), "{sent:#?}");
+            assert_eq!(sent[0], "vm net add web[0-2] core,virtio-net-pci");
+            assert!(sent[2].starts_with("vm tag web[0-2] megaform.digest v1:"), "{sent:#?}");
+            assert_eq!(sent.len(), 3);
+        }
+        assert_eq!(pid() == before, !old);
+        lab.is_settled();
+        // Together with what only a launch can set it is a replacement, and nobody has to be asked.
+        lab.minimega.take_log();
+        lab.edit(
+            "\"web[0-2]\": { profile: small, networks: [dmz]",
+            "\"web[0-2]\": { profile: small, memory: 65, networks: [core, core, core]",
+        );
+        lab.plan().ends(2);
+        assert!(!lab.minimega.take_log().iter().any(|c| c.starts_with("help")));
+    }
+}
+
+#[test]
+fn disks_are_named_as_every_release_does() {
+    for old in [false, true] {
+        let lab = Lab::of(old);
+        lab.edit("fw: { profile: small,", "fw: { profile: small, disks: [a.qcow2],");
+        lab.apply().ends(0);
+        assert!(lab.take_changes().contains(&"vm config disk a.qcow2".to_owned()));
+    }
 }

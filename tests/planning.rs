@@ -89,7 +89,7 @@ fn a_plan_without_an_engine() {
     assert_eq!(folder.run(&["plan", "--destroy", "--detailed-exitcode", "lab.yaml"]).0, 0);
     let (_, json, _) = folder.run(&["plan", "--json", "lab.yaml"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!((&json["format"], &json["summary"]["create"]), (&1.into(), &2.into()));
+    assert_eq!((&json["format"], &json["summary"]["create"]), (&2.into(), &2.into()));
     let (_, verbose, _) = folder.run(&["plan", "-v", "lab.yaml"]);
     assert!(verbose.contains("; undo: namespace lab vm kill web[0-1]"), "{verbose}");
     assert!(!folder.0.path().join("base").exists(), "a plan starts nothing");
@@ -165,4 +165,14 @@ fn pictures() {
     assert!(out.contains("web0") && out.contains("lan"), "{out}");
     assert_eq!(folder.run(&["viz", "--out", "lab.dot", "lab.yaml"]).0, 0);
     assert_eq!(std::fs::read_to_string(folder.0.path().join("lab.dot")).expect("it was written"), out);
+    let (code, mermaid, _) = folder.run(&["graph", "--format", "mermaid", "lab.yaml"]);
+    assert_eq!(code, 0);
+    assert!(mermaid.contains("flowchart LR\n  v0([\"lan\"])\n"), "{mermaid}");
+    let (code, plan, err) = folder.run(&["graph", "--plan", "lab.yaml"]);
+    assert_eq!(code, 0);
+    assert!(plan.starts_with("digraph \"plan of lab\"") && plan.contains("vm launch kvm web[0-1]"), "{plan}");
+    assert!(err.contains("planning as if nothing runs"), "{err}");
+    assert_eq!(folder.run(&["viz", "--plan", "--out", "plan.mmd", "lab.yaml"]).0, 0);
+    let mermaid = std::fs::read_to_string(folder.0.path().join("plan.mmd")).expect("it was written");
+    assert!(mermaid.contains("flowchart TB\n") && mermaid.contains("n0[\"create vm.web#91;0-1#93;"), "{mermaid}");
 }

@@ -183,7 +183,7 @@ mod tests {
             serves: Arc::new([]),
             needs: Vec::new(),
             after: Vec::new(),
-            undo: None,
+            undo: crate::plan::Undo::Impossible,
             guard: None,
             expect: Expect::Answer,
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::graph::Graph;
-use crate::live::{LiveError, observe};
+use crate::live::{Live, LiveError, learn, observe};
 use crate::plan::{self, Options, Plan, PlanError, StepId};
 use crate::spec::model::Experiment;
 use crate::wire::{Transport, WireError};
@@ -17,8 +17,10 @@ mod executor;
 mod file;
 pub mod journal;
 pub mod lock;
+mod rollback;
 
 pub use executor::apply;
+pub use rollback::{Rollback, Undone, rollback};
 
 /// Opens a connection to the target.
 pub type Connect<'a> = &'a (dyn Fn() -> Result<Box<dyn Transport + Send>, WireError> + Sync);
@@ -124,6 +126,24 @@ pub fn replan(
 ) -> Result<Plan, ReplanError> {
     let mut connection = connect().map_err(ReplanError::Connect)?;
     let live = observe(connection.as_mut(), &experiment.name.value).map_err(ReplanError::Observe)?;
+    plan_on(connection.as_mut(), experiment, graph, live, options)
+}
+
+/// Plan against what was observed, and ask the target what it can do where the plan could be better for knowing.
+pub fn plan_on(
+    connection: &mut dyn Transport,
+    experiment: &Experiment,
+    graph: &Graph,
+    mut live: Live,
+    options: &Options<'_>,
+) -> Result<Plan, ReplanError> {
+    let plan = plan::plan(experiment, graph, &live, options)?;
+    if plan.learn.is_empty() {
+        return Ok(plan);
+    }
+    for command in plan.learn {
+        learn(connection, &mut live, command).map_err(ReplanError::Observe)?;
+    }
     Ok(plan::plan(experiment, graph, &live, options)?)
 }
 

@@ -1,100 +1,101 @@
 //! `megaform apply`, and what it shares with `megaform destroy`.
 
-use std::collections::BTreeSet;
-use std::io::{self, BufRead, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::daemon;
-use super::experiment::{CommandError, Loaded, advice, colours, counted, load, nobody, print, replan_error};
-use super::progress::Progress;
+use super::carry::{self, HowArgs, SETTLE, STABLE, confirmed, connect, ensure_engine, finish_destroy};
+use super::experiment::{CommandError, Loaded, advice, colours, counted, load, nobody, replan_error};
+use super::progress::{Line, Report};
+use super::saved;
+use super::select::{ReplaceArgs, SelectArgs};
 use super::target::Target;
-use crate::apply::journal::{self, Journal};
-use crate::apply::lock::{Lock, LockError, described};
-use crate::apply::{self, End, Interrupt, Outcome, ReplanError, replan, verify};
+use crate::apply::{Interrupt, ReplanError, replan, verify};
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
-use crate::plan::display::{Style, addresses, printable, render, summary};
-use crate::plan::{Options, Plan};
-use crate::wire::{Client, Transport, WireError};
+use crate::plan::display::{Style, render};
+use crate::plan::{Options, Plan, Selection};
 
-/// How long states may take to settle after the last command.
-const SETTLE: Duration = Duration::from_secs(10);
-
-/// How long nothing may change until commands that somebody else left running are taken to have ended.
-const STABLE: Duration = Duration::from_millis(300);
-
-/// How often to plan where such a command ran on all the same: it makes what is planned to be made, and so makes a
-/// step fail that would have done the same.
+/// How often to plan where a command of somebody else ran on all the same: it makes what is planned to be made, and so
+/// makes a step fail that would have done the same.
 const ROUNDS: u32 = 3;
 
-/// Bring an experiment into being, or change what runs until it matches its file.
+/// Bring an experiment into being, or change what runs until it matches its file; or carry out a saved plan.
 ///
-/// Exit codes: 0 done or nothing to do, 1 error and nothing done, 3 what is live changed while the plan was shown, 4 partly
-/// applied. Ctrl-C ends the commands that run and starts no further ones; a second one leaves at once. After either, and
-/// after any failure, the next apply goes on from where this one stopped.
+/// Exit codes: 0 done or nothing to do, 1 error and nothing done (or everything rolled back), 3 what is live changed since
+/// the plan was shown or saved, 4 partly applied. Ctrl-C ends the commands that run and starts no further ones; a second
+/// one leaves at once. After either, and after any failure, the next apply goes on from where this one stopped.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// The experiment file (.yaml, .yml, .toml).
+    /// The experiment file (.yaml, .yml, .toml), or a plan that `megaform plan --out` saved.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    replace: ReplaceArgs,
+    #[command(flatten)]
     how: HowArgs,
-}
-
-/// How a plan is carried out.
-#[derive(Debug, Args)]
-pub struct HowArgs {
-    /// Do not ask for a confirmation.
-    #[arg(long, short)]
-    pub yes: bool,
-    /// How long to wait for another apply or destroy of the same experiment to end.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub lock_timeout: u32,
+    /// If a step fails, or on Ctrl-C, take back what this run did, last first. What cannot be taken back, such as a VM
+    /// that was removed, is said before and after.
+    #[arg(long)]
+    rollback: bool,
 }
 
 /// Run it.
 pub fn run(args: &ApplyArgs, target: &Target) -> Result<Exit, CommandError> {
+    let selection = args.select.selection(Some(&args.replace));
+    let command = format!("megaform apply {}", args.file.display());
+    if let Some(saved) = saved::open(&args.file)? {
+        if selection != Selection::default() {
+            return Err(CommandError::SavedSelection);
+        }
+        return saved::carry_out(&saved, target, &args.how, args.rollback, &command);
+    }
     let loaded = load(&args.file, Some(target)).ok_or(CommandError::Reported)?;
-    carry_out(&loaded, target, &args.how, false, &format!("megaform apply {}", args.file.display()))
+    let work = Work { rollback: args.rollback, ..Work::new(&loaded, target, false, selection) };
+    carry_out(&work, &args.how, &command)
 }
 
 /// Everything that planning again takes.
-struct Work<'a> {
+#[derive(Debug)]
+pub struct Work<'a> {
     loaded: &'a Loaded,
     target: &'a Target,
     destroy: bool,
+    selection: Selection,
+    rollback: bool,
 }
 
-impl Work<'_> {
-    fn connect(&self) -> Result<Box<dyn Transport + Send>, WireError> {
-        Ok(Box::new(Client::connect(&self.target.socket, None)?))
+impl<'a> Work<'a> {
+    /// An apply, or a destroy, of what is selected.
+    pub fn new(loaded: &'a Loaded, target: &'a Target, destroy: bool, selection: Selection) -> Self {
+        Self { loaded, target, destroy, selection, rollback: false }
+    }
+
+    fn name(&self) -> &'a Namespace {
+        &self.loaded.experiment.name.value
     }
 
     fn options(&self) -> Result<Options<'_>, CommandError> {
-        let advice = advice(self.target, &self.loaded.experiment.name.value)?;
-        Ok(Options { destroy: self.destroy, sources: &self.loaded.sources, advice })
+        let advice = advice(self.target, self.name())?;
+        Ok(Options {
+            destroy: self.destroy,
+            selection: self.selection.clone(),
+            ..Options::new(&self.loaded.sources, advice)
+        })
     }
 
     fn replan(&self) -> Result<Plan, CommandError> {
-        replan(&self.loaded.experiment, &self.loaded.graph, &self.options()?, &|| self.connect())
-            .map_err(|error| replan_error(error, &self.loaded.sources))
-    }
-
-    /// An apply or destroy before this one ended while it did not know of all its commands how they ended.
-    fn cut_off(&self) -> Result<bool, CommandError> {
-        let name = &self.loaded.experiment.name.value;
-        journal::cut_off(&self.target.socket, name).map_err(|source| CommandError::Journal {
-            action: "read",
-            path: journal::path(&self.target.socket, name),
-            source,
-        })
+        let connect = || connect(self.target);
+        let mut plan = replan(&self.loaded.experiment, &self.loaded.graph, &self.options()?, &connect)
+            .map_err(|error| replan_error(error, &self.loaded.sources))?;
+        if self.rollback {
+            plan.notes.extend(carry::irrevocable(&plan));
+        }
+        Ok(plan)
     }
 
     /// Wait until what is live stays as it is.
@@ -115,8 +116,9 @@ impl Work<'_> {
     fn left(&self, patience: Duration) -> Result<Option<Plan>, CommandError> {
         let mut last_try = false;
         loop {
-            let result =
-                verify(&self.loaded.experiment, &self.loaded.graph, &self.options()?, &|| self.connect(), patience);
+            let options = Options { verifying: true, ..self.options()? };
+            let connect = || connect(self.target);
+            let result = verify(&self.loaded.experiment, &self.loaded.graph, &options, &connect, patience);
             return match result {
                 Ok(plan) => Ok(Some(plan)),
                 Err(ReplanError::Connect(error)) if self.destroy && self.target.own && nobody(&error) => Ok(None),
@@ -131,63 +133,13 @@ impl Work<'_> {
     }
 }
 
-/// Start the engine of our own if it does not run.
-fn ensure_engine(target: &Target) -> Result<(), CommandError> {
-    if target.own {
-        daemon::start_on_demand(&target.base).map_err(|e| CommandError::Start(Box::new(e)))?;
-    }
-    Ok(())
-}
-
-/// Take the lock, with the engine running. An engine that has nothing to hold ends and removes the folder that the lock
-/// lies in, so that may take more than one try.
-fn locked(target: &Target, name: &Namespace, how: &HowArgs, command: &str) -> Result<Lock, CommandError> {
-    let timeout = Duration::from_secs(how.lock_timeout.into());
-    let mut tries = 0;
-    loop {
-        ensure_engine(target)?;
-        let lock = Lock::acquire(&target.socket, name, command, timeout, &mut |holder| {
-            eprintln!("waiting for {}", described(&holder.cloned()));
-        });
-        match lock {
-            Err(LockError::File { source, .. })
-                if target.own && source.kind() == io::ErrorKind::NotFound && tries < 3 =>
-            {
-                tries += 1;
-            }
-            lock => {
-                let lock = lock?;
-                ensure_engine(target)?;
-                return Ok(lock);
-            }
-        }
-    }
-}
-
 /// Plan, ask, carry out, verify.
-pub fn carry_out(
-    loaded: &Loaded,
-    target: &Target,
-    how: &HowArgs,
-    destroy: bool,
-    command: &str,
-) -> Result<Exit, CommandError> {
-    let name = &loaded.experiment.name.value;
-    if !how.yes && !io::stdin().is_terminal() {
-        return Err(CommandError::NoTerminal);
-    }
-    let lock = locked(target, name, how, command)?;
-    // From here on a signal must not leave the lock behind.
-    let interrupt = Interrupt::default();
-    for signal in [SIGINT, SIGTERM] {
-        // The order matters: the first signal finds the flag down and raises it, the second finds it up and leaves.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, interrupt.0.clone())
-            .and_then(|_| signal_hook::flag::register(signal, interrupt.0.clone()))
-            .map_err(CommandError::Signals)?;
-    }
-    let work = Work { loaded, target, destroy };
+pub fn carry_out(work: &Work<'_>, how: &HowArgs, command: &str) -> Result<Exit, CommandError> {
+    how.check_terminal()?;
+    let lock = carry::locked(work.target, work.name(), how, command)?;
+    let interrupt = carry::interruptible()?;
     // Commands of one that was cut off may still be carried out while this one looks.
-    let mut rounds = if work.cut_off()? {
+    let mut rounds = if carry::cut_off(work.target, work.name())? {
         work.settle()?;
         ROUNDS
     } else {
@@ -195,16 +147,16 @@ pub fn carry_out(
     };
     loop {
         rounds -= 1;
-        match round(&work, how, &interrupt)? {
+        match round(work, how, &interrupt)? {
             Round::Ended(exit) => return Ok(exit),
             Round::Done(text) => {
-                if destroy {
-                    finish_destroy(&work, lock)?;
+                if work.destroy && !work.selection.is_partial() {
+                    finish_destroy(work.target, work.name(), lock)?;
                 }
-                print(&text)?;
+                how.report().text(&text)?;
                 return Ok(Exit::Success);
             }
-            Round::Incomplete(exit) if rounds == 0 || interrupt.requested() => return Ok(exit),
+            Round::Incomplete(exit) if rounds == 0 || work.rollback || interrupt.requested() => return Ok(exit),
             Round::Incomplete(_) => eprintln!("an earlier one was cut off while its commands ran; planning again"),
         }
     }
@@ -221,17 +173,19 @@ enum Round {
 }
 
 fn round(work: &Work<'_>, how: &HowArgs, interrupt: &Interrupt) -> Result<Round, CommandError> {
-    let target = work.target;
+    let (target, report) = (work.target, how.report());
     let plan = work.replan()?;
     let shown = target.socket.to_string_lossy();
     let style = Style { target: &shown, colour: colours(&io::stdout()), verbose: false };
-    print(&render(&plan, style))?;
+    report.text(&render(&plan, style))?;
+    report.plan(&plan)?;
     if plan.is_empty() {
+        report.nothing(Exit::Success)?;
         return Ok(Round::Done(String::new()));
     }
     if !how.yes {
         if !confirmed(&plan, interrupt)? {
-            print("Nothing was done.\n")?;
+            report.text("Nothing was done.\n")?;
             return Ok(Round::Ended(Exit::Error));
         }
         // With nothing to hold, the engine may have ended while the question stood.
@@ -241,126 +195,34 @@ fn round(work: &Work<'_>, how: &HowArgs, interrupt: &Interrupt) -> Result<Round,
             return Ok(Round::Ended(Exit::Stale));
         }
     }
-    execute(work, &plan, interrupt)
+    execute(work, &plan, interrupt, report)
 }
 
-fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt) -> Result<Round, CommandError> {
-    let name = &work.loaded.experiment.name.value;
-    let path = journal::path(&work.target.socket, name);
-    let journal = Journal::open(&work.target.socket, name).map_err(|source| CommandError::Journal {
-        action: "open",
-        path: path.clone(),
-        source,
-    })?;
-    let mut progress = Progress::new(plan);
-    let outcome = apply::apply(plan, &|| work.connect(), Some(&journal), interrupt, &mut |event| {
-        progress.event(plan, &event);
-    });
-    progress.finish();
-    drop(journal);
-    eprint!("{}", failures(plan, &outcome, interrupt.requested()));
-    if !outcome.is_complete() {
-        let verb = if interrupt.requested() { "Interrupted" } else { "Not complete" };
-        print(&format!(
-            "{verb}: {} done, {} failed, {} skipped. Run the command again to go on from here.\n",
-            counted(outcome.done(), "command"),
-            outcome.failed(),
-            outcome.skipped()
-        ))?;
-        return Ok(Round::Incomplete(if outcome.done() == 0 { Exit::Error } else { Exit::Partial }));
+fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt, report: Report) -> Result<Round, CommandError> {
+    let (outcome, failed) = carry::carry_out(work.target, plan, interrupt, report, work.rollback)?;
+    if let Some(exit) = failed {
+        return Ok(Round::Incomplete(carry::summarize(report, &outcome, exit)?));
     }
-    match work.left(SETTLE)? {
+    let left = work.left(SETTLE)?;
+    let differs = left.iter().flat_map(|plan| &plan.changes).map(|change| change.address.to_string());
+    report.line(&Line::Verified { left: differs.collect() })?;
+    match left {
         Some(left) if !left.is_empty() => {
             let shown = work.target.socket.to_string_lossy();
             let style = Style { target: &shown, colour: colours(&io::stderr()), verbose: false };
             eprint!("{}", render(&left, style));
             eprintln!("error: every command was done, but what is live still differs as shown above");
-            Ok(Round::Incomplete(Exit::Partial))
+            Ok(Round::Incomplete(carry::summarize(report, &outcome, Exit::Partial)?))
         }
         _ => {
-            let done = if work.destroy { "Destroyed" } else { "Applied" };
-            Ok(Round::Done(format!("{done} {name}: {} done.\n", counted(outcome.done(), "command"))))
+            carry::summarize(report, &outcome, Exit::Success)?;
+            let done = match (work.destroy, work.selection.is_partial()) {
+                (false, false) => "Applied",
+                (true, false) => "Destroyed",
+                (false, true) => "Applied what is selected of",
+                (true, true) => "Destroyed what is selected of",
+            };
+            Ok(Round::Done(format!("{done} {}: {} done.\n", work.name(), counted(outcome.done(), "command"))))
         }
     }
-}
-
-/// What failed, and what was not done because of it.
-fn failures(plan: &Plan, outcome: &Outcome, interrupted: bool) -> String {
-    let mut text = String::new();
-    let mut not_done: BTreeSet<usize> = BTreeSet::new();
-    for (step, end) in plan.steps.iter().zip(&outcome.ends) {
-        let (what, error) = match end {
-            End::Failed { error } => ("failed", error),
-            End::Unknown { error } => ("was sent, but whether it was carried out is not known", error),
-            End::Skipped => {
-                not_done.extend(step.serves.iter());
-                continue;
-            }
-            End::Done => continue,
-        };
-        let mut addresses = addresses(plan, &step.serves);
-        if !addresses.is_empty() {
-            addresses.push_str(": ");
-        }
-        text.push_str(&format!("error: {addresses}`{}` {what}\n", step.command));
-        for line in error.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-            text.push_str(&format!("  {}\n", printable(line)));
-        }
-    }
-    if !not_done.is_empty() {
-        let not_done: Vec<usize> = not_done.into_iter().collect();
-        let why = if interrupted { "" } else { " because of that" };
-        text.push_str(&format!("not finished{why}: {}\n", addresses(plan, &not_done)));
-    }
-    text
-}
-
-/// After a destroy that left nothing: no journal, no lock, and no empty folder.
-fn finish_destroy(work: &Work<'_>, lock: Lock) -> Result<(), CommandError> {
-    let name = &work.loaded.experiment.name.value;
-    let path = journal::path(&work.target.socket, name);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(CommandError::Journal { action: "remove", path, source: error });
-        }
-        _ => {}
-    }
-    drop(lock);
-    if work.target.own {
-        daemon::wait_for_end(&work.target.base);
-    }
-    Ok(())
-}
-
-/// How often the question looks whether it was interrupted.
-const TICK_MS: u16 = 100;
-
-/// Ask on the terminal. An interruption is a no.
-fn confirmed(plan: &Plan, interrupt: &Interrupt) -> Result<bool, CommandError> {
-    let what = match plan.changes.len() {
-        0 => summary(plan),
-        1 => "this change".to_owned(),
-        n => format!("these {n} changes"),
-    };
-    eprint!("{} {what}? Only 'yes' is accepted: ", if plan.destroy { "Carry out" } else { "Apply" });
-    let asked = |source| CommandError::Write { what: "the question".to_owned(), source };
-    io::stderr().flush().map_err(asked)?;
-    let stdin = io::stdin();
-    loop {
-        if interrupt.requested() {
-            eprintln!();
-            return Ok(false);
-        }
-        match poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], TICK_MS) {
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => break,
-            Err(errno) => return Err(asked(errno.into())),
-        }
-    }
-    let mut answer = String::new();
-    if stdin.lock().read_line(&mut answer).map_err(asked)? == 0 {
-        // The end of the input came where the line's end would have.
-        eprintln!();
-    }
-    Ok(answer.trim() == "yes")
 }

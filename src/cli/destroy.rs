@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::apply::{HowArgs, carry_out};
-use super::experiment::{CommandError, file_or_name, print};
+use super::apply::{Work, carry_out};
+use super::carry::HowArgs;
+use super::experiment::{CommandError, file_or_name};
+use super::select::SelectArgs;
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
@@ -22,6 +24,8 @@ pub struct DestroyArgs {
     #[arg(long, value_name = "NAME")]
     experiment: Option<Namespace>,
     #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
     how: HowArgs,
 }
 
@@ -30,9 +34,12 @@ pub fn run(args: &DestroyArgs, target: &Target) -> Result<Exit, CommandError> {
     let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref())?;
     let name = &loaded.experiment.name.value;
     if target.own && !target.base.exists() {
-        print(&format!("No changes. Nothing of {name} is there: no engine has been at {}.\n", target.base.display()))?;
-        return Ok(Exit::Success);
+        let report = args.how.report();
+        let base = target.base.display();
+        report.text(&format!("No changes. Nothing of {name} is there: no engine has been at {base}.\n"))?;
+        return report.nothing(Exit::Success);
     }
     // Without its daemon an engine's VMs may still run: it is started to adopt and end them.
-    carry_out(&loaded, target, &args.how, true, &format!("megaform destroy ({name})"))
+    let work = Work::new(&loaded, target, true, args.select.selection(None));
+    carry_out(&work, &args.how, &format!("megaform destroy ({name})"))
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::daemon;
 use super::target::Target;
-use crate::apply::{ReplanError, journal, lock};
+use crate::apply::{ReplanError, journal, lock, plan_on};
 use crate::diagnostic::{Diagnostic, Exit, Severity, SourceMap, Span, Spanned, render};
 use crate::graph::{Graph, RenderError};
 use crate::live::{self, Live, LiveError};
 use crate::name::Namespace;
-use crate::plan::{Advice, PlanError};
+use crate::plan::saved::SavedError;
+use crate::plan::{self, Advice, Options, Plan, PlanError};
 use crate::spec::{self, model::Experiment};
 use crate::wire::{Client, WireError};
 
@@ -46,6 +47,35 @@ pub enum CommandError {
         #[source]
         source: io::Error,
     },
+    /// A saved plan.
+    #[error("cannot use {}", path.display())]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: SavedError,
+    },
+    /// A file that could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Options that change what a plan is of.
+    #[error("a saved plan is carried out as it is: give --target, --exclude and --replace to `megaform plan --out`")]
+    SavedSelection,
+    /// A saved plan of something else.
+    #[error("the plan was made for the target {}, not for {}", made_for.display(), given.display())]
+    OtherTarget {
+        /// The target that it was made for.
+        made_for: PathBuf,
+        /// The target that was given.
+        given: PathBuf,
+    },
     /// A question could not be asked.
     #[error("this changes what runs and needs a confirmation: use a terminal, or give --yes")]
     NoTerminal,
@@ -64,15 +94,6 @@ pub enum CommandError {
     /// Signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
-    /// A file that was asked for.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// What is there cannot become an experiment file.
     #[error("cannot import: {message}")]
     Import {
@@ -188,11 +209,33 @@ pub fn nobody(error: &WireError) -> bool {
 /// What is live. Where the engine of our own does not run, nothing is, and the second value says so. One that ended and
 /// left VMs behind is started again, to tell of them.
 pub fn observe(target: &Target, namespace: &Namespace) -> Result<(Live, Option<String>), CommandError> {
+    let (live, note, _) = look(target, namespace)?;
+    Ok((live, note))
+}
+
+/// The plan for what is live; the note is that of [`observe`].
+pub fn planned(
+    target: &Target,
+    loaded: &Loaded,
+    options: &Options<'_>,
+) -> Result<(Plan, Option<String>), CommandError> {
+    let (live, note, client) = look(target, &loaded.experiment.name.value)?;
+    let (experiment, graph) = (&loaded.experiment, &loaded.graph);
+    let plan = match client {
+        Some(mut client) => plan_on(&mut client, experiment, graph, live, options),
+        None => plan::plan(experiment, graph, &live, options).map_err(Into::into),
+    };
+    Ok((plan.map_err(|error| replan_error(error, &loaded.sources))?, note))
+}
+
+type Look = (Live, Option<String>, Option<Client>);
+
+fn look(target: &Target, namespace: &Namespace) -> Result<Look, CommandError> {
     let mut client = match Client::connect(&target.socket, None) {
         Ok(client) => client,
         Err(error) if target.own && nobody(&error) => {
             if !daemon::left_vms(&target.base) {
-                return Ok((Live::absent(), Some(format!("no daemon at {}", target.socket.display()))));
+                return Ok((Live::absent(), Some(format!("no daemon at {}", target.socket.display())), None));
             }
             daemon::start_on_demand(&target.base).map_err(|e| CommandError::Start(Box::new(e)))?;
             eprintln!("note: the daemon at {} had ended and left VMs; it was started again", target.socket.display());
@@ -200,7 +243,7 @@ pub fn observe(target: &Target, namespace: &Namespace) -> Result<(Live, Option<S
         }
         Err(error) => return Err(error.into()),
     };
-    Ok((live::observe(&mut client, namespace)?, None))
+    Ok((live::observe(&mut client, namespace)?, None, Some(client)))
 }
 
 /// What the journal of an experiment remembers.

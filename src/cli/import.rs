@@ -134,7 +134,7 @@ fn differences(text: &str, live: &Live, name: &Namespace) -> Vec<String> {
     for vm in owned.vms.values_mut() {
         vm.tags.insert(ownership::OWNER.to_owned(), name.to_string());
     }
-    let options = Options { destroy: false, sources: &loaded.sources, advice: Advice::default() };
+    let options = Options::new(&loaded.sources, Advice::default());
     let Ok(plan) = plan::plan(&experiment, &graph, &owned, &options) else { return Vec::new() };
     // What makes a change of a tag is the digest, which adopted VMs do not have.
     let reasons = plan.changes.iter().flat_map(|change| {

@@ -2,6 +2,7 @@
 
 pub mod advice;
 pub mod apply;
+pub mod carry;
 pub mod check;
 pub mod console;
 pub mod daemon;
@@ -15,6 +16,8 @@ pub mod pipe;
 pub mod plan;
 pub mod progress;
 pub mod raw;
+pub mod saved;
+pub mod select;
 pub mod show;
 pub mod target;
 pub mod validate;
@@ -63,6 +66,7 @@ enum Subcommands {
     Apply(apply::ApplyArgs),
     Destroy(destroy::DestroyArgs),
     Show(show::ShowArgs),
+    #[command(visible_alias = "graph")]
     Viz(viz::VizArgs),
     Import(import::ImportArgs),
     Daemon(daemon::DaemonArgs),

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, advice, blocked, colours, load, observe, print};
+use super::experiment::{CommandError, advice, colours, load, planned, print};
+use super::saved::absolute;
+use super::select::{ReplaceArgs, SelectArgs};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::plan::display::{Style, render};
-use crate::plan::{Options, plan};
+use crate::plan::{Options, saved};
 
 /// Show what apply would do, without doing it.
 ///
@@ -19,16 +21,28 @@ pub struct PlanArgs {
     /// The experiment file (.yaml, .yml, .toml); `-` reads YAML from standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Write the plan as JSON (format 1).
+    /// Write the plan as JSON (format 2).
     #[arg(long)]
     json: bool,
+    /// Save the plan as a minimega script that `megaform apply FILE` carries out as it is, as long as what it touches stays
+    /// as it is.
+    #[arg(long, value_name = "FILE", conflicts_with = "refresh_only")]
+    out: Option<PathBuf>,
     /// Exit with 2 if there are changes, 0 if there are none.
     #[arg(long)]
     detailed_exitcode: bool,
     /// Plan to destroy the experiment.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "replaces")]
     destroy: bool,
-    /// Say for each command what it needs and how it is taken back.
+    /// Show only what differs from what was applied, such as a NIC that was moved by hand, and no commands. A missing
+    /// object counts as new: nothing remembers that it was there.
+    #[arg(long, conflicts_with_all = ["destroy", "replaces"])]
+    refresh_only: bool,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    replace: ReplaceArgs,
+    /// Show what is unchanged too, and say for each command what it needs and how it is taken back.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -37,11 +51,18 @@ pub struct PlanArgs {
 pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
     let loaded = load(&args.file, Some(target)).ok_or(CommandError::Reported)?;
     let name = &loaded.experiment.name.value;
-    let (live, note) = observe(target, name)?;
-    let options = Options { destroy: args.destroy, sources: &loaded.sources, advice: advice(target, name)? };
-    let mut plan =
-        plan(&loaded.experiment, &loaded.graph, &live, &options).map_err(|error| blocked(error, &loaded.sources))?;
+    let options = Options {
+        destroy: args.destroy,
+        selection: args.select.selection(Some(&args.replace)),
+        drift_only: args.refresh_only,
+        ..Options::new(&loaded.sources, advice(target, name)?)
+    };
+    let (mut plan, note) = planned(target, &loaded, &options)?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));
+    if let Some(path) = &args.out {
+        std::fs::write(path, saved::write(&plan, &absolute(&target.socket)))
+            .map_err(|source| CommandError::Write { what: path.display().to_string(), source })?;
+    }
     if args.json {
         let mut text = serde_json::to_string_pretty(&plan).map_err(CommandError::Json)?;
         text.push('\n');
@@ -49,6 +70,9 @@ pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
     } else {
         let target = target.socket.to_string_lossy();
         print(&render(&plan, Style { target: &target, colour: colours(&io::stdout()), verbose: args.verbose }))?;
+        if let Some(path) = &args.out {
+            print(&format!("# Saved: `megaform apply {}` carries it out.\n", path.display()))?;
+        }
     }
     Ok(if args.detailed_exitcode && !plan.is_empty() { Exit::Changes } else { Exit::Success })
 }

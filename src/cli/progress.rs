@@ -1,16 +1,127 @@
-//! Progress of an apply: a bar on a terminal, plain lines in a pipe; both on standard error.
+//! What is said while a plan is carried out: a bar on a terminal and plain lines in a pipe, on standard error; or one
+//! JSON object per line on standard output.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
-use crate::apply::{End, Event};
+use super::experiment::{CommandError, print};
+use crate::apply::{End, Event, Undone};
+use crate::diagnostic::Exit;
 use crate::plan::Plan;
+
+/// The version of the JSON lines; a change that a reader could stumble over counts it up.
+const FORMAT: u32 = 1;
+
+/// One JSON line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Line<'a> {
+    /// A plan is about to be carried out.
+    Plan {
+        /// The version of these lines.
+        format: u32,
+        /// The plan.
+        plan: &'a Plan,
+    },
+    /// What is live does not fit a saved plan any more.
+    Stale {
+        /// What moved, a sentence each.
+        moved: &'a [String],
+    },
+    /// A step was sent.
+    Started {
+        /// The step.
+        step: usize,
+        /// Its command.
+        command: &'a str,
+    },
+    /// A step ended.
+    Ended {
+        /// The step.
+        step: usize,
+        /// `done`, `failed`, `unknown` or `skipped`.
+        result: &'a str,
+        /// Why it failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a str>,
+    },
+    /// No further steps are started.
+    Interrupted,
+    /// A command of a rollback ended.
+    Undone {
+        /// The command.
+        command: &'a str,
+        /// `done` or `failed`.
+        result: &'a str,
+        /// Why it failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a str>,
+    },
+    /// The rollback ended.
+    Rollback {
+        /// The addresses of what is not as it was; null where the target could not be observed.
+        left: Option<Vec<String>>,
+    },
+    /// Everything was observed again.
+    Verified {
+        /// What still differs: addresses, or sentences for a saved plan.
+        left: Vec<String>,
+    },
+    /// The last line.
+    Summary {
+        /// The exit code.
+        exit: u8,
+        /// How many steps were done.
+        done: usize,
+        /// The steps that failed, or may have.
+        failed: Vec<usize>,
+        /// The steps that were not sent.
+        skipped: Vec<usize>,
+    },
+}
+
+/// How a plan is reported.
+#[derive(Debug, Clone, Copy)]
+pub struct Report {
+    /// As JSON lines.
+    pub json: bool,
+}
+
+impl Report {
+    /// Write a JSON line, where these are asked for.
+    pub fn line(self, line: &Line<'_>) -> Result<(), CommandError> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut text = serde_json::to_string(line).map_err(CommandError::Json)?;
+        text.push('\n');
+        print(&text)
+    }
+
+    /// Write text, unless there are JSON lines.
+    pub fn text(self, text: &str) -> Result<(), CommandError> {
+        if self.json { Ok(()) } else { print(text) }
+    }
+
+    /// The line that a plan begins with.
+    pub fn plan(self, plan: &Plan) -> Result<(), CommandError> {
+        self.line(&Line::Plan { format: FORMAT, plan })
+    }
+
+    /// The last line where no step was sent.
+    pub fn nothing(self, exit: Exit) -> Result<Exit, CommandError> {
+        self.line(&Line::Summary { exit: exit as u8, done: 0, failed: Vec::new(), skipped: Vec::new() })?;
+        Ok(exit)
+    }
+}
 
 /// Shows events.
 #[derive(Debug)]
 pub struct Progress {
+    report: Report,
     bar: Option<ProgressBar>,
     ended: usize,
     total: usize,
@@ -18,9 +129,9 @@ pub struct Progress {
 
 impl Progress {
     /// For the steps of a plan.
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, report: Report) -> Self {
         let total = plan.steps.len();
-        let bar = io::stderr().is_terminal().then(|| {
+        let bar = (!report.json && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total as u64);
             let style = ProgressStyle::with_template("{spinner} [{bar:30}] {pos}/{len} {elapsed} {wide_msg}")
                 .expect("the template is valid");
@@ -28,38 +139,43 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, ended: 0, total }
+        Self { report, bar, ended: 0, total }
     }
 
     /// Show an event.
-    pub fn event(&mut self, plan: &Plan, event: &Event) {
+    pub fn event(&mut self, plan: &Plan, event: &Event) -> Result<(), CommandError> {
         match event {
             Event::Started { step } => {
+                let command = plan.steps[step - 1].command.as_str();
                 if let Some(bar) = &self.bar {
-                    bar.set_message(plan.steps[step - 1].command.clone());
+                    bar.set_message(command.to_owned());
                 }
+                self.report.line(&Line::Started { step: *step, command })?;
             }
             Event::Ended { step, end } => {
                 self.ended += 1;
-                let word = match end {
-                    End::Done => "done",
-                    End::Failed { .. } => "failed",
-                    End::Unknown { .. } => "unknown",
-                    End::Skipped => "skipped",
+                let (result, error) = match end {
+                    End::Done => ("done", None),
+                    End::Failed { error } => ("failed", Some(error.as_str())),
+                    End::Unknown { error } => ("unknown", Some(error.as_str())),
+                    End::Skipped => ("skipped", None),
                 };
                 match &self.bar {
                     Some(bar) => bar.inc(1),
-                    None => eprintln!("[{}/{}] {word}: {}", self.ended, self.total, plan.steps[step - 1].command),
+                    None if self.report.json => self.report.line(&Line::Ended { step: *step, result, error })?,
+                    None => eprintln!("[{}/{}] {result}: {}", self.ended, self.total, plan.steps[step - 1].command),
                 }
             }
             Event::Draining => {
                 let text = "interrupted: waiting for the commands that run; interrupt again to leave at once";
                 match &self.bar {
                     Some(bar) => bar.println(text),
+                    None if self.report.json => self.report.line(&Line::Interrupted)?,
                     None => eprintln!("{text}"),
                 }
             }
         }
+        Ok(())
     }
 
     /// Remove the bar.
@@ -68,4 +184,16 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Show a command of a rollback.
+pub fn undone(report: Report, undone: &Undone) -> Result<(), CommandError> {
+    let (result, error) = (if undone.error.is_none() { "done" } else { "failed" }, undone.error.as_deref());
+    if !report.json {
+        eprintln!("[rollback] {result}: {}", undone.command);
+        if let Some(error) = error {
+            eprintln!("  {}", crate::plan::display::printable(error));
+        }
+    }
+    report.line(&Line::Undone { command: &undone.command, result, error })
 }

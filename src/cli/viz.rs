@@ -1,25 +1,30 @@
-//! `megaform viz`.
+//! `megaform graph`, which is `megaform viz` too.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::experiment::{CommandError, load, observe, print};
+use super::experiment::{CommandError, Loaded, advice, load, observe, planned, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
-use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, svg};
+use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, mermaid, svg};
 use crate::live::Live;
+use crate::plan::Options;
+use crate::plan::picture::flow;
 
-/// Draw an experiment's network: VMs, VLANs and taps.
+/// Draw an experiment's network (VMs, VLANs and taps), or its plan.
 #[derive(Debug, Args)]
 pub struct VizArgs {
     /// The experiment file (.yaml, .yml, .toml).
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Draw what is live instead of what the file asks for.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plan")]
     live: bool,
-    /// The form; svg needs graphviz's dot. Default: by the name of --out, else dot.
+    /// Draw the plan: what is done in which order. A dashed arrow waits for an end, another one for success.
+    #[arg(long)]
+    plan: bool,
+    /// The form; svg needs graphviz's dot. Default: by the name of --out (.svg, .mmd), else dot.
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Write to a file instead of standard output.
@@ -33,23 +38,32 @@ enum Format {
     Dot,
     /// A picture.
     Svg,
+    /// The language of Mermaid, for Markdown on forges.
+    Mermaid,
 }
 
 /// Run it.
 pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
     let loaded = load(&args.file, None).ok_or(CommandError::Reported)?;
-    let topology = if args.live {
-        let (live, note) = observe(target, &loaded.experiment.name.value)?;
+    let extension = args.out.as_ref().and_then(|out| out.extension()).and_then(|e| e.to_str());
+    let format = args.format.unwrap_or(match extension {
+        Some("svg") => Format::Svg,
+        Some("mmd" | "mermaid") => Format::Mermaid,
+        _ => Format::Dot,
+    });
+    let mut text = if args.plan {
+        let name = &loaded.experiment.name.value;
+        let options = Options::new(&loaded.sources, advice(target, name)?);
+        let (plan, note) = planned(target, &loaded, &options)?;
         if let Some(note) = note {
-            eprintln!("note: {note}: nothing is live");
+            eprintln!("note: {note}: planning as if nothing runs");
         }
-        live_topology(loaded.experiment.name.value.as_str(), &live)
+        let flow = flow(&plan);
+        if format == Format::Mermaid { flow.mermaid() } else { flow.dot() }
     } else {
-        Topology::of(&loaded.experiment)
+        let topology = topology(args, &loaded, target)?;
+        if format == Format::Mermaid { mermaid(&topology) } else { dot(&topology) }
     };
-    let by_name = args.out.as_ref().and_then(|out| out.extension()).is_some_and(|e| e == "svg");
-    let format = args.format.unwrap_or(if by_name { Format::Svg } else { Format::Dot });
-    let mut text = dot(&topology);
     if format == Format::Svg {
         text = svg(&text)?;
     }
@@ -59,6 +73,18 @@ pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
             .map_err(|source| CommandError::Write { what: path.display().to_string(), source })?,
     }
     Ok(Exit::Success)
+}
+
+fn topology(args: &VizArgs, loaded: &Loaded, target: &Target) -> Result<Topology, CommandError> {
+    Ok(if args.live {
+        let (live, note) = observe(target, &loaded.experiment.name.value)?;
+        if let Some(note) = note {
+            eprintln!("note: {note}: nothing is live");
+        }
+        live_topology(loaded.experiment.name.value.as_str(), &live)
+    } else {
+        Topology::of(&loaded.experiment)
+    })
 }
 
 fn endpoint(alias: Option<&str>, tag: Option<u16>, label: String) -> Endpoint {

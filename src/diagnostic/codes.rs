@@ -56,6 +56,8 @@ codes! {
         "minimega launches only one VM with a UUID; the second launch fails. Leave `uuid` out to have one assigned.";
     "duplicate-vm" Error "two VMs of one name":
         "Names are unique in a namespace. Ranges and counts are expanded first, so `web[0-2]` and `web1` clash.";
+    "empty-command" Error "a line without a command":
+        "A line of `commands` is empty or only a comment. Write a command, or remove the line; comments belong into YAML or TOML.";
     "file-kind" Error "not an experiment file by its name":
         "The name's end tells the format: .yaml, .yml or .toml. `-` reads YAML from standard input.";
     "file-too-large" Error "a file above the size limit":
@@ -63,6 +65,8 @@ codes! {
     "fixed-for-many" Error "a MAC address or UUID for several VMs":
         "The entry stands for several VMs (a range or a count), and all would get the one value. Split the entry, or leave \
          the value out to have one assigned to each.";
+    "invalid-command" Error "a line that does not split into words":
+        "Quotes are closed on the same line, and a backslash stands before n, r, t, a quote, `#` or another backslash only.";
     "invalid-name" Error "a name that is not allowed":
         "Names have to pass through the command language and into file and interface names; the message says which \
          characters and length this kind takes. Words of the language (`all`) and whole numbers are no VM names.";
@@ -91,11 +95,25 @@ codes! {
         "The message gives the first byte that is not. Save the file as UTF-8.";
     "out-of-range" Error "a number outside its range":
         "The message gives the range, both ends included.";
+    "prevent-destroy" Error "an object that must not go":
+        "The plan would remove an object, even if only to make it again, and its `lifecycle` has `prevent_destroy`. The message \
+         names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
     "profile-cycle" Error "profiles that extend each other":
         "A profile takes what it does not say itself from the profile that it names. Here that comes back to itself.";
     "queueing" Error "a namespace that queues launches":
         "With `ns queueing true`, `vm launch` only queues, so the VMs of a plan would not come. Launch or flush the queue and turn \
          queueing off; the message has the commands.";
+    "refused-command" Error "a command that an experiment must not run":
+        "Lines of `commands` run inside the experiment's namespace. `namespace` with a name would leave it, `clear namespace` and \
+         `clear all` would remove more than the entry made, `quit` would end the daemon, and what `read` runs is not in the \
+         plan. Write the commands of a script as lines of their own.";
+    "renamed-count" Error "former names that do not fit the entry":
+        "`renamed_from` gives one former name for each VM of its entry, in the same order, so ranges of both have the same \
+         length.";
+    "renamed-from-declared" Error "a former name that is still in the file":
+        "A VM was renamed from a name that the file gives another VM. Remove `renamed_from`, or the VM of the old name.";
+    "renamed-twice" Error "two VMs with one former name":
+        "Only one VM can be what the former one was. Remove `renamed_from` from the other.";
     "reserved-tag" Error "a tag that megaform keeps for itself":
         "Tags that begin with `megaform.` say whose a VM is and what it was launched with. Choose another key.";
     "second-document" Error "a second YAML document":
@@ -111,6 +129,9 @@ codes! {
          common addresses through one of them, and the other VLAN is not reached.";
     "syntax" Error "not valid YAML or TOML":
         "The message is that of the parser and points at where it could not go on; the mistake is there or just before.";
+    "tag-held" Error "a tag that an alias holds which is not selected":
+        "With `--target` or `--exclude`, an alias that is selected is to have a tag that another one has, and that one is left \
+         out. Select both, or leave both out.";
     "too-deep" Error "lists and maps nested too deeply":
         "The limit is in docs/experiment.md; nothing in an experiment needs it.";
     "too-many-cpus" Warning "a VM with more CPUs than this machine":
@@ -120,6 +141,11 @@ codes! {
     "too-much-memory" Warning "more memory than this machine has":
         "QEMU takes memory as the guest touches it, so the VMs start, and the kernel ends some of them when there is none left. \
          The sum counts the VMs that are to run.";
+    "unknown-command" Warning "a line that is no command of megaform":
+        "The line may still be a command of another minimega, which then decides. On megaform's own engine it fails. \
+         `megaform -e help` lists the commands.";
+    "unknown-field" Error "a path that is no field":
+        "`ignore_changes` takes keys of the object, `networks[0]` and `tags.KEY`.";
     "unknown-key" Error "a key that does not exist here":
         "Nothing that is written is ignored. The message lists the keys of this place, or the nearest one.";
     "unknown-profile" Error "a profile that does not exist":

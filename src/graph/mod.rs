@@ -2,7 +2,7 @@
 //!
 //! Must not know how a resource is made, nor what is running.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use petgraph::Direction;
@@ -13,14 +13,27 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::name::{Address, VlanAlias};
 use crate::spec::model::{Experiment, VlanRef, VmBody};
 
+mod flow;
+mod mermaid;
 mod render;
 mod topology;
 
+pub use flow::Flow;
+pub use mermaid::mermaid;
 pub use render::{RenderError, dot, svg};
 pub use topology::{Endpoint, TapView, Topology, VlanView, VmView};
 
 /// How many cycles are reported; one is often the cause of the others.
 const MAX_CYCLES: usize = 20;
+
+/// Which way to go from a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// To what it needs.
+    Needs,
+    /// To what needs it.
+    NeededBy,
+}
 
 #[derive(Debug, Clone)]
 enum Node {
@@ -114,6 +127,25 @@ impl Graph {
     /// What needs a resource directly, sorted, each with where it is written.
     pub fn needed_by(&self, address: &Address) -> Vec<(Address, Span)> {
         self.neighbours(address, Direction::Incoming)
+    }
+
+    /// These resources and everything that can be reached from them; those that are not in the graph are passed over. The
+    /// cost is linear in what is reached.
+    pub fn closure<'a>(&self, from: impl IntoIterator<Item = &'a Address>, reach: Reach) -> HashSet<Address> {
+        let mut queue: Vec<NodeIndex> = from.into_iter().filter_map(|a| self.nodes.get(a)).copied().collect();
+        let mut seen: HashSet<NodeIndex> = queue.iter().copied().collect();
+        let direction = match reach {
+            Reach::Needs => Direction::Outgoing,
+            Reach::NeededBy => Direction::Incoming,
+        };
+        let mut found = HashSet::new();
+        while let Some(index) = queue.pop() {
+            if let Node::Resource(address) = &self.graph[index] {
+                found.insert(address.clone());
+            }
+            queue.extend(self.graph.neighbors_directed(index, direction).filter(|other| seen.insert(*other)));
+        }
+        found
     }
 
     fn neighbours(&self, address: &Address, direction: Direction) -> Vec<(Address, Span)> {

@@ -32,7 +32,7 @@ pub enum RenderError {
 
 /// Text inside a double-quoted string of the dot language. `\` begins an escape there, so it is doubled; a line end is
 /// written by the caller.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -75,11 +75,12 @@ pub fn dot(topology: &Topology) -> String {
     line(format_args!("  node [fontname=\"Helvetica\", fontsize=12, style=filled]"));
     line(format_args!("  edge [fontname=\"Helvetica\", fontsize=9, color=\"#555555\", fontcolor=\"#555555\"]"));
 
-    let vlans = vlans(topology);
+    let vlans = vlan_labels(topology);
     if !vlans.is_empty() {
         line(format_args!(""));
     }
-    for (key, label) in &vlans {
+    for (key, lines) in &vlans {
+        let label = lines.iter().map(|line| quoted(line)).collect::<Vec<_>>().join("\\n");
         line(format_args!(
             "  \"vlan.{}\" [label=\"{label}\", shape=ellipse, fillcolor=\"#dce9f7\", color=\"#3b6ea5\", fontsize=13]",
             quoted(key)
@@ -102,9 +103,7 @@ pub fn dot(topology: &Topology) -> String {
         }
     }
 
-    let mut vms: Vec<&VmView> = topology.vms.iter().collect();
-    vms.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)).then_with(|| a.name.cmp(&b.name)));
-    for vm in vms {
+    for vm in by_name(topology) {
         line(format_args!(""));
         let name = quoted(&vm.name);
         let (fill, border) = colours(&vm.state);
@@ -140,25 +139,32 @@ pub fn dot(topology: &Topology) -> String {
     text
 }
 
-/// The VLANs by the name that endpoints use, with their labels; those that only endpoints name as well.
-fn vlans(topology: &Topology) -> BTreeMap<String, String> {
-    let mut vlans: BTreeMap<String, String> = BTreeMap::new();
+/// The VLANs by the name that endpoints use, with the lines of their labels; those that only endpoints name as well.
+pub(super) fn vlan_labels(topology: &Topology) -> BTreeMap<String, Vec<String>> {
+    let mut vlans: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let ends = topology.vms.iter().flat_map(|vm| &vm.nics).chain(topology.taps.iter().map(|tap| &tap.at));
     let named: BTreeSet<&str> = ends.map(|end| end.vlan.as_str()).filter(|vlan| !vlan.is_empty()).collect();
     for name in named {
-        vlans.insert(name.to_owned(), format!("VLAN {}", quoted(name)));
+        vlans.insert(name.to_owned(), vec![format!("VLAN {name}")]);
     }
     for vlan in &topology.vlans {
         let tag = vlan.tag.map(|tag| tag.to_string());
         let (key, label) = match (vlan.alias.as_str(), tag) {
             ("", None) => continue,
-            ("", Some(tag)) => (tag.clone(), format!("VLAN {tag}")),
-            (alias, None) => (alias.to_owned(), quoted(alias)),
-            (alias, Some(tag)) => (alias.to_owned(), format!("{}\\nVLAN {tag}", quoted(alias))),
+            ("", Some(tag)) => (tag.clone(), vec![format!("VLAN {tag}")]),
+            (alias, None) => (alias.to_owned(), vec![alias.to_owned()]),
+            (alias, Some(tag)) => (alias.to_owned(), vec![alias.to_owned(), format!("VLAN {tag}")]),
         };
         vlans.insert(key, label);
     }
     vlans
+}
+
+/// The VMs in the order in which they are drawn.
+pub(super) fn by_name(topology: &Topology) -> Vec<&VmView> {
+    let mut vms: Vec<&VmView> = topology.vms.iter().collect();
+    vms.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)).then_with(|| a.name.cmp(&b.name)));
+    vms
 }
 
 /// Orders `web2` before `web10`.

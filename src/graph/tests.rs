@@ -136,3 +136,18 @@ fn graphviz_takes_the_text() {
         panic!("an unfinished graph was taken");
     }
 }
+
+#[test]
+fn the_mermaid_text_is_deterministic_and_keeps_names_in_their_quotes() {
+    let mut topology = Topology::of(&experiment(LAB));
+    let text = mermaid(&topology);
+    topology.vms.reverse();
+    topology.vlans.reverse();
+    topology.taps.reverse();
+    assert_eq!(mermaid(&topology), text);
+    insta::assert_snapshot!(text);
+    topology.vms[0].name = "a\"] --> x[\"<b>&#".to_owned();
+    topology.vms[0].state = "two\nlines".to_owned();
+    let line = mermaid(&topology).lines().find(|l| l.contains("two")).unwrap().to_owned();
+    assert!(line.starts_with("  m0[\"a#34;#93; --#62; x#91;#34;#60;b#62;#38;#35;<br>two lines"), "{line}");
+}

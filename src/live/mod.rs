@@ -32,6 +32,8 @@ pub struct Live {
     pub taps: BTreeMap<String, LiveTap>,
     /// Launches are queued instead of carried out.
     pub queueing: bool,
+    /// What the target's help says of commands, by their first words, as far as it was asked ([`learn`]).
+    pub help: BTreeMap<&'static str, String>,
 }
 
 /// A host tap.
@@ -91,6 +93,7 @@ impl Live {
             vlans: BTreeMap::new(),
             taps: BTreeMap::new(),
             queueing: false,
+            help: BTreeMap::new(),
         }
     }
 }
@@ -257,6 +260,17 @@ fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Res
     }
 }
 
+/// Ask the target which forms of a command it has, given its first words. A target without help, or without the command,
+/// is noted with an empty text.
+pub fn learn(transport: &mut dyn Transport, live: &mut Live, command: &'static str) -> Result<(), LiveError> {
+    let line = format!("help {command}");
+    let responses = transport.call(&line).map_err(|source| LiveError::Wire { command: line, source })?;
+    let entries = responses.into_iter().filter_map(|r| r.resp).flatten().filter(|e| e.error.is_empty());
+    let text: Vec<String> = entries.map(|e| e.response).collect();
+    live.help.insert(command, text.join("\n"));
+    Ok(())
+}
+
 /// Observe a namespace. Every command is prefixed with `namespace NAME`, so that the daemon's active namespace stays;
 /// the first one lists namespaces, so that none is created by looking.
 pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<Live, LiveError> {
@@ -267,7 +281,7 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let mut taps = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
     let queueing = observe_queueing(transport, namespace)?;
-    Ok(Live { present: true, vlan_range, vms, vlans, taps, queueing })
+    Ok(Live { present: true, vlan_range, vms, vlans, taps, queueing, help: BTreeMap::new() })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::language::entry::Entry;
 use crate::language::field::{FIELDS, Field, FieldType, FieldValue};
 
 /// The state of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VmState {
     /// Launched, never started.

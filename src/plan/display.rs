@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
-use super::{Action, Change, Plan};
+use super::select::list;
+use super::{Action, Change, Plan, Reason, Step};
 use crate::language::range;
 
 /// How to show a plan.
@@ -19,6 +20,10 @@ pub struct Style<'a> {
     /// Say for each command what it needs and how it is taken back.
     pub verbose: bool,
 }
+
+/// Stands for the former names of renamed objects until a group of them is complete. No value has it: control
+/// characters are escaped.
+const FORMER: char = '\u{1}';
 
 const RESET: &str = "\x1b[0m";
 
@@ -40,6 +45,9 @@ fn body(change: &Change) -> String {
 
 fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
     write!(text, " {}", change.action.word())?;
+    if change.renamed_from.is_some() {
+        write!(text, ", renamed from {FORMER}")?;
+    }
     if let Some(place) = &change.place {
         write!(text, "  ({}:{})", place.file, place.line)?;
     }
@@ -57,23 +65,31 @@ fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
         return Ok(());
     }
     for reason in &change.reasons {
-        write!(text, "#       {}: ", printable(&reason.field))?;
-        match (&reason.old, &reason.new) {
-            (Some(old), Some(new)) => write!(text, "{} -> {}", printable(old), printable(new))?,
-            (None, Some(new)) => write!(text, "nothing -> {}", printable(new))?,
-            (Some(old), None) => write!(text, "{} -> nothing", printable(old))?,
-            (None, None) => write!(text, "not in the file")?,
-        }
-        if let Some(place) = &reason.place {
-            write!(text, "  ({}:{})", place.file, place.line)?;
-        }
-        text.push('\n');
+        // What was changed by others is told from an edit of the file, where one object has both.
+        let drift = if reason.drift && change.action != Action::Restore { "≠ " } else { "" };
+        writeln!(text, "#       {drift}{}", reason_text(reason, change.action))?;
     }
     if !change.costs.is_empty() {
         let words: Vec<&str> = change.costs.iter().map(|c| c.words()).collect();
         writeln!(text, "#       cost: {}", words.join(", "))?;
     }
     Ok(())
+}
+
+/// One reason on one line: the field, what it is, what it is to be, and where the file says so.
+pub fn reason_text(reason: &Reason, action: Action) -> String {
+    let mut text = format!("{}: ", printable(&reason.field));
+    text.push_str(&match (&reason.old, &reason.new) {
+        (Some(old), Some(new)) => format!("{} -> {}", printable(old), printable(new)),
+        (None, Some(new)) => format!("nothing -> {}", printable(new)),
+        (Some(old), None) => format!("{} -> nothing", printable(old)),
+        (None, None) if action == Action::Destroy => "not in the file".to_owned(),
+        (None, None) => "asked for".to_owned(),
+    });
+    if let Some(place) = &reason.place {
+        text.push_str(&format!("  ({}:{})", place.file, place.line));
+    }
+    text
 }
 
 /// A value on one line of a terminal: control characters are escaped, so that a live object cannot forge a line.
@@ -92,7 +108,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// What the commands that serve these changes do, such as `destroy vm.web0; replace vm.fw`.
-fn heading(plan: &Plan, serves: &[usize]) -> String {
+pub(super) fn heading(plan: &Plan, serves: &[usize]) -> String {
     if serves.is_empty() {
         return "at the end".to_owned();
     }
@@ -121,6 +137,10 @@ pub fn addresses(plan: &Plan, changes: &[usize]) -> String {
 
 /// The last line: how many objects change in which way, and how many commands that takes.
 pub fn summary(plan: &Plan) -> String {
+    if plan.drift_only {
+        let n = plan.changes.len();
+        return format!("Drift: {n} object{} changed since it was applied", if n == 1 { "" } else { "s" });
+    }
     let mut text = format!(
         "Plan: {} to create, {} to update, {} to replace, {} to destroy",
         plan.count(Action::Create),
@@ -137,8 +157,23 @@ pub fn summary(plan: &Plan) -> String {
     text
 }
 
+/// A line for each kind of what is as it is to be.
+fn unchanged(plan: &Plan) -> Vec<String> {
+    let mut kinds: BTreeMap<crate::name::Kind, Vec<&str>> = BTreeMap::new();
+    for address in &plan.unchanged {
+        kinds.entry(address.kind).or_default().push(&address.name);
+    }
+    let kinds = kinds.into_iter();
+    kinds.map(|(kind, names)| format!("#   = {kind}.{} unchanged", printable(&range::compress(&names)))).collect()
+}
+
 /// The whole text, with a final newline.
 pub fn render(plan: &Plan, style: Style<'_>) -> String {
+    render_with(plan, style, &|_| String::new())
+}
+
+/// The same with lines of the caller's own before each command.
+pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> String) -> String {
     let mut out = String::new();
     let reset = if style.colour { RESET } else { "" };
     let mut line = |text: &str| {
@@ -149,33 +184,50 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
         for note in &plan.notes {
             line(&format!("# note: {}", printable(note)));
         }
-        line(&if plan.destroy {
-            format!("No changes. Nothing of {} is there.", plan.experiment)
-        } else {
-            format!("No changes. {} matches its file.", plan.experiment)
+        for text in style.verbose.then(|| unchanged(plan)).into_iter().flatten() {
+            line(&text);
+        }
+        let name = &plan.experiment;
+        line(&match (plan.drift_only, plan.destroy, plan.partial) {
+            (true, ..) => format!("No drift. Nothing of {name} was changed since it was applied."),
+            (false, true, false) => format!("No changes. Nothing of {name} is there."),
+            (false, true, true) => format!("No changes. Nothing of what is selected of {name} is there."),
+            (false, false, false) => format!("No changes. {name} matches its file."),
+            (false, false, true) => format!("No changes. What is selected of {name} matches its file."),
         });
         return out;
     }
     line(&format!("# megaform plan: experiment {}, target {}", plan.experiment, printable(style.target)));
-    let mut groups: Vec<(&Change, String, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(&Change, String, Vec<&str>, Vec<&crate::name::Address>)> = Vec::new();
     let mut by_body: HashMap<(crate::name::Kind, String), usize> = HashMap::new();
     for change in &plan.changes {
         let body = body(change);
         let index = *by_body.entry((change.address.kind, body.clone())).or_insert(groups.len());
         if index == groups.len() {
-            groups.push((change, body, Vec::new()));
+            groups.push((change, body, Vec::new(), Vec::new()));
         }
         groups[index].2.push(&change.address.name);
+        groups[index].3.extend(&change.renamed_from);
     }
-    if !groups.is_empty() {
+    let (drift, edits): (Vec<_>, Vec<_>) =
+        groups.iter().partition(|(change, ..)| plan.drift_only || change.action == Action::Restore);
+    if !edits.is_empty() {
         line("#");
     }
-    for (change, body, names) in &groups {
+    let first_of_drift = edits.len();
+    for (index, (change, body, names, former)) in edits.into_iter().chain(drift).enumerate() {
+        if index == first_of_drift {
+            line("#");
+            line("# changed by others since it was applied:");
+        }
         let colour = if style.colour { colour_of(change.action) } else { "" };
         let sign = change.action.sign();
         let names = range::compress(names);
-        let text = body.trim_end();
+        let text = body.trim_end().replace(FORMER, &printable(&list(former.iter().copied())));
         line(&format!("#{colour} {sign:>3} {}.{names}{reset}{text}", change.address.kind));
+    }
+    for text in style.verbose.then(|| unchanged(plan)).into_iter().flatten() {
+        line(&text);
     }
     line("#");
     for note in &plan.notes {
@@ -184,7 +236,9 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
     let mut serves: Option<&[usize]> = None;
     for step in &plan.steps {
         if serves != Some(&step.serves) {
-            line(&format!("# -- {}", heading(plan, &step.serves)));
+            let clears = step.command.starts_with("clear namespace ") && !step.serves.is_empty();
+            let whole = if clears { "at the end, with the namespace: " } else { "" };
+            line(&format!("# -- {whole}{}", heading(plan, &step.serves)));
             serves = Some(&step.serves);
         }
         if style.verbose {
@@ -195,10 +249,16 @@ pub fn render(plan: &Plan, style: Style<'_>) -> String {
                     about.push_str(&format!("; {word} {}", list(ids)));
                 }
             }
-            if let Some(undo) = &step.undo {
-                about.push_str(&format!("; undo: {undo}"));
+            match step.undo.commands(&plan.experiment) {
+                None => about.push_str("; cannot be taken back"),
+                Some(undo) if undo.is_empty() => {}
+                Some(undo) => about.push_str(&format!("; undo: {}", undo.join("; "))),
             }
             line(&about);
+        }
+        let own = before(step);
+        if !own.is_empty() {
+            line(own.trim_end());
         }
         line(&step.command);
     }

@@ -1,12 +1,13 @@
 //! A plan while it is made: changes, steps and problems are added here by the kinds of objects.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Action, Change, Cost, Expect, Plan, PlanError, Reason, Step, StepId};
+use super::{Action, Change, Cost, Expect, Goal, Options, Plan, PlanError, Reason, Step, StepId, Undo};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::language::range;
 use crate::language::token;
-use crate::name::{Address, Namespace};
+use crate::name::{Address, Kind, Namespace};
 
 /// The longest list of targets in one command, in bytes.
 const TARGETS: usize = 3600;
@@ -15,8 +16,15 @@ pub(super) struct Draft {
     experiment: Namespace,
     pub changes: Vec<Change>,
     pub steps: Vec<Step>,
+    pub unchanged: Vec<Address>,
+    pub unmanaged: Vec<Address>,
+    pub learn: BTreeSet<&'static str>,
+    /// How many VMs, one behind the other, each VM depends on; none for what depends on none.
+    pub depths: HashMap<String, usize>,
     pub notes: Vec<String>,
     pub problems: Vec<Diagnostic>,
+    /// The goal of what is removed.
+    gone: Arc<Goal>,
     /// The steps after which every VLAN alias is as it is to be.
     pub vlans_ready: Vec<StepId>,
 }
@@ -63,7 +71,7 @@ pub(super) fn targets(mut members: Members<'_>) -> Vec<Targets> {
 pub(super) struct Extra {
     pub needs: Vec<StepId>,
     pub after: Vec<StepId>,
-    pub undo: Option<Vec<String>>,
+    pub undo: Undo,
     pub guard: Option<String>,
     pub expect: Option<Expect>,
 }
@@ -74,8 +82,13 @@ impl Draft {
             experiment: experiment.clone(),
             changes: Vec::new(),
             steps: Vec::new(),
+            unchanged: Vec::new(),
+            unmanaged: Vec::new(),
+            learn: BTreeSet::new(),
+            depths: HashMap::new(),
             notes: Vec::new(),
             problems: Vec::new(),
+            gone: Arc::new(Goal::Gone),
             vlans_ready: Vec::new(),
         }
     }
@@ -89,12 +102,22 @@ impl Draft {
         reasons: Vec<Reason>,
         costs: Vec<Cost>,
     ) -> usize {
-        self.changes.push(Change { address, action, place, reasons, costs, steps: Vec::new() });
+        self.changes.push(Change {
+            address,
+            action,
+            place,
+            reasons,
+            costs,
+            steps: Vec::new(),
+            renamed_from: None,
+            goal: self.gone.clone(),
+            guard: None,
+        });
         self.changes.len() - 1
     }
 
     /// The command of some words, in the experiment's namespace. A word that the language cannot carry is a problem.
-    fn command<S: AsRef<str>>(&mut self, words: &[S]) -> String {
+    pub fn command<S: AsRef<str>>(&mut self, words: &[S]) -> String {
         match token::join(words) {
             Ok(text) => format!("namespace {} {text}", self.experiment),
             Err(error) => {
@@ -124,30 +147,35 @@ impl Draft {
         for change in serves.iter() {
             self.changes[*change].steps.push(id);
         }
-        let undo = extra.undo.map(|words| self.command(&words));
         self.steps.push(Step {
             id,
             command,
             serves: serves.clone(),
             needs: extra.needs,
             after: extra.after,
-            undo,
+            undo: extra.undo,
             guard: extra.guard,
             expect: extra.expect.unwrap_or(Expect::Answer),
         });
         id
     }
 
-    pub fn finish(mut self, destroy: bool) -> Result<Plan, PlanError> {
+    pub fn finish(mut self, options: &Options<'_>) -> Result<Plan, PlanError> {
         if !self.problems.is_empty() {
             return Err(PlanError::Blocked { problems: self.problems });
         }
         // Kinds add their changes in order, but a kind's own may come in several passes.
         let mut order: Vec<usize> = (0..self.changes.len()).collect();
-        let key = |i: &usize| (self.changes[*i].address.kind, &self.changes[*i].address.name);
+        let address = |i: &usize| &self.changes[*i].address;
         order.sort_by(|a, b| {
-            let (a, b) = (key(a), key(b));
-            a.0.cmp(&b.0).then_with(|| range::natural_cmp(a.1, b.1))
+            let (a, b) = (address(a), address(b));
+            let kinds = a.kind.cmp(&b.kind);
+            if !options.destroy {
+                return kinds.then_with(|| range::natural_cmp(&a.name, &b.name));
+            }
+            let depth = |address: &Address| self.depths.get(&address.name).copied().unwrap_or_default();
+            let depths = if a.kind == Kind::Vm { depth(b).cmp(&depth(a)) } else { std::cmp::Ordering::Equal };
+            kinds.reverse().then(depths).then_with(|| range::natural_cmp(&a.name, &b.name))
         });
         let mut place = vec![0; order.len()];
         for (new, old) in order.iter().enumerate() {
@@ -164,6 +192,18 @@ impl Draft {
             }
             step.serves = new.clone();
         }
-        Ok(Plan { experiment: self.experiment, destroy, changes, steps: self.steps, notes: self.notes })
+        self.unchanged.sort_by(|a, b| a.kind.cmp(&b.kind).then_with(|| range::natural_cmp(&a.name, &b.name)));
+        Ok(Plan {
+            experiment: self.experiment,
+            destroy: options.destroy,
+            partial: options.selection.is_partial(),
+            drift_only: options.drift_only,
+            changes,
+            steps: self.steps,
+            unchanged: self.unchanged,
+            unmanaged: self.unmanaged,
+            learn: self.learn,
+            notes: self.notes,
+        })
     }
 }

@@ -4,16 +4,16 @@
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::{Action, Change, Expect, Plan, Step};
-use crate::name::Address;
+use crate::name::{Address, Namespace};
 
 /// The version of the form.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 enum ExpectView<'a> {
     Answer,
-    Vms { names: &'a [String], states: &'static [crate::live::VmState] },
+    Vms { names: &'a [String], states: &'a [crate::live::VmState] },
     Gone { names: &'a [String] },
 }
 
@@ -24,7 +24,7 @@ struct StepView<'a> {
     addresses: Vec<&'a Address>,
     needs: &'a [usize],
     after: &'a [usize],
-    undo: Option<&'a str>,
+    undo: Option<Vec<String>>,
     guard: Option<&'a str>,
     expect: ExpectView<'a>,
 }
@@ -39,14 +39,14 @@ struct Summary {
     commands: usize,
 }
 
-fn view<'a>(changes: &'a [Change], step: &'a Step) -> StepView<'a> {
+fn view<'a>(experiment: &Namespace, changes: &'a [Change], step: &'a Step) -> StepView<'a> {
     StepView {
         id: step.id,
         command: &step.command,
         addresses: step.serves.iter().map(|i| &changes[*i].address).collect(),
         needs: &step.needs,
         after: &step.after,
-        undo: step.undo.as_deref(),
+        undo: step.undo.commands(experiment),
         guard: step.guard.as_deref(),
         expect: match &step.expect {
             Expect::Answer => ExpectView::Answer,
@@ -58,10 +58,12 @@ fn view<'a>(changes: &'a [Change], step: &'a Step) -> StepView<'a> {
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut plan = serializer.serialize_struct("Plan", 7)?;
+        let mut plan = serializer.serialize_struct("Plan", 11)?;
         plan.serialize_field("format", &FORMAT)?;
         plan.serialize_field("experiment", &self.experiment)?;
         plan.serialize_field("destroy", &self.destroy)?;
+        plan.serialize_field("partial", &self.partial)?;
+        plan.serialize_field("drift_only", &self.drift_only)?;
         let summary = Summary {
             create: self.count(Action::Create),
             update: self.count(Action::Update),
@@ -72,8 +74,10 @@ impl Serialize for Plan {
         };
         plan.serialize_field("summary", &summary)?;
         plan.serialize_field("changes", &self.changes)?;
-        let steps: Vec<StepView<'_>> = self.steps.iter().map(|s| view(&self.changes, s)).collect();
+        let steps: Vec<StepView<'_>> = self.steps.iter().map(|s| view(&self.experiment, &self.changes, s)).collect();
         plan.serialize_field("steps", &steps)?;
+        plan.serialize_field("unchanged", &self.unchanged)?;
+        plan.serialize_field("unmanaged", &self.unmanaged)?;
         plan.serialize_field("notes", &self.notes)?;
         plan.end()
     }

@@ -3,12 +3,15 @@
 //! Pure: no clock, no I/O, no randomness; everything that reaches output is sorted, so the same inputs give the same
 //! bytes. Must not know how commands are sent. One kind of object is one file in `lower`.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::diagnostic::{Diagnostic, Place, SourceMap};
 use crate::graph::Graph;
+use crate::language::range;
 use crate::live::{Live, VmState};
 use crate::name::{Address, Namespace};
 use crate::spec::model::Experiment;
@@ -16,14 +19,20 @@ use crate::spec::model::Experiment;
 pub mod advice;
 pub mod display;
 mod draft;
+pub mod goal;
 mod json;
 mod lower;
 pub mod ownership;
+pub mod picture;
+pub mod saved;
+pub mod select;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use advice::{Advice, TapAdvice};
+pub use goal::Goal;
+pub use select::{Selection, Selector};
 
 /// What is to happen to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -76,6 +85,8 @@ pub struct Reason {
     pub new: Option<String>,
     /// Where the file says so; None for a default, or for what the file does not say.
     pub place: Option<Place>,
+    /// It was applied as the file asks and changed since, so that it is no edit of the file.
+    pub drift: bool,
 }
 
 /// What a change costs those who use the object.
@@ -119,6 +130,13 @@ pub struct Change {
     pub costs: Vec<Cost>,
     /// The steps that carry it out.
     pub steps: Vec<StepId>,
+    /// The object that it was before and that goes for it.
+    pub renamed_from: Option<Address>,
+    /// What is to be observed of it afterwards.
+    #[serde(skip)]
+    pub goal: Arc<Goal>,
+    /// Digest of the object (of the former one of a renamed one) as it was observed; None where it was not there.
+    pub guard: Option<String>,
 }
 
 /// What must be observed after a step before anything that needs it may run.
@@ -131,13 +149,88 @@ pub enum Expect {
         /// Their names.
         names: Arc<[String]>,
         /// The states.
-        states: &'static [VmState],
+        states: Cow<'static, [VmState]>,
     },
     /// These VMs do not exist.
     Gone {
         /// Their names.
         names: Arc<[String]>,
     },
+}
+
+impl Change {
+    /// The object that is there before: what it was renamed from, or itself.
+    pub fn was(&self) -> &Address {
+        self.renamed_from.as_ref().unwrap_or(&self.address)
+    }
+
+    /// Whether the object is, or is again, as it was when the plan was made.
+    pub fn is_as_before(&self, live: &Live) -> bool {
+        let same = goal::observed(self.was(), live) == self.guard;
+        same && (self.renamed_from.is_none() || goal::observed(&self.address, live).is_none())
+    }
+}
+
+/// How a step is taken back. What acts on VMs takes those that can be acted on then.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Undo {
+    /// Nothing remains of it that would have to be.
+    Nothing,
+    /// It cannot be.
+    #[default]
+    Impossible,
+    /// The VMs that it made are killed and flushed.
+    Remove(Arc<[String]>),
+    /// The VMs are started, stopped or killed.
+    Act(Verb, Arc<[String]>),
+    /// One command.
+    Command(String),
+    /// One command that connects a NIC where it was, after everything else was taken back: it names a VLAN alias, which
+    /// has its old tag again then.
+    Reconnect(String),
+}
+
+/// What can be done to VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// `vm start`.
+    Start,
+    /// `vm stop`.
+    Stop,
+    /// `vm kill`.
+    Kill,
+    /// `vm flush`.
+    Flush,
+}
+
+impl Verb {
+    /// The word of the command.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Kill => "kill",
+            Self::Flush => "flush",
+        }
+    }
+
+    /// The command for VMs.
+    pub fn command(self, namespace: &Namespace, names: &[impl AsRef<str>]) -> String {
+        format!("namespace {namespace} vm {} {}", self.word(), range::compress(names))
+    }
+}
+
+impl Undo {
+    /// The commands, if all VMs can be acted on; None where it cannot be taken back.
+    pub fn commands(&self, namespace: &Namespace) -> Option<Vec<String>> {
+        Some(match self {
+            Self::Nothing => Vec::new(),
+            Self::Impossible => return None,
+            Self::Remove(names) => [Verb::Kill, Verb::Flush].map(|verb| verb.command(namespace, names)).to_vec(),
+            Self::Act(verb, names) => vec![verb.command(namespace, names)],
+            Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
+        })
+    }
 }
 
 /// One command, when it may run, and how its effect is checked.
@@ -153,8 +246,8 @@ pub struct Step {
     pub needs: Vec<StepId>,
     /// Steps that must have ended, in whatever way (`vm config` is one for the whole namespace).
     pub after: Vec<StepId>,
-    /// A command that takes it back, where one command can.
-    pub undo: Option<String>,
+    /// How it is taken back.
+    pub undo: Undo,
     /// Digest of the live objects that it was planned against.
     pub guard: Option<String>,
     /// What is checked afterwards.
@@ -168,18 +261,42 @@ pub struct Plan {
     pub experiment: Namespace,
     /// Made to destroy the experiment.
     pub destroy: bool,
-    /// The objects that change, by kind and name.
+    /// Not everything of the experiment was looked at.
+    pub partial: bool,
+    /// Only what differs from what was applied is shown, and there are no commands.
+    pub drift_only: bool,
+    /// The objects that change, by kind and name; for a destroy in the order in which they go.
     pub changes: Vec<Change>,
     /// The commands.
     pub steps: Vec<Step>,
+    /// The objects that are as they are to be, by kind and name.
+    pub unchanged: Vec<Address>,
+    /// Objects of the namespace that are not the experiment's, by kind and name. A note names them too.
+    pub unmanaged: Vec<Address>,
+    /// Commands, by their first words, whose help would have told whether there is a way that costs less; for
+    /// [`crate::live::learn`], and then to plan again.
+    pub learn: BTreeSet<&'static str>,
     /// What a user should know besides, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    /// There is nothing to do.
+    /// There is nothing to do, or nothing to show where only drift is.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && (!self.drift_only || self.changes.is_empty())
+    }
+
+    /// Keep what differs from what was applied, and no commands.
+    fn into_drift(mut self) -> Self {
+        for change in &mut self.changes {
+            change.reasons.retain(|reason| reason.drift);
+            change.costs.clear();
+            change.steps.clear();
+        }
+        self.changes.retain(|change| !change.reasons.is_empty());
+        self.steps.clear();
+        self.drift_only = true;
+        self
     }
 
     /// How many objects an action happens to.
@@ -193,10 +310,23 @@ impl Plan {
 pub struct Options<'a> {
     /// Plan to destroy everything of the experiment.
     pub destroy: bool,
+    /// The objects that the plan is about.
+    pub selection: Selection,
+    /// Show only what differs from what was applied.
+    pub drift_only: bool,
+    /// Look whether anything is left to do after the commands of a plan with the same options.
+    pub verifying: bool,
     /// The texts that spans point into.
     pub sources: &'a SourceMap,
     /// What the journal remembers.
     pub advice: Advice,
+}
+
+impl<'a> Options<'a> {
+    /// For a plan of everything.
+    pub fn new(sources: &'a SourceMap, advice: Advice) -> Self {
+        Self { destroy: false, selection: Selection::default(), drift_only: false, verifying: false, sources, advice }
+    }
 }
 
 /// Why there is no plan.
@@ -220,7 +350,21 @@ fn count(n: usize) -> String {
 /// The cost is linear in the number of objects, but for sorting.
 pub fn plan(experiment: &Experiment, graph: &Graph, live: &Live, options: &Options<'_>) -> Result<Plan, PlanError> {
     let mut draft = draft::Draft::new(&experiment.name.value);
-    let scene = lower::Scene::new(experiment, graph, live, options);
-    lower::lower(&scene, &mut draft);
-    draft.finish(options.destroy)
+    let mut scene = lower::Scene::new(experiment, graph, live, options);
+    draft.notes.append(&mut scene.scope.notes);
+    draft.problems.append(&mut scene.scope.problems);
+    if draft.problems.is_empty() {
+        lower::lower(&scene, &mut draft);
+    }
+    if options.drift_only {
+        // What is in the way of commands is not in the way of looking.
+        let problems = std::mem::take(&mut draft.problems);
+        draft.notes.extend(problems.into_iter().map(|p| format!("in the way of an apply: {}", p.message)));
+        return Ok(draft.finish(options)?.into_drift());
+    }
+    let mut plan = draft.finish(options)?;
+    for change in &mut plan.changes {
+        change.guard = goal::observed(change.was(), live);
+    }
+    Ok(plan)
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::language::field::{Change, FieldType, VmConfig};
+use crate::language::field::{Change, FIELDS, Field, FieldType, VmConfig};
 use crate::language::netspec::DEFAULT_DRIVER;
 use crate::live::LiveVm;
 use crate::name::Namespace;
@@ -38,16 +38,56 @@ pub fn short_hash(text: &str) -> String {
 
 /// The digest of what only a launch can set and a target may not show: the fields that need a replacement, and the
 /// models of the NICs. UUID and MACs are always shown; VLANs, bridges, tags and the state change live.
+///
+/// Fields whose changes are ignored are left out, and named behind the digest, so that it can be told later what it is of.
 pub fn digest(body: &VmBody) -> String {
+    let ignored = ignored(body);
+    let mut digest = format!("{VERSION}{}", hash(body, &ignored));
+    if !ignored.is_empty() {
+        digest.push('!');
+        digest.push_str(&ignored.join(","));
+    }
+    digest
+}
+
+/// The ignored fields that a digest would cover.
+fn ignored(body: &VmBody) -> Vec<&str> {
+    let covered = |path: &&str| {
+        let head = path.split('[').next().unwrap_or(path);
+        let launch = |f: &Field| f.change == Change::Replace && f.ty != FieldType::Uuid && f.key() == head;
+        head == "networks" || FIELDS.iter().any(launch)
+    };
+    body.lifecycle.ignore_changes.iter().map(|path| path.as_str()).filter(covered).collect()
+}
+
+/// Whether a VM was launched from a body, as far as its digest covers it; None if it has no digest. The second value
+/// tells whether the digest leaves out just what the body ignores now.
+pub fn launched_from(vm: &LiveVm, body: &VmBody) -> Option<(bool, bool)> {
+    let (digest, left_out) = match digest_of(vm)?.split_once('!') {
+        Some((digest, left_out)) => (digest, left_out.split(',').collect()),
+        None => (digest_of(vm)?, Vec::new()),
+    };
+    let same = digest.strip_prefix(VERSION) == Some(hash(body, &left_out).as_str());
+    Some((same, left_out == ignored(body)))
+}
+
+/// The hash of what a launch sets, without some fields.
+fn hash(body: &VmBody, left_out: &[&str]) -> String {
     let mut text = format!("{}\n", body.kind.word());
     for (field, value) in body.config.changed().filter(|(f, _)| f.change == Change::Replace && f.ty != FieldType::Uuid)
     {
+        if left_out.iter().any(|path| *path == field.key()) {
+            continue;
+        }
         writeln!(text, "{} {:?}", field.name, field.arguments(value)).expect("a string takes everything");
     }
-    for nic in &body.networks {
-        writeln!(text, "nic {}", nic.driver.as_deref().unwrap_or(DEFAULT_DRIVER)).expect("a string takes everything");
+    let nics = if left_out.contains(&"networks") { &[] } else { &body.networks[..] };
+    for (index, nic) in nics.iter().enumerate() {
+        let ignored = left_out.iter().any(|path| *path == format!("networks[{index}]"));
+        let driver = if ignored { "any" } else { nic.driver.as_deref().unwrap_or(DEFAULT_DRIVER) };
+        writeln!(text, "nic {driver}").expect("a string takes everything");
     }
-    format!("{VERSION}{}", short_hash(&text))
+    short_hash(&text)
 }
 
 /// The digest that a VM carries; None if it has none or one of another version.
@@ -96,6 +136,7 @@ mod tests {
             networks: Vec::new(),
             state: RunState::Running,
             depends_on: Vec::new(),
+            lifecycle: Default::default(),
         }
     }
 

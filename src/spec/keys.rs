@@ -71,6 +71,8 @@ keys! {
         "The state to bring the VM into: its guest runs, or it is launched and its guest does not run.";
     "depends_on" takes "a name, a name with ranges, or a list of them", default "none", shape::depends_on,
         "VMs that must be launched (and running, if they are to run) before this one.";
+    "lifecycle" takes "a map", default "nothing special", shape::lifecycle,
+        "What a plan may do with the VM, with the keys of a lifecycle. It replaces that of a profile as a whole.";
     "count" takes "1 to 100000", default "one VM with the name as it is", shape::count,
         "How many VMs the entry stands for: NAME0, NAME1 and so on up to NAME(count - 1). Not together with a range in the name, and not in a profile.";
 }
@@ -100,6 +102,28 @@ keys! {
     "ip" takes "an address with prefix length", default "no address", shape::ip,
         "The address of the engine on the VLAN, IPv4 or IPv6, as in `10.0.0.254/24`.";
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the tap is on, at most 15 characters.";
+    "lifecycle" takes "a map", default "nothing special", shape::tap_lifecycle,
+        "What a plan may do with the tap: `prevent_destroy` and `ignore_changes` of a lifecycle, for the fields `vlan`, `ip` and `bridge`.";
+}
+
+keys! {
+    /// What a plan may do with a VM.
+    LIFECYCLE:
+    "prevent_destroy" takes "`true` or `false`", default "`false`", shape::truth,
+        "Refuse every plan that removes the object, even to make it again. A VM in the state error may be launched again.";
+    "ignore_changes" takes "a field or a list of fields", default "none", shape::fields,
+        "Fields whose differences are left alone: a key such as `memory`, `networks[0]`, or `tags.KEY`. A new VM is made as the file says.";
+    "renamed_from" takes "a name, with ranges as the entry's own", default "not renamed", shape::vm_names,
+        "The name that the VM had before. minimega cannot rename a VM, so the old one is removed and the new one made, as one change. Not in a profile.";
+}
+
+keys! {
+    /// What a plan may do with a tap.
+    TAP_LIFECYCLE:
+    "prevent_destroy" takes "`true` or `false`", default "`false`", shape::truth,
+        "Refuse every plan that removes the tap, even to make it again.";
+    "ignore_changes" takes "`vlan`, `ip`, `bridge` or a list of them", default "none", shape::tap_fields,
+        "Fields whose differences are left alone. A new tap is made as the file says.";
 }
 
 /// What a key of a VM or profile is.
@@ -185,6 +209,7 @@ pub fn reference() -> String {
     table("A NIC (`networks`)", rows(NIC));
     table("A disk (`disks`)", rows(DISK));
     table("A tap (`taps`)", rows(TAP));
+    table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));
     text.truncate(text.trim_end().len());
     text.push('\n');
     text

@@ -14,7 +14,7 @@ pub mod model;
 mod names;
 mod outline;
 mod schema;
-mod suggest;
+pub(crate) mod suggest;
 pub mod syntax;
 mod validate;
 

@@ -87,6 +87,24 @@ impl RunState {
     }
 }
 
+/// What a plan may do with an object.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    /// It must not be removed, not even to be made again; where that is written.
+    pub prevent_destroy: Option<Span>,
+    /// Differences in these fields are left alone: `memory`, `networks`, `networks[0]`, `tags`, `tags.role`. Sorted.
+    pub ignore_changes: Vec<Spanned<String>>,
+}
+
+impl Lifecycle {
+    /// Whether a difference in a field, given by its path as in `networks[0].vlan`, is left alone.
+    pub fn ignores(&self, field: &str) -> bool {
+        self.ignore_changes.iter().any(|ignored| {
+            field.strip_prefix(ignored.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+}
+
 /// One VM. VMs from one entry share their body.
 #[derive(Debug, Clone)]
 pub struct Vm {
@@ -94,6 +112,8 @@ pub struct Vm {
     pub span: Span,
     /// Everything but the name.
     pub body: Arc<VmBody>,
+    /// The name that it had before, if it was renamed.
+    pub renamed_from: Option<Spanned<VmName>>,
 }
 
 /// What VMs from one entry of the file have in common.
@@ -111,6 +131,8 @@ pub struct VmBody {
     pub state: RunState,
     /// VMs that must be launched (and running, if they are to run) before it, expanded.
     pub depends_on: Vec<Spanned<VmName>>,
+    /// What a plan may do with it.
+    pub lifecycle: Lifecycle,
 }
 
 /// One NIC.
@@ -137,4 +159,6 @@ pub struct Tap {
     pub ip: Option<Spanned<(IpAddr, u8)>>,
     /// Its bridge; None for mega_bridge.
     pub bridge: Option<Spanned<BridgeName>>,
+    /// What a plan may do with it.
+    pub lifecycle: Lifecycle,
 }

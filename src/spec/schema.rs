@@ -23,6 +23,9 @@ pub fn schema() -> Json {
         "nic": object(keys::NIC),
         "disk": object(keys::DISK),
         "tap": object(keys::TAP),
+        "lifecycle": object(keys::LIFECYCLE),
+        "profile_lifecycle": profile_lifecycle(),
+        "tap_lifecycle": object(keys::TAP_LIFECYCLE),
     });
     let body = schema.as_object_mut().expect("an object was written above");
     if let Json::Object(root) = object(keys::EXPERIMENT) {
@@ -65,6 +68,7 @@ fn vm(profile: bool) -> Json {
     let mut properties = Map::new();
     for (name, key) in VM.iter().filter(|(name, _)| !(profile && *name == "count")) {
         let shape = match key {
+            VmKey::Own(key) if profile && key.name == "lifecycle" => described(shape::profile_lifecycle(), key.help),
             VmKey::Own(key) => described((key.shape)(), key.help),
             VmKey::Field(field) => {
                 let mut shape = described(field_shape(field), &keys::help(field));
@@ -77,6 +81,15 @@ fn vm(profile: bool) -> Json {
         insert(&mut properties, name, shape);
     }
     json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
+}
+
+/// A profile stands for no VM that could have had a name.
+fn profile_lifecycle() -> Json {
+    let mut object = object(keys::LIFECYCLE);
+    if let Some(properties) = object["properties"].as_object_mut() {
+        properties.retain(|key, _| key.replace('-', "_") != "renamed_from");
+    }
+    object
 }
 
 fn default(field: &Field) -> Option<Json> {
@@ -195,6 +208,29 @@ pub(super) mod shape {
     }
     pub fn count() -> Json {
         json!({ "type": "integer", "minimum": 1, "maximum": crate::spec::names::MAX_VMS })
+    }
+    pub fn lifecycle() -> Json {
+        json!({ "$ref": "#/$defs/lifecycle" })
+    }
+    pub fn profile_lifecycle() -> Json {
+        json!({ "$ref": "#/$defs/profile_lifecycle" })
+    }
+    pub fn tap_lifecycle() -> Json {
+        json!({ "$ref": "#/$defs/tap_lifecycle" })
+    }
+    pub fn truth() -> Json {
+        json!({ "type": "boolean" })
+    }
+    pub fn fields() -> Json {
+        let one = json!({ "type": "string", "pattern": r"^([A-Za-z_-]+|networks\[[0-9]+\]|tags\..+)$" });
+        json!({ "anyOf": [one.clone(), { "type": "array", "items": one }] })
+    }
+    pub fn tap_fields() -> Json {
+        let one = json!({ "enum": ["vlan", "ip", "bridge"] });
+        json!({ "anyOf": [one.clone(), { "type": "array", "items": one }] })
+    }
+    pub fn vm_names() -> Json {
+        json!({ "type": "string", "minLength": 1 })
     }
     pub fn mac() -> Json {
         json!({ "type": "string", "pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$" })

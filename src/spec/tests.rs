@@ -740,3 +740,54 @@ proptest! {
         prop_assert_eq!(yaml, toml);
     }
 }
+
+#[test]
+fn lifecycles() {
+    let text = r#"
+experiment: lab
+vlans: { lan: {} }
+profiles:
+  kept: { lifecycle: { prevent_destroy: true, ignore_changes: memory } }
+vms:
+  a: { profile: kept, networks: [lan] }
+  "b[0-1]": { profile: kept, lifecycle: { ignore-changes: [serial-ports, "networks[0]", tags.owner], renamed_from: "x[1-2]" } }
+taps:
+  t: { vlan: lan, lifecycle: { ignore_changes: [ip] } }
+"#;
+    let loaded = yaml(text);
+    let experiment = loaded.experiment.as_ref().unwrap_or_else(|| panic!("{}", shown(&loaded)));
+    let a = &experiment.vms["a"];
+    assert!(a.body.lifecycle.prevent_destroy.is_some() && a.renamed_from.is_none());
+    assert!(a.body.lifecycle.ignores("memory") && !a.body.lifecycle.ignores("vcpus"));
+    let b = &experiment.vms["b1"];
+    assert!(b.body.lifecycle.prevent_destroy.is_none(), "an own lifecycle replaces that of the profile");
+    assert_eq!(b.renamed_from.as_ref().unwrap().as_str(), "x2");
+    for (field, ignored) in [
+        ("serial_ports", true),
+        ("networks[0].vlan", true),
+        ("networks[1].vlan", false),
+        ("networks", false),
+        ("tags.owner", true),
+        ("tags.owner2", false),
+    ] {
+        assert_eq!(b.body.lifecycle.ignores(field), ignored, "{field}");
+    }
+    assert!(jsonschema::validator_for(&schema()).unwrap().is_valid(&tree(text, Format::Yaml)));
+    let wrong = yaml(
+        r#"
+experiment: lab
+vlans: { lan: {} }
+profiles:
+  p: { lifecycle: { renamed_from: z } }
+vms:
+  a: { profile: p, networks: [lan], lifecycle: { prevent_destory: true, ignore_changes: [memroy, tags., "networks[x]", memory.x, depends_on] } }
+  "b[0-1]": { lifecycle: { renamed_from: c } }
+  d: { lifecycle: { renamed_from: a } }
+  e: { lifecycle: { renamed_from: f, prevent_destroy: "yes" } }
+  g: { lifecycle: { renamed_from: f } }
+taps:
+  t: { vlan: lan, lifecycle: { ignore_changes: memory } }
+"#,
+    );
+    insta::assert_snapshot!(shown(&wrong));
+}

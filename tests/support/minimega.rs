@@ -84,6 +84,8 @@ pub struct State {
     pub broken: BTreeMap<String, String>,
     /// Close the connection when a command that contains the text comes: before (false) or after (true) carrying it out.
     pub hang_up_at: Option<(String, bool)>,
+    /// Answer every command that contains the text with an error.
+    pub fail_at: Option<String>,
     /// Every connection that comes from now on is closed at once.
     pub deaf: bool,
     /// Progress before every answer.
@@ -96,6 +98,8 @@ pub struct State {
     pub second_host: Option<String>,
     /// What the second host answers to commands with this text.
     pub second_host_error: Option<(String, String)>,
+    /// A release of 2018: without `vm net add`, and with `vm config disk` for what is `disks` now.
+    pub old: bool,
     /// `vm info` without `Data`, as an older release sends it.
     pub without_data: bool,
     launched: u64,
@@ -153,6 +157,7 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
     let observes = |c: &String| {
         c == "namespace"
             || c.starts_with("shell ")
+            || c.starts_with("help ")
             || [" vm info", " vlans", " tap", " ns queueing"].iter().any(|e| c.ends_with(e))
     };
     let prefix = format!("namespace {namespace} ");
@@ -182,7 +187,8 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
         if hang_up.as_ref().is_some_and(|(_, after)| !after) {
             return;
         }
-        let entries = state.run(&words(command));
+        let failing = state.fail_at.as_ref().is_some_and(|text| command.contains(text.as_str()));
+        let entries = if failing { fail("told to fail") } else { state.run(&words(command)) };
         if hang_up.is_some() {
             return;
         }
@@ -470,11 +476,15 @@ impl State {
             [
                 "vm",
                 "config",
-                field @ ("memory" | "vcpus" | "kernel" | "initrd" | "append" | "disks" | "cdrom" | "snapshot" | "uuid"
-                | "networks"),
+                field @ ("memory" | "vcpus" | "kernel" | "initrd" | "append" | "disk" | "disks" | "cdrom" | "snapshot"
+                | "uuid" | "networks"),
                 values @ ..,
             ] if !values.is_empty() => {
-                ns.config.insert((*field).to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
+                if self.old && *field == "disks" {
+                    return invalid(name, words);
+                }
+                let field = if *field == "disk" { "disks" } else { field };
+                ns.config.insert(field.to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
                 ok()
             }
             ["ns", "queueing"] => text(&ns.queueing.to_string()),
@@ -510,6 +520,28 @@ impl State {
                 vm.tags.remove(*key);
                 Ok(())
             }),
+            ["help", "vm", "net"] => {
+                let add = if self.old { "" } else { "vm net <add,> <vm target> [netspec]...\n" };
+                text(&format!(
+                    "{add}vm net <connect,> <vm target> <tap position> <vlan> [bridge]\nvm net <disconnect,> <vm target> <tap position>\n"
+                ))
+            }
+            ["vm", "net", "add", target, specs @ ..] if !self.old => {
+                let base = self.launched;
+                let made: Vec<Vec<Nic>> = names(target)
+                    .iter()
+                    .enumerate()
+                    .map(|(n, _)| {
+                        let number = |i: usize| 10 + i;
+                        specs.iter().enumerate().map(|(i, raw)| nic(ns, raw, base + n as u64, number(i))).collect()
+                    })
+                    .collect();
+                let mut made = made.into_iter();
+                self.each(ns, target, words, |_, vm| {
+                    vm.nics.extend(made.next().unwrap_or_default());
+                    Ok(())
+                })
+            }
             ["vm", "net", "connect", target, index, vlan, bridge @ ..] => {
                 let index: usize = index.parse().expect("an index");
                 let (alias, vlan) = resolve(ns, vlan);

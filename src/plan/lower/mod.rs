@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::draft::{Draft, Extra};
-use super::{Options, Reason, ownership};
+use super::select::Scope;
+use super::{Action, Options, Reason, ownership};
 use crate::diagnostic::{Diagnostic, Place, Severity, Span};
 use crate::graph::Graph;
 use crate::live::{Live, LiveVm};
-use crate::name::Namespace;
+use crate::name::{Address, Kind, Namespace};
 use crate::spec::model::{Experiment, VlanRef};
 
 mod tap;
@@ -23,16 +24,26 @@ pub(super) struct Scene<'a> {
     pub options: &'a Options<'a>,
     /// Live aliases whose binding to a tag is undone by this plan.
     pub rebound: BTreeSet<&'a str>,
+    /// The objects that the plan is about.
+    pub scope: Scope,
 }
 
 impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
-        let rebound = if options.destroy { BTreeSet::new() } else { vlan::rebound(experiment, live) };
-        Self { experiment, graph, live, options, rebound }
+        let owned = |tap: &str| experiment.taps.contains_key(tap) || options.advice.taps.contains_key(tap);
+        let how = (options.destroy, options.verifying);
+        let scope = Scope::new(&options.selection, experiment, graph, live, &owned, how);
+        let rebound = if options.destroy { BTreeSet::new() } else { vlan::rebound(experiment, live, &scope) };
+        Self { experiment, graph, live, options, rebound, scope }
     }
 
     pub fn name(&self) -> &'a Namespace {
         &self.experiment.name.value
+    }
+
+    /// Whether the plan is about an object.
+    pub fn has(&self, kind: Kind, name: &str) -> bool {
+        self.scope.has(kind, name)
     }
 
     pub fn destroy(&self) -> bool {
@@ -81,7 +92,12 @@ impl Scene<'_> {
 
 /// The reason for removing what the file does not have.
 fn not_in_the_file(section: &str) -> Vec<Reason> {
-    vec![Reason { field: section.to_owned(), old: None, new: None, place: None }]
+    vec![Reason { field: section.to_owned(), old: None, new: None, place: None, drift: false }]
+}
+
+/// The reason for making something anew that could stay.
+fn asked_for() -> Reason {
+    Reason { field: "--replace".to_owned(), old: None, new: None, place: None, drift: false }
 }
 
 /// How a NIC's or tap's VLAN reads in a reason.
@@ -95,7 +111,7 @@ fn vlan_text(alias: Option<&str>, tag: Option<u16>) -> String {
 }
 
 /// One kind of object.
-trait Kind<'a> {
+trait Lower<'a> {
     /// Compare what is wanted with what is observed, and add the changes.
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft);
     /// Add the steps that remove.
@@ -107,7 +123,7 @@ trait Kind<'a> {
 /// Plan every kind.
 pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let (mut vlans, mut taps, mut vms) = (vlan::Vlans::default(), tap::Taps::default(), vm::Vms::default());
-    let kinds: &mut [&mut dyn Kind<'a>] = &mut [&mut vlans, &mut taps, &mut vms];
+    let kinds: &mut [&mut dyn Lower<'a>] = &mut [&mut vlans, &mut taps, &mut vms];
     for kind in kinds.iter_mut() {
         kind.diff(scene, draft);
     }
@@ -118,7 +134,7 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
         for kind in kinds.iter_mut() {
             kind.build(scene, draft);
         }
-    } else if scene.live.present {
+    } else if scene.live.present && !scene.options.selection.is_partial() {
         clear_namespace(scene, draft);
     }
 }
@@ -138,7 +154,14 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
         draft.notes.push(format!("namespace {name} stays, because it is the default namespace"));
     } else {
         let needs = draft.steps.iter().map(|s| s.id).collect();
-        let nothing: Arc<[usize]> = Arc::new([]);
-        draft.raw_step(&nothing, format!("clear namespace {name}"), Extra { needs, ..Extra::default() });
+        let mut serves = Vec::new();
+        for (alias, tag) in &scene.live.vlans {
+            let address = Address { kind: Kind::Vlan, name: alias.clone() };
+            let place = scene.experiment.vlans.get(alias.as_str()).and_then(|vlan| scene.place(vlan.span));
+            let tag =
+                Reason { field: "tag".to_owned(), old: Some(tag.to_string()), new: None, place: None, drift: false };
+            serves.push(draft.change(address, Action::Destroy, place, vec![tag], Vec::new()));
+        }
+        draft.raw_step(&Arc::from(serves), format!("clear namespace {name}"), Extra { needs, ..Extra::default() });
     }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra};
-use super::super::{Action, Cost, Reason, StepId};
-use super::{Kind, Scene, not_in_the_file, vlan_text};
+use super::super::{Action, Cost, Goal, Reason, StepId, Undo};
+use super::{Lower, Scene, asked_for, not_in_the_file, vlan_text};
 use crate::live::LiveTap;
 use crate::name::{self, Address, BridgeName, TapName};
 use crate::spec::model::Tap;
@@ -47,6 +48,31 @@ fn create_words(name: &TapName, tap: &Tap) -> Vec<String> {
     words
 }
 
+/// The words of the command that makes a live tap as it is, where its addresses are known.
+fn made_as_it_is(scene: &Scene<'_>, name: &str, live: &LiveTap) -> Option<Vec<String>> {
+    let remembered = || scene.options.advice.taps.get(name).map(|t| t.address.iter().cloned().collect());
+    let addresses: Vec<String> = live.addresses.clone().or_else(remembered)?;
+    let vlan = live.alias.clone().or_else(|| live.vlan.map(|tag| tag.to_string()))?;
+    let mut words = vec!["tap".to_owned(), "create".into(), vlan, "bridge".into(), live.bridge.clone()];
+    match &addresses[..] {
+        [] => words.push("name".to_owned()),
+        [address] => words.extend(["ip".to_owned(), address.clone()]),
+        _ => return None,
+    }
+    words.push(name.to_owned());
+    Some(words)
+}
+
+/// What a tap is to be.
+fn goal(tap: &Tap) -> Arc<Goal> {
+    let of = |field: &str, value: String| (!tap.lifecycle.ignores(field)).then_some(value);
+    Arc::new(Goal::Tap {
+        vlan: of("vlan", tap.vlan.value.to_string()),
+        bridge: of("bridge", bridge_of(tap)),
+        ip: (!tap.lifecycle.ignores("ip")).then(|| tap.ip.iter().map(|ip| address_text(ip.value)).collect()),
+    })
+}
+
 /// What a new tap will be.
 fn parts(scene: &Scene<'_>, tap: &Tap) -> Vec<Reason> {
     let vlan = Some((tap.vlan.span, "vlan", tap.vlan.value.to_string()));
@@ -60,6 +86,7 @@ fn parts(scene: &Scene<'_>, tap: &Tap) -> Vec<Reason> {
             old: None,
             new: Some(new),
             place: scene.place(span),
+            drift: false,
         })
         .collect()
 }
@@ -73,12 +100,19 @@ fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reas
             old: Some(vlan_text(live.alias.as_deref(), live.vlan)),
             new: Some(scene.wanted_vlan(&tap.vlan.value)),
             place: scene.place(tap.vlan.span),
+            drift: false,
         });
     }
     let bridge = bridge_of(tap);
     if live.bridge != bridge {
         let place = tap.bridge.as_ref().and_then(|b| scene.place(b.span));
-        reasons.push(Reason { field: "bridge".into(), old: Some(live.bridge.clone()), new: Some(bridge), place });
+        reasons.push(Reason {
+            field: "bridge".into(),
+            old: Some(live.bridge.clone()),
+            new: Some(bridge),
+            place,
+            drift: false,
+        });
     }
     let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
     // Where the target does not show addresses, the journal's memory is the next best.
@@ -94,28 +128,56 @@ fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reas
                 old: (!addresses.is_empty()).then(|| addresses.join(" ")),
                 new: wanted,
                 place: tap.ip.as_ref().and_then(|ip| scene.place(ip.span)),
+                drift: false,
             });
         }
     }
     reasons
 }
 
-impl<'a> Kind<'a> for Taps<'a> {
+/// Refuse to remove a tap that must not go.
+fn protect(scene: &Scene<'_>, draft: &mut Draft, name: &str, tap: &Tap, what: &str, reasons: &[Reason]) {
+    let Some(span) = tap.lifecycle.prevent_destroy else { return };
+    let reasons: Vec<String> = reasons.iter().map(|reason| reason_text(reason, Action::Replace)).collect();
+    let why = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
+    let message = format!("tap.{name} is to be {what}, which `prevent_destroy` forbids{why}");
+    let hint =
+        format!("take back what asks for it, leave it out with `--exclude tap.{name}`, or remove `prevent_destroy`");
+    draft.problems.push(scene.problem("prevent-destroy", Some(span), message, hint));
+}
+
+impl<'a> Lower<'a> for Taps<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         for (name, tap) in scene.experiment.taps.iter().filter(|_| !scene.destroy()) {
+            if !scene.has(name::Kind::Tap, name.as_str()) {
+                continue;
+            }
             let place = scene.place(tap.span);
             let Some(live) = scene.live.taps.get(name.as_str()) else {
                 let change = draft.change(Address::tap(name), Action::Create, place, parts(scene, tap), Vec::new());
+                draft.changes[change].goal = goal(tap);
                 self.create.push((name, tap, change));
                 continue;
             };
-            let reasons = reasons(scene, name.as_str(), tap, live);
-            if !reasons.is_empty() {
+            let mut reasons = reasons(scene, name.as_str(), tap, live);
+            let asked = scene.scope.replaces(name::Kind::Tap, name.as_str());
+            reasons.retain(|reason| !tap.lifecycle.ignores(&reason.field));
+            reasons.extend(asked.then(asked_for));
+            if reasons.is_empty() {
+                draft.unchanged.push(Address::tap(name));
+            } else {
+                protect(scene, draft, name.as_str(), tap, "replaced", &reasons);
                 let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
                 let as_made = scene.options.advice.taps.get(name.as_str()).is_some_and(|made| made.address == wanted);
                 let drifted = as_made && reasons.iter().all(|r| r.field == "ip");
-                let action = if drifted { Action::Restore } else { Action::Update };
+                let action = match (asked, drifted) {
+                    (true, _) => Action::Replace,
+                    (false, true) => Action::Restore,
+                    (false, false) => Action::Update,
+                };
+                reasons.iter_mut().for_each(|reason| reason.drift = as_made && reason.field == "ip");
                 let change = draft.change(Address::tap(name), action, place, reasons, vec![Cost::LinkCut]);
+                draft.changes[change].goal = goal(tap);
                 self.delete.push((name.as_str(), change));
                 self.create.push((name, tap, change));
             }
@@ -128,15 +190,22 @@ impl<'a> Kind<'a> for Taps<'a> {
                     unmanaged.push(name.as_str());
                     continue;
                 }
+                if !scene.has(name::Kind::Tap, name) {
+                    continue;
+                }
                 let address = Address { kind: name::Kind::Tap, name: name.clone() };
                 let place = declared.and_then(|t| scene.place(t.span));
                 let reasons = if declared.is_some() || scene.destroy() { Vec::new() } else { not_in_the_file("taps") };
+                if let Some(tap) = declared {
+                    protect(scene, draft, name, tap, "destroyed", &[]);
+                }
                 let change = draft.change(address, Action::Destroy, place, reasons, vec![Cost::LinkCut]);
                 self.delete.push((name, change));
             } else if live.addresses.is_none() {
                 hidden.push(name.as_str());
             }
         }
+        draft.unmanaged.extend(unmanaged.iter().map(|tap| Address { kind: name::Kind::Tap, name: (*tap).to_owned() }));
         if !unmanaged.is_empty() {
             draft.notes.push(format!(
                 "unmanaged taps are left alone: {} (if one was made by megaform, remove it with `namespace {} tap delete NAME`)",
@@ -156,7 +225,8 @@ impl<'a> Kind<'a> for Taps<'a> {
         for (name, change) in &self.delete {
             let live = &scene.live.taps[*name];
             let guard = super::super::ownership::short_hash(&format!("{live:?}"));
-            let extra = Extra { guard: Some(guard), ..Extra::default() };
+            let undo = made_as_it_is(scene, name, live).map(|words| Undo::Command(draft.command(&words)));
+            let extra = Extra { guard: Some(guard), undo: undo.unwrap_or_default(), ..Extra::default() };
             let step = draft.step(&Arc::from([*change]), &["tap", "delete", name], extra);
             self.deleted.insert(name, step);
         }
@@ -168,7 +238,7 @@ impl<'a> Kind<'a> for Taps<'a> {
             needs.extend(self.deleted.get(name.as_str()));
             needs.sort_unstable();
             let undo = vec!["tap".to_owned(), "delete".into(), name.to_string()];
-            let extra = Extra { needs, undo: Some(undo), ..Extra::default() };
+            let extra = Extra { needs, undo: Undo::Command(draft.command(&undo)), ..Extra::default() };
             draft.step(&Arc::from([*change]), &create_words(name, tap), extra);
         }
     }

@@ -243,8 +243,10 @@ impl State {
                 ok()
             }
             ["vm", "config", field, values @ ..] => {
+                // The name of releases before 3, which 3.1.0 takes as an abbreviation.
+                let field = if *field == "disk" { "disks" } else { field };
                 assert!(crate::language::field::field(field).is_some(), "no field {field}");
-                ns.config.insert((*field).to_owned(), owned(values));
+                ns.config.insert(field.to_owned(), owned(values));
                 ok()
             }
             ["ns", "queueing"] => Entry::text("vm", ns.queueing.to_string()),

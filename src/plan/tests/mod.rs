@@ -6,9 +6,11 @@ use crate::diagnostic::SourceMap;
 use crate::live::{Live, observe};
 use crate::spec::{Format, NoFiles};
 
+mod lifecycle;
 pub(crate) mod minimega;
 mod properties;
 mod scenarios;
+mod selection;
 
 use minimega::Minimega;
 
@@ -32,7 +34,7 @@ pub fn live(mm: &Minimega, file: &File) -> Live {
 }
 
 pub fn options<'a>(file: &'a File, advice: &Advice) -> Options<'a> {
-    Options { destroy: false, sources: &file.sources, advice: advice.clone() }
+    Options::new(&file.sources, advice.clone())
 }
 
 pub fn planned(mm: &Minimega, file: &File) -> Plan {
@@ -40,7 +42,7 @@ pub fn planned(mm: &Minimega, file: &File) -> Plan {
 }
 
 pub fn planned_destroy(mm: &Minimega, file: &File, advice: Advice) -> Plan {
-    let options = Options { destroy: true, sources: &file.sources, advice };
+    let options = Options { destroy: true, ..Options::new(&file.sources, advice) };
     plan(&file.experiment, &file.graph, &live(mm, file), &options).unwrap()
 }
 
@@ -63,6 +65,10 @@ pub fn carry_out(mm: &Minimega, plan: &Plan) {
             }
             Expect::Gone { names } => assert!(names.iter().all(|n| !vms.contains_key(n)), "{}", step.command),
         }
+    }
+    let live = observe(&mut mm.clone(), &plan.experiment).unwrap();
+    for change in &plan.changes {
+        assert_eq!(goal::unmet(&change.goal, &change.address, &live), [] as [&str; 0], "{}", change.address);
     }
 }
 

@@ -109,6 +109,7 @@ fn a_nic_moved_by_hand_is_drift() {
     let plan = planned(&mm, &lab);
     assert_eq!(actions(&plan), ["≠ vm.fw", "≠ vm.web0"]);
     assert_eq!(plan.changes[1].costs, [], "a link that is down already is not cut");
+    assert!(text(&plan).contains("#\n# changed by others since it was applied:\n#   ≠ vm.fw"), "{}", text(&plan));
     assert!(text(&plan).contains("networks[0].vlan: disconnected -> dmz (101)"), "{}", text(&plan));
     assert_eq!(converge(&mm, &lab), ["vm net connect web0 0 dmz", "vm net connect fw 1 core mega_bridge"]);
 }
@@ -407,7 +408,7 @@ fn a_live_object_cannot_forge_a_line_of_the_plan() {
 fn json_is_versioned() {
     let (mm, lab) = (Minimega::default(), file(LAB));
     let json: serde_json::Value = serde_json::to_value(planned(&mm, &lab)).unwrap();
-    assert_eq!(json["format"], 1);
+    assert_eq!(json["format"], 2);
     assert_eq!(json["summary"]["create"], 6);
     let first = &json["steps"][0];
     assert_eq!(first["command"], "namespace dmz-lab vlans add core 200");
@@ -431,4 +432,58 @@ fn a_namespace_that_queues_launches_blocks_what_launches() {
     assert_eq!(problems.iter().map(|p| p.code).collect::<Vec<_>>(), ["queueing"]);
     assert!(problems[0].message.contains("namespace dmz-lab queues launches"));
     assert!(problems[0].hint.as_ref().unwrap().contains("`namespace dmz-lab ns queueing false` ends that"));
+}
+
+#[test]
+fn drift_stands_apart_from_edits() {
+    let (mm, _) = up(LAB);
+    mm.by_hand("namespace dmz-lab vm kill web1");
+    mm.by_hand("namespace dmz-lab vm net disconnect web2 0");
+    mm.by_hand("namespace dmz-lab vm launch kvm other");
+    let plan = planned(&mm, &edit(LAB, "tags: { role: web }", "tags: { role: front }"));
+    insta::assert_snapshot!(text(&plan));
+    let json = serde_json::to_value(&plan).unwrap();
+    assert_eq!(json["unmanaged"], serde_json::json!(["vm.other"]));
+}
+
+#[test]
+fn a_destroy_goes_backwards() {
+    let text = r#"
+experiment: deps
+vlans: { lan: {} }
+vms:
+  "z[0-1]": { memory: 64, networks: [lan] }
+  "a[0-2]": { memory: 64, depends_on: ["z[0-1]"] }
+  b: { memory: 64, depends_on: [a1] }
+taps: { t: { vlan: lan } }
+"#;
+    let (mm, lab) = up(text);
+    let plan = planned_destroy(&mm, &lab, Advice::default());
+    assert_eq!(
+        actions(&plan),
+        ["- vm.b", "- vm.a0", "- vm.a1", "- vm.a2", "- vm.z0", "- vm.z1", "- tap.t", "- vlan.lan"]
+    );
+    let commands: Vec<&str> = plan.steps.iter().map(|s| s.command.trim_start_matches("namespace deps ")).collect();
+    assert_eq!(
+        commands,
+        [
+            "vm kill b",
+            "vm kill a[0-2]",
+            "vm kill z[0-1]",
+            "vm flush a[0-2],b,z[0-1]",
+            "tap delete t",
+            "clear namespace deps"
+        ]
+    );
+    assert_eq!(plan.steps[1].after, [1], "what depends goes first");
+    carry_out(&mm, &plan);
+    assert!(mm.0.lock().unwrap().namespaces.is_empty());
+}
+
+#[test]
+fn a_plan_as_a_picture() {
+    let (mm, _) = up(LAB);
+    let edited = edit(LAB, "  fw:\n    profile: linux", "  fw:\n    profile: linux\n    memory: 512");
+    let flow = picture::flow(&planned(&mm, &edited));
+    insta::assert_snapshot!(format!("{}\n{}", flow.dot(), flow.mermaid()));
 }

@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Files;
 use super::keys::{self, Key};
-use super::model::{Experiment, Tap, Vlan, VlanRef, Vm};
+use super::model::{Experiment, Lifecycle, Tap, Vlan, VlanRef, Vm};
 use super::shown;
 use super::suggest::Suggester;
 use super::syntax::{Node, SpannedKey, Value};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::name::{NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
 
+mod lifecycle;
 mod list;
 mod network;
 mod scalar;
 mod vm;
+
+use lifecycle::Holder;
 
 /// No more errors than this are collected; the file is beyond reading then.
 const MAX_DIAGNOSTICS: usize = 5_000;
@@ -268,17 +271,19 @@ impl Decoder<'_> {
             let Some(entries) = self.section(value, &owner, &keys::names(keys::TAP)) else { continue };
             self.require(&entries, keys::TAP, key.span, &owner);
             let (mut vlan, mut ip, mut bridge) = (None, None, None);
+            let mut lifecycle = Lifecycle::default();
             for (key, _, node) in entries {
                 let at = At { key, owner: &owner };
                 match key {
                     "vlan" => vlan = self.vlan_ref(node, at),
                     "ip" => ip = self.ip(node, at),
                     "bridge" => bridge = self.name(node, at, crate::name::BridgeName::new),
+                    "lifecycle" => lifecycle = self.lifecycle(node, at, Holder::Tap).lifecycle,
                     other => unreachable!("`{other}` is not in the table of tap keys"),
                 }
             }
             if let (Some(name), Some(vlan)) = (name, vlan) {
-                taps.insert(name, Tap { span: key.span, vlan, ip, bridge });
+                taps.insert(name, Tap { span: key.span, vlan, ip, bridge, lifecycle });
             }
         }
         taps

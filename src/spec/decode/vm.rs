@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::lifecycle::Holder;
 use super::{At, Decoder};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::language::field::{Field, FieldType, FieldValue, Initial, VmConfig};
 use crate::name::{ProfileName, VmName};
 use crate::spec::keys::{VM, VmKey};
-use crate::spec::model::{Nic, RunState, Vm, VmBody, VmKind};
+use crate::spec::model::{Lifecycle, Nic, RunState, Vm, VmBody, VmKind};
 use crate::spec::names::MAX_VMS;
 use crate::spec::shown;
 use crate::spec::syntax::{Node, Value};
@@ -24,6 +25,7 @@ struct Settings {
     networks: Option<Spanned<Vec<Spanned<Nic>>>>,
     state: Option<Spanned<RunState>>,
     depends_on: Option<Vec<Spanned<VmName>>>,
+    lifecycle: Option<Lifecycle>,
 }
 
 impl Settings {
@@ -47,6 +49,9 @@ impl Settings {
         self.state = other.state.clone().or(self.state.take());
         if other.depends_on.is_some() {
             self.depends_on.clone_from(&other.depends_on);
+        }
+        if other.lifecycle.is_some() {
+            self.lifecycle.clone_from(&other.lifecycle);
         }
     }
 
@@ -72,6 +77,7 @@ impl Settings {
             networks: networks.unwrap_or_default(),
             state: state.unwrap_or(RunState::Running),
             depends_on: self.depends_on.unwrap_or_default(),
+            lifecycle: self.lifecycle.unwrap_or_default(),
         }
     }
 }
@@ -82,6 +88,7 @@ pub(super) struct Entry {
     profiles: Vec<Spanned<ProfileName>>,
     settings: Settings,
     count: Option<Spanned<u64>>,
+    renamed_from: Option<Spanned<Vec<VmName>>>,
 }
 
 /// The profiles of the file and what they come to.
@@ -134,7 +141,8 @@ impl Decoder<'_> {
                 break;
             }
             let body = Arc::new(settings.body());
-            for name in names {
+            let former = self.former_names(entry.renamed_from.take(), &names, key.span);
+            for (name, renamed_from) in names.into_iter().zip(former) {
                 if let Some(other) = vms.get(&name) {
                     let diagnostic =
                         Diagnostic::error("duplicate-vm", key.span, format!("there are two VMs called `{name}`"))
@@ -143,7 +151,7 @@ impl Decoder<'_> {
                     self.push_once(diagnostic);
                     continue;
                 }
-                vms.insert(name, Vm { span: key.span, body: body.clone() });
+                vms.insert(name, Vm { span: key.span, body: body.clone(), renamed_from });
             }
         }
         vms
@@ -299,6 +307,11 @@ impl Decoder<'_> {
                         });
                     }
                     "depends_on" => entry.settings.depends_on = self.vm_names(node, at),
+                    "lifecycle" => {
+                        let written = self.lifecycle(node, at, if profile { Holder::Profile } else { Holder::Vm });
+                        entry.settings.lifecycle = Some(written.lifecycle);
+                        entry.renamed_from = written.renamed_from;
+                    }
                     "count" => {
                         entry.count = self.uint(node, at, 1, MAX_VMS as u64).map(|n| Spanned::new(n, node.span));
                     }

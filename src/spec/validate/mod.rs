@@ -35,6 +35,7 @@ pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
     }
     checks.addresses(&bodies);
     checks.disks(&bodies);
+    checks.renames();
     checks.taps();
     checks.subnets();
     checks.unused();
@@ -156,6 +157,25 @@ impl<'d> Checks<'d> {
                     let message = format!("the VM `{name}` depends on `{}`, which does not exist", other.value);
                     self.push(Diagnostic::error("unknown-vm", other.span, message).hint(hint));
                 }
+            }
+        }
+    }
+
+    /// A former name is nobody's name now, and was one VM's.
+    fn renames(&mut self) {
+        let draft = self.draft;
+        let mut taken: HashMap<&VmName, &VmName> = HashMap::new();
+        for (name, vm) in &draft.vms {
+            let Some(old) = &vm.renamed_from else { continue };
+            if let Some(other) = draft.vms.get(&old.value) {
+                let message = format!("`{name}` is renamed from `{}`, which the file has too", old.value);
+                let diagnostic = Diagnostic::error("renamed-from-declared", old.span, message)
+                    .label(other.span, format!("`{}` comes from here", old.value))
+                    .hint("remove `renamed_from`, or the VM of the old name");
+                self.push(diagnostic);
+            } else if let Some(other) = taken.insert(&old.value, name) {
+                let message = format!("`{other}` and `{name}` are both renamed from `{}`", old.value);
+                self.push(Diagnostic::error("renamed-twice", old.span, message).hint("only one of them can be"));
             }
         }
     }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::super::super::draft::Draft;
-use super::super::super::{Reason, ownership};
+use super::super::super::{Goal, Reason, ownership};
 use super::super::Scene;
 use crate::language::field::{FIELDS, FieldType, FieldValue};
 use crate::language::netspec::NetSpec;
 use crate::language::range;
+use crate::name::BridgeName;
 use crate::spec::model::{Nic, RunState, Vm, VmBody};
 
 /// What VMs that launch together have in common.
@@ -34,6 +35,7 @@ pub(super) struct Classes<'a> {
     by_body: HashMap<*const VmBody, usize>,
     by_content: HashMap<String, usize>,
     parts: HashMap<*const VmBody, Vec<Reason>>,
+    goals: HashMap<*const VmBody, Arc<Goal>>,
 }
 
 /// What a new VM will be: what the file says, and the memory in any case.
@@ -41,7 +43,7 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
     let body = &vm.body;
     let reason = |field: String, key: &str, new: String| {
         let place = body.spans.get(key).and_then(|span| scene.place(*span));
-        Reason { field, old: None, new: Some(new), place }
+        Reason { field, old: None, new: Some(new), place, drift: false }
     };
     let mut parts = vec![reason("state".into(), "state", body.state.word().to_owned())];
     for field in FIELDS.iter().filter(|f| !matches!(f.ty, FieldType::Tags | FieldType::Networks)) {
@@ -61,13 +63,13 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
     if let Some(first) = body.depends_on.first() {
         let names: Vec<&str> = body.depends_on.iter().map(|d| d.value.as_str()).collect();
         let new = Some(range::compress(&names));
-        parts.push(Reason { field: "depends_on".into(), old: None, new, place: scene.place(first.span) });
+        parts.push(Reason { field: "depends_on".into(), old: None, new, place: scene.place(first.span), drift: false });
     }
     parts
 }
 
 /// The netspec that launches a NIC.
-fn netspec(nic: &Nic) -> NetSpec {
+pub(super) fn netspec(nic: &Nic) -> NetSpec {
     NetSpec {
         bridge: nic.bridge.as_ref().map(ToString::to_string),
         vlan: nic.vlan.to_string(),
@@ -86,7 +88,9 @@ fn config(body: &VmBody, tags: &BTreeMap<String, String>) -> Vec<Vec<String>> {
     config.set("networks", FieldValue::Networks(body.networks.iter().map(|n| netspec(n)).collect()));
     let lists = config.changed().flat_map(|(field, value)| {
         field.arguments(value).into_iter().map(move |arguments| {
-            let words = ["vm", "config", field.name].map(str::to_owned);
+            // What 3.1.0 calls `disks` was `disk` before, and 3.1.0 takes that as its abbreviation.
+            let name = if field.name == "disks" { "disk" } else { field.name };
+            let words = ["vm", "config", name].map(str::to_owned);
             words.into_iter().chain(arguments).collect()
         })
     });
@@ -97,6 +101,30 @@ impl<'a> Classes<'a> {
     /// A class by its number.
     pub fn get(&self, class: usize) -> &Class<'a> {
         &self.classes[class]
+    }
+
+    /// What is to be observed of a VM of a class afterwards.
+    pub fn goal(&mut self, class: usize, vm: &'a Vm) -> Arc<Goal> {
+        let (body, tags) = (&vm.body, &self.classes[class].tags);
+        let goal = || {
+            let ignores = |field: &str| body.lifecycle.ignores(field);
+            let nic = |(index, nic): (usize, &crate::diagnostic::Spanned<Nic>)| {
+                let bridge = nic.bridge.clone().unwrap_or_else(BridgeName::default_bridge);
+                (!ignores(&format!("networks[{index}]"))).then(|| (nic.vlan.to_string(), bridge.to_string()))
+            };
+            let user = |key: &str| key == ownership::KEYS || !key.starts_with(ownership::RESERVED);
+            let kept = |key: &str| user(key) && (ignores("tags") || ignores(&format!("tags.{key}")));
+            Arc::new(Goal::Vm {
+                state: (!ignores("state")).then(|| body.state.word().to_owned()),
+                networks: if ignores("networks") {
+                    Vec::new()
+                } else {
+                    body.networks.iter().enumerate().map(nic).collect()
+                },
+                tags: tags.iter().filter(|(key, _)| !kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            })
+        };
+        self.goals.entry(Arc::as_ptr(&vm.body)).or_insert_with(goal).clone()
     }
 
     /// What a new VM will be.

@@ -1,8 +1,8 @@
 //! One VM, wanted against observed.
 
 use super::super::super::{Action, Reason, ownership};
-use super::super::{Scene, vlan_text};
-use super::class::Class;
+use super::super::{Scene, asked_for, vlan_text};
+use super::class::{Class, netspec};
 use crate::language::diskspec::DiskSpec;
 use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
@@ -57,6 +57,10 @@ pub(super) struct Difference {
     pub relaunch: bool,
     pub start: bool,
     pub stop: bool,
+    /// The netspecs of NICs to add.
+    pub add: Vec<String>,
+    /// The target's help would tell whether NICs can be added.
+    pub learn: bool,
     pub connects: Vec<Connect>,
     pub set_tags: Vec<(String, String)>,
     pub clear_tags: Vec<String>,
@@ -115,14 +119,44 @@ fn nics(n: usize) -> String {
     format!("{n} NIC{}", if n == 1 { "" } else { "s" })
 }
 
-/// What only a launch can set and differs; and the fields that the target does not show.
-fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Vec<&'static str>) {
+/// What only a launch can set.
+#[derive(Default)]
+struct Launch {
+    /// What differs.
+    reasons: Vec<Reason>,
+    /// Fields that the target does not show.
+    hidden: Vec<&'static str>,
+    /// A field that is to be ignored differs, or may differ.
+    ignored: bool,
+    /// It has fewer NICs than wanted, and nothing else is known of them that a launch alone could set.
+    grows: Option<Reason>,
+}
+
+fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
+    let all = all_launch_reasons(scene, vm, live);
+    let ignores = |field: &str| vm.body.lifecycle.ignores(field);
+    let before = (all.reasons.len(), all.hidden.len());
+    let reasons: Vec<Reason> = all.reasons.into_iter().filter(|reason| !ignores(&reason.field)).collect();
+    let key = |name: &str| FIELDS.iter().find(|f| f.name == name).map(Field::key).unwrap_or_default();
+    let hidden: Vec<&'static str> = all.hidden.into_iter().filter(|name| !ignores(&key(name))).collect();
+    let ignored = before != (reasons.len(), hidden.len());
+    let grows = all.grows.filter(|_| !ignores("networks"));
+    Launch { reasons, hidden, ignored, grows }
+}
+
+fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
     let body = &vm.body;
     let place = |key: &str| body.spans.get(key).and_then(|s| scene.place(*s));
     let (mut reasons, mut hidden) = (Vec::new(), Vec::new());
     if live.kind != body.kind.word() {
         let new = Some(body.kind.word().to_owned());
-        reasons.push(Reason { field: "type".into(), old: Some(live.kind.clone()), new, place: place("type") });
+        reasons.push(Reason {
+            field: "type".into(),
+            old: Some(live.kind.clone()),
+            new,
+            place: place("type"),
+            drift: false,
+        });
     }
     for field in FIELDS.iter().filter(|f| f.change == Change::Replace && f.in_file()) {
         let wanted = body.config.get(field.name);
@@ -139,18 +173,25 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
                     old: Some(observed.to_string()),
                     new: Some(wanted.to_string()),
                     place: place(field.name),
+                    drift: false,
                 }),
             },
         }
     }
+    let mut grows = None;
     if live.nics.len() != body.networks.len() {
-        reasons.push(Reason {
+        let reason = Reason {
             field: "networks".into(),
             old: Some(nics(live.nics.len())),
             new: Some(nics(body.networks.len())),
             place: place("networks"),
-        });
-        return (reasons, hidden);
+            drift: false,
+        };
+        if live.nics.len() > body.networks.len() {
+            reasons.push(reason);
+            return Launch { reasons, hidden, ..Launch::default() };
+        }
+        grows = Some(reason);
     }
     for (i, (wanted, nic)) in body.networks.iter().zip(&live.nics).enumerate() {
         let place = || scene.place(wanted.span);
@@ -161,6 +202,7 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
                 old: Some(observed.clone()),
                 new: Some(driver.to_owned()),
                 place: place(),
+                drift: false,
             }),
             Some(_) => {}
             None => hidden.push("networks"),
@@ -173,11 +215,35 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
                 old: Some(nic.mac.clone()),
                 new: Some(mac.to_string()),
                 place: place(),
+                drift: false,
             });
         }
     }
     hidden.dedup();
-    (reasons, hidden)
+    Launch { reasons, hidden, ignored: false, grows }
+}
+
+/// The words whose help tells what can be done to the NICs of a VM that runs.
+pub(super) const NET_HELP: &str = "vm net";
+/// The beginning of the form that adds them, which releases before 3 do not have.
+const NET_ADD: &str = "vm net <add,>";
+
+/// The netspecs of the NICs that a VM lacks, each with its reason.
+fn added(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, reasons: &mut Vec<Reason>) -> Vec<String> {
+    let missing = vm.body.networks.iter().enumerate().skip(live.nics.len());
+    missing
+        .map(|(index, nic)| {
+            let spec = netspec(nic).to_string();
+            reasons.push(Reason {
+                field: format!("networks[{index}]"),
+                old: None,
+                new: Some(spec.clone()),
+                place: scene.place(nic.span),
+                drift: false,
+            });
+            spec
+        })
+        .collect()
 }
 
 /// Whether a NIC was launched where it is wanted, so that somebody moved it since.
@@ -198,17 +264,20 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, out: &mut Difference) 
         let bridge = wanted.bridge.clone().unwrap_or_else(BridgeName::default_bridge);
         let vlan_differs = !nic.connected || !scene.on_vlan(&wanted.vlan, nic.alias.as_deref(), nic.vlan);
         let bridge_differs = !nic.bridge.is_empty() && nic.bridge != bridge.as_str();
-        if !vlan_differs && !bridge_differs {
+        let ignored = vm.body.lifecycle.ignores(&format!("networks[{index}]"));
+        if ignored || (!vlan_differs && !bridge_differs) {
             continue;
         }
         let rebound = nic.alias.as_deref().is_some_and(|a| scene.rebound.contains(a));
-        drifted &= launched_there(wanted, nic) && !rebound;
+        let moved = launched_there(wanted, nic) && !rebound;
+        drifted &= moved;
         if vlan_differs {
             out.reasons.push(Reason {
                 field: format!("networks[{index}].vlan"),
                 old: Some(vlan_text(nic.alias.as_deref(), nic.vlan)),
                 new: Some(scene.wanted_vlan(&wanted.vlan)),
                 place: place(),
+                drift: moved,
             });
         }
         if bridge_differs {
@@ -217,6 +286,7 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, out: &mut Difference) 
                 old: Some(nic.bridge.clone()),
                 new: Some(bridge.to_string()),
                 place: place(),
+                drift: moved,
             });
         }
         // Without a bridge the NIC stays on its own, and a disconnected one goes to the default bridge.
@@ -234,45 +304,78 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, out: &mut Difference) 
 /// Tags that the file or megaform gives and that differ. Other tags, such as those of guests, are not looked at.
 fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut Difference) {
     let place = vm.body.spans.get("tags").and_then(|s| scene.place(*s));
+    let lifecycle = &vm.body.lifecycle;
+    // Of megaform's own tags, the list of keys alone goes with those of the file.
+    let own = |key: &str| key.starts_with(ownership::RESERVED) && key != ownership::KEYS;
+    let ignored = |key: &str| match key {
+        ownership::KEYS => lifecycle.ignores("tags"),
+        key => !own(key) && lifecycle.ignores(&format!("tags.{key}")),
+    };
     let mut differs = |key: &str, new: Option<&String>| {
         let field = format!("tags.{key}");
-        out.reasons.push(Reason { field, old: live.tags.get(key).cloned(), new: new.cloned(), place: place.clone() });
+        out.reasons.push(Reason {
+            field,
+            old: live.tags.get(key).cloned(),
+            new: new.cloned(),
+            place: place.clone(),
+            drift: false,
+        });
     };
-    for (key, value) in class.tags.iter().filter(|(k, v)| live.tags.get(*k) != Some(*v)) {
+    for (key, value) in class.tags.iter().filter(|(k, v)| live.tags.get(*k) != Some(*v) && !ignored(k)) {
         if !key.starts_with(ownership::RESERVED) || key == ownership::DIGEST {
             differs(key, Some(value));
         }
         out.set_tags.push((key.clone(), value.clone()));
     }
-    for key in ownership::keys_of(live).into_iter().filter(|k| !class.tags.contains_key(k)) {
+    for key in ownership::keys_of(live).into_iter().filter(|k| !class.tags.contains_key(k) && !ignored(k)) {
         if live.tags.contains_key(&key) {
             differs(&key, None);
             out.clear_tags.push(key);
         }
     }
-    if live.tags.contains_key(ownership::KEYS) && !class.tags.contains_key(ownership::KEYS) {
+    if live.tags.contains_key(ownership::KEYS) && !ignored(ownership::KEYS) && !class.tags.contains_key(ownership::KEYS)
+    {
         out.clear_tags.push(ownership::KEYS.to_owned());
     }
 }
 
-/// Compare a VM that the experiment owns with what is wanted.
-pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm) -> Difference {
+/// Compare a VM that the experiment owns with what is wanted, or plan to replace it in any case.
+pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, asked: bool) -> Difference {
     let mut out = Difference::default();
     let state_place = vm.body.spans.get("state").and_then(|s| scene.place(*s)).or_else(|| scene.place(vm.span));
-    let (launch, hidden) = launch_reasons(scene, vm, live);
+    let Launch { mut reasons, hidden, ignored, grows } = launch_reasons(scene, vm, live);
     let digest = ownership::digest_of(live);
-    let launched_as_wanted = digest == Some(class.digest.as_str());
-    out.reasons = launch;
-    if out.reasons.is_empty() && !hidden.is_empty() && !launched_as_wanted && digest.is_some() {
+    let launched = ownership::launched_from(live, &vm.body);
+    let launched_as_wanted = launched.is_some_and(|(same, _)| same);
+    // A digest that still covers what is ignored since differs because of that.
+    let explained = ignored && launched.is_some_and(|(_, covers_the_same)| !covers_the_same);
+    if let Some(reason) = grows {
+        let runs = matches!(live.state, VmState::Building | VmState::Running | VmState::Paused);
+        let help = scene.live.help.get(NET_HELP);
+        out.learn = reasons.is_empty() && runs && !asked && help.is_none();
+        if reasons.is_empty() && runs && !asked && help.is_some_and(|text| text.contains(NET_ADD)) {
+            out.add = added(scene, vm, live, &mut out.reasons);
+        } else {
+            reasons.push(reason);
+        }
+    }
+    let explained = explained || !out.add.is_empty();
+    let adds = std::mem::take(&mut out.reasons);
+    out.reasons = reasons;
+    if out.reasons.is_empty() && !hidden.is_empty() && !launched_as_wanted && digest.is_some() && !explained {
         // What the target shows is equal, so one of the fields that it does not show changed.
         out.reasons.push(Reason {
             field: format!("one of {}", hidden.join(", ")),
             old: digest.map(|d| format!("digest {d}")),
             new: Some(format!("digest {}", class.digest)),
             place: scene.place(vm.span),
+            drift: false,
         });
     }
+    // What was launched as wanted and differs all the same was changed since.
+    out.reasons.iter_mut().for_each(|reason| reason.drift = launched_as_wanted);
     let by_launch = !out.reasons.is_empty();
+    out.reasons.extend(asked.then(asked_for));
     let wanted_state = vm.body.state.word();
     let state_reason = || Reason {
         field: "state".into(),
@@ -282,9 +385,11 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         }),
         new: Some(wanted_state.to_owned()),
         place: state_place.clone(),
+        drift: matches!(live.state, VmState::Quit | VmState::Error),
     };
     let mut ended = false;
     match (vm.body.state, live.state) {
+        _ if vm.body.lifecycle.ignores("state") => {}
         (_, VmState::Error) | (RunState::Paused, VmState::Quit) => {
             out.reasons.push(state_reason());
             out.relaunch = true;
@@ -305,6 +410,11 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         }
         (RunState::Running, VmState::Running) | (RunState::Paused, VmState::Building | VmState::Paused) => {}
     }
+    if asked {
+        out.relaunch = true;
+        out.action = Some(Action::Replace);
+        return out;
+    }
     if by_launch {
         out.relaunch = true;
         out.action = Some(if launched_as_wanted { Action::Restore } else { Action::Replace });
@@ -314,12 +424,14 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         out.action = Some(Action::Restore);
         return out;
     }
+    out.reasons.splice(0..0, adds);
     let before = out.reasons.len();
     let moved_by_others = connections(scene, vm, live, &mut out);
     let connections = out.reasons.len() > before;
     tags(scene, vm, class, live, &mut out);
     let tags = !out.set_tags.is_empty() || !out.clear_tags.is_empty();
-    let edited = (connections && !moved_by_others) || tags || (!ended && (out.start || out.stop));
+    let edited =
+        !out.add.is_empty() || (connections && !moved_by_others) || tags || (!ended && (out.start || out.stop));
     out.action = if edited {
         Some(Action::Update)
     } else if ended || connections {

@@ -1,14 +1,19 @@
 //! VMs: what differs (`compare`), what launches together (`class`), and the steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
+use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra, Members, targets};
-use super::super::{Action, Cost, Expect, StepId};
-use super::{Kind, Scene, not_in_the_file};
+use super::super::{Action, Cost, Expect, Reason, StepId, Undo, Verb};
+use super::{Lower, Scene, not_in_the_file};
+use crate::diagnostic::Span;
 use crate::language::field::{FieldValue, field};
 use crate::live::{LiveVm, VmState};
 use crate::name::{self, Address};
-use crate::spec::model::{RunState, Vm};
+use crate::spec::model::{RunState, Vm, VmBody};
 
 mod class;
 mod compare;
@@ -30,15 +35,26 @@ pub(super) struct Vms<'a> {
     flush: Members<'a>,
     /// By class: VMs to launch.
     launches: HashMap<usize, Launch<'a>>,
-    /// By class: VMs that exist and are to be started.
-    starts: HashMap<usize, Launch<'a>>,
+    /// By class, and by whether they ended: VMs that exist and are to be started.
+    starts: HashMap<(usize, bool), Launch<'a>>,
     stops: Members<'a>,
     connects: BTreeMap<Connect, Members<'a>>,
-    set_tags: BTreeMap<(String, String), Members<'a>>,
-    clear_tags: BTreeMap<String, Members<'a>>,
+    /// By netspecs: VMs that get NICs.
+    adds: BTreeMap<Vec<String>, Members<'a>>,
+    /// By key, value and old value.
+    set_tags: BTreeMap<(String, String, Option<String>), Members<'a>>,
+    /// By key and old value.
+    clear_tags: BTreeMap<(String, Option<String>), Members<'a>>,
     /// The steps that flush, by VM.
     flushed: HashMap<&'a str, StepId>,
+    /// The live VM that goes for one that was renamed, by the new name.
+    renamed: HashMap<&'a str, &'a str>,
+    /// VMs that must not go, by where that is written and what would become of them.
+    protected: Protected<'a>,
 }
+
+/// Names by place and sentence.
+type Protected<'a> = BTreeMap<(Span, String), Vec<&'a str>>;
 
 /// The costs of ending a VM.
 fn end_costs(vm: &LiveVm, again: bool) -> Vec<Cost> {
@@ -69,12 +85,47 @@ impl<'a> Vms<'a> {
         launch.members.push((name, change));
     }
 
+    /// Note that a VM is to go, if it must not.
+    fn protect(&mut self, vm: &Vm, name: &'a str, what: &str, reasons: &[Reason]) {
+        let Some(span) = vm.body.lifecycle.prevent_destroy else { return };
+        let mut text = format!("is to be {what}, which `prevent_destroy` forbids");
+        if !reasons.is_empty() {
+            let reasons: Vec<String> = reasons.iter().map(|reason| reason_text(reason, Action::Replace)).collect();
+            text.push_str(&format!(": {}", reasons.join("; ")));
+        }
+        self.protected.entry((span, text)).or_default().push(name);
+    }
+
+    /// Plan to remove the VM that this one was, and to make this one. False if there is none.
+    fn rename(&mut self, scene: &Scene<'a>, draft: &mut Draft, name: &'a str, vm: &'a Vm, class: usize) -> bool {
+        let Some(old) = &vm.renamed_from else { return false };
+        let Some(live) = scene.live.vms.get(old.as_str()).filter(|live| scene.owns(live)) else { return false };
+        let mut reasons = compare::compare(scene, vm, self.classes.get(class), live, false).reasons;
+        reasons.retain(|reason| !reason.field.starts_with("tags.megaform."));
+        if live.state != VmState::Error {
+            self.protect(vm, name, &format!("made anew for vm.{old}", old = old.value), &[]);
+        }
+        let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
+        let costs = end_costs(live, true);
+        let change = draft.change(address, Action::Replace, scene.place(vm.span), reasons, costs);
+        draft.changes[change].goal = self.classes.goal(class, vm);
+        draft.changes[change].renamed_from = Some(Address::vm(&old.value));
+        self.renamed.insert(name, &live.name);
+        self.end(live, change);
+        self.launch(class, name, change);
+        true
+    }
+
     fn wanted(&mut self, scene: &Scene<'a>, draft: &mut Draft, name: &'a str, vm: &'a Vm) {
         let class_id = self.classes.of(scene, draft, vm);
         let Some(live) = scene.live.vms.get(name) else {
             let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
+            if self.rename(scene, draft, name, vm, class_id) {
+                return;
+            }
             let parts = self.classes.parts(scene, vm);
             let change = draft.change(address, Action::Create, scene.place(vm.span), parts, Vec::new());
+            draft.changes[change].goal = self.classes.goal(class_id, vm);
             self.launch(class_id, name, change);
             return;
         };
@@ -92,15 +143,24 @@ impl<'a> Vms<'a> {
             draft.problems.push(scene.problem("unmanaged-vm", Some(vm.span), message, hint));
             return;
         }
-        let difference = compare::compare(scene, vm, self.classes.get(class_id), live);
-        let Some(action) = difference.action else { return };
+        let asked = scene.scope.replaces(name::Kind::Vm, name);
+        let difference = compare::compare(scene, vm, self.classes.get(class_id), live, asked);
+        draft.learn.extend(difference.learn.then_some(compare::NET_HELP));
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
-        let Difference { reasons, relaunch, start, stop, connects, set_tags, clear_tags, .. } = difference;
+        let Some(action) = difference.action else {
+            draft.unchanged.push(address);
+            return;
+        };
+        let Difference { reasons, relaunch, start, stop, add, connects, set_tags, clear_tags, .. } = difference;
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
             costs.push(Cost::LinkCut);
         }
+        if relaunch && live.state != VmState::Error {
+            self.protect(vm, name, "replaced", &reasons);
+        }
         let change = draft.change(address, action, scene.place(vm.span), reasons, costs);
+        draft.changes[change].goal = self.classes.goal(class_id, vm);
         if relaunch {
             self.end(live, change);
             self.launch(class_id, name, change);
@@ -108,20 +168,26 @@ impl<'a> Vms<'a> {
         }
         let member = (name, change);
         if start {
-            let group = self.starts.entry(class_id).or_insert_with(|| Launch { class: class_id, members: Vec::new() });
+            let key = (class_id, live.state == VmState::Quit);
+            let group = self.starts.entry(key).or_insert_with(|| Launch { class: class_id, members: Vec::new() });
             group.members.push(member);
         }
         if stop {
             self.stops.push(member);
         }
+        if !add.is_empty() {
+            self.adds.entry(add).or_default().push(member);
+        }
         for connect in connects {
             self.connects.entry(connect).or_default().push(member);
         }
-        for tag in set_tags {
-            self.set_tags.entry(tag).or_default().push(member);
+        for (key, value) in set_tags {
+            let old = live.tags.get(&key).cloned();
+            self.set_tags.entry((key, value, old)).or_default().push(member);
         }
         for key in clear_tags {
-            self.clear_tags.entry(key).or_default().push(member);
+            let old = live.tags.get(&key).cloned();
+            self.clear_tags.entry((key, old)).or_default().push(member);
         }
     }
 
@@ -140,20 +206,22 @@ impl<'a> Vms<'a> {
         needs.extend(&draft.vlans_ready);
         needs.sort_unstable();
         needs.dedup();
-        let extra = Extra { needs, after: after.into_iter().collect(), ..Extra::default() };
+        let undo = Undo::Nothing;
+        let extra = Extra { needs, after: after.into_iter().collect(), undo, ..Extra::default() };
         let mut last = draft.step(&everyone, &["clear", "vm", "config"], extra);
         for words in &class.config {
-            last = draft.step(&everyone, words, Extra { needs: vec![last], ..Extra::default() });
+            let extra = Extra { needs: vec![last], undo: Undo::Nothing, ..Extra::default() };
+            last = draft.step(&everyone, words, extra);
         }
         let configured = last;
         for part in parts {
             let words = ["vm", "launch", class.kind, &part.text];
-            let states = &[VmState::Building, VmState::Paused, VmState::Running];
+            let states = Cow::Borrowed(&[VmState::Building, VmState::Paused, VmState::Running][..]);
             let extra = Extra {
                 needs: vec![configured],
                 // One launch at a time: they share the configuration, and names of a target launch concurrently.
                 after: if last == configured { Vec::new() } else { vec![last] },
-                undo: Some(vec!["vm".into(), "kill".into(), part.text.clone()]),
+                undo: Undo::Remove(part.names.clone()),
                 expect: Some(Expect::Vms { names: part.names.clone(), states }),
                 ..Extra::default()
             };
@@ -172,7 +240,7 @@ impl<'a> Vms<'a> {
         &self,
         scene: &Scene<'a>,
         draft: &mut Draft,
-        members: Members<'a>,
+        (members, ended): (Members<'a>, bool),
         needs: &[StepId],
         ready: &mut HashMap<&'a str, StepId>,
     ) {
@@ -188,9 +256,9 @@ impl<'a> Vms<'a> {
             needs.dedup();
             let extra = Extra {
                 needs,
-                undo: Some(vec!["vm".into(), "stop".into(), part.text.clone()]),
+                undo: Undo::Act(if ended { Verb::Kill } else { Verb::Stop }, part.names.clone()),
                 guard: guard(scene, &part.names),
-                expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Running] }),
+                expect: Some(Expect::Vms { names: part.names.clone(), states: Cow::Borrowed(&[VmState::Running]) }),
                 ..Extra::default()
             };
             let step = draft.step(&part.serves, &["vm", "start", &part.text], extra);
@@ -208,34 +276,65 @@ impl<'a> Vms<'a> {
         flushed: &HashMap<&str, StepId>,
     ) -> HashMap<&'a str, StepId> {
         let mut ready: HashMap<&'a str, StepId> = HashMap::new();
-        let mut order: Vec<(usize, &str, bool, &Launch<'a>)> = Vec::new();
-        for (launched, groups) in [(true, &self.launches), (false, &self.starts)] {
-            for group in groups.values() {
-                let first = group.members.iter().map(|m| m.0).min().unwrap_or_default();
-                let address = Address { kind: name::Kind::Vm, name: first.to_owned() };
-                order.push((scene.graph.level(&address).unwrap_or_default(), first, launched, group));
-            }
+        let mut order: Vec<(usize, &str, (bool, bool), &Launch<'a>)> = Vec::new();
+        let launches = self.launches.values().map(|group| (true, false, group));
+        let starts = self.starts.iter().map(|((_, ended), group)| (false, *ended, group));
+        for (launched, ended, group) in launches.chain(starts) {
+            let first = group.members.iter().map(|m| m.0).min().unwrap_or_default();
+            let address = Address { kind: name::Kind::Vm, name: first.to_owned() };
+            order.push((scene.graph.level(&address).unwrap_or_default(), first, (launched, ended), group));
         }
         order.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
         let mut last = None;
-        for (_, _, launched, group) in order {
+        for (_, _, (launched, ended), group) in order {
             let class = self.classes.get(group.class);
             let mut needs: Vec<StepId> = class.depends_on.iter().filter_map(|d| ready.get(d)).copied().collect();
             if launched {
-                needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(name)));
+                let old = |name| self.renamed.get(name).copied().unwrap_or(name);
+                needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
                 last = Some(self.launch_steps(draft, group, needs, last, &mut ready));
                 if class.state == RunState::Running {
-                    self.start_steps(scene, draft, group.members.clone(), &[], &mut ready);
+                    self.start_steps(scene, draft, (group.members.clone(), false), &[], &mut ready);
                 }
             } else {
-                self.start_steps(scene, draft, group.members.clone(), &needs, &mut ready);
+                self.start_steps(scene, draft, (group.members.clone(), ended), &needs, &mut ready);
             }
         }
         if let Some(last) = last {
-            let extra = Extra { after: vec![last], ..Extra::default() };
-            draft.step(&std::sync::Arc::from([]), &["clear", "vm", "config"], extra);
+            let extra = Extra { after: vec![last], undo: Undo::Nothing, ..Extra::default() };
+            draft.step(&Arc::from([]), &["clear", "vm", "config"], extra);
         }
         ready
+    }
+}
+
+/// How many VMs, one behind the other, each VM of the file depends on, for those that depend on any.
+fn depths<'a>(scene: &Scene<'a>) -> HashMap<&'a str, usize> {
+    let experiment = scene.experiment;
+    if experiment.vms.values().all(|vm| vm.body.depends_on.is_empty()) {
+        return HashMap::new();
+    }
+    // VMs of one entry depend on the same, so one number per body is enough.
+    let mut depths: HashMap<*const VmBody, usize> = HashMap::new();
+    for address in scene.graph.order().iter().filter(|a| a.kind == name::Kind::Vm) {
+        let Some(vm) = experiment.vms.get(address.name.as_str()) else { continue };
+        let body = Arc::as_ptr(&vm.body);
+        if !depths.contains_key(&body) {
+            let needed = vm.body.depends_on.iter().filter_map(|other| experiment.vms.get(other.value.as_str()));
+            let below = needed.map(|other| depths.get(&Arc::as_ptr(&other.body)).map_or(0, |depth| depth + 1));
+            depths.insert(body, below.max().unwrap_or_default());
+        }
+    }
+    experiment.vms.iter().map(|(name, vm)| (name.as_str(), depths[&Arc::as_ptr(&vm.body)])).collect()
+}
+
+/// Gives VMs the value of a tag back that they had.
+fn tag_undo(draft: &mut Draft, target: &str, key: &str, old: Option<&str>) -> Undo {
+    match old {
+        // The language has no word for an empty value, nor for one with a `$`.
+        Some(old) if old.is_empty() || crate::language::token::quote(old).is_err() => Undo::Impossible,
+        Some(old) => Undo::Command(draft.command(&["vm", "tag", target, key, old])),
+        None => Undo::Command(draft.command(&["clear", "vm", "tag", target, key])),
     }
 }
 
@@ -249,22 +348,29 @@ fn guard(scene: &Scene<'_>, names: &[String]) -> Option<String> {
     (!text.is_empty()).then(|| short_hash(&text))
 }
 
-impl<'a> Kind<'a> for Vms<'a> {
+impl<'a> Lower<'a> for Vms<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         if !scene.destroy() {
             for (name, vm) in &scene.experiment.vms {
+                if !scene.has(name::Kind::Vm, name.as_str()) {
+                    continue;
+                }
                 self.wanted(scene, draft, name.as_str(), vm);
             }
         }
         let mut unmanaged = Vec::new();
-        for vm in scene.live.vms.values() {
+        let renamed: HashSet<&str> = self.renamed.values().copied().collect();
+        for vm in scene.live.vms.values().filter(|vm| !renamed.contains(vm.name.as_str())) {
             let declared = scene.experiment.vms.get(vm.name.as_str());
             if !scene.owns(vm) {
                 unmanaged.push(vm.name.as_str());
-            } else if scene.destroy() || declared.is_none() {
+            } else if (scene.destroy() || declared.is_none()) && scene.has(name::Kind::Vm, &vm.name) {
                 let address = Address { kind: name::Kind::Vm, name: vm.name.clone() };
                 let place = declared.and_then(|v| scene.place(v.span));
                 let reasons = if declared.is_some() || scene.destroy() { Vec::new() } else { not_in_the_file("vms") };
+                if let Some(declared) = declared {
+                    self.protect(declared, &vm.name, "destroyed", &[]);
+                }
                 let change = draft.change(address, Action::Destroy, place, reasons, end_costs(vm, false));
                 self.end(vm, change);
             }
@@ -277,6 +383,14 @@ impl<'a> Kind<'a> for Vms<'a> {
             );
             draft.problems.push(scene.problem("queueing", None, message, hint));
         }
+        for ((span, text), names) in &self.protected {
+            let address = format!("vm.{}", crate::language::range::compress(names));
+            let hint = format!(
+                "take back what asks for it, leave it out with `--exclude {address}`, or remove `prevent_destroy`"
+            );
+            draft.problems.push(scene.problem("prevent-destroy", Some(*span), format!("{address} {text}"), hint));
+        }
+        draft.unmanaged.extend(unmanaged.iter().map(|vm| Address { kind: name::Kind::Vm, name: (*vm).to_owned() }));
         if !unmanaged.is_empty() {
             draft.notes.push(format!("unmanaged VMs are left alone: {}", crate::language::range::compress(&unmanaged)));
         }
@@ -284,18 +398,36 @@ impl<'a> Kind<'a> for Vms<'a> {
 
     fn remove(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let mut killed: HashMap<&str, StepId> = HashMap::new();
-        for part in targets(self.kill.clone()) {
-            let extra = Extra {
-                guard: guard(scene, &part.names),
-                expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Quit, VmState::Error] }),
-                ..Extra::default()
-            };
-            let step = draft.step(&part.serves, &["vm", "kill", &part.text], extra);
-            for name in part.names.iter() {
-                if let Some((name, _)) = scene.live.vms.get_key_value(name) {
-                    killed.insert(name, step);
+        // What depends on others goes before them.
+        let depths = if self.kill.len() > 1 { depths(scene) } else { HashMap::new() };
+        let mut kills: BTreeMap<Reverse<usize>, Members<'a>> = BTreeMap::new();
+        for (name, change) in &self.kill {
+            let depth = depths.get(name).copied().unwrap_or_default();
+            draft.depths.insert((*name).to_owned(), depth);
+            kills.entry(Reverse(depth)).or_default().push((name, *change));
+        }
+        let mut before: Vec<StepId> = Vec::new();
+        for members in kills.into_values() {
+            let mut steps = Vec::new();
+            for part in targets(members) {
+                let extra = Extra {
+                    after: before.clone(),
+                    guard: guard(scene, &part.names),
+                    expect: Some(Expect::Vms {
+                        names: part.names.clone(),
+                        states: Cow::Borrowed(&[VmState::Quit, VmState::Error]),
+                    }),
+                    ..Extra::default()
+                };
+                let step = draft.step(&part.serves, &["vm", "kill", &part.text], extra);
+                for name in part.names.iter() {
+                    if let Some((name, _)) = scene.live.vms.get_key_value(name) {
+                        killed.insert(name, step);
+                    }
                 }
+                steps.push(step);
             }
+            before = steps;
         }
         for part in targets(self.flush.clone()) {
             let mut needs: Vec<StepId> = part.names.iter().filter_map(|n| killed.get(n.as_str())).copied().collect();
@@ -315,9 +447,12 @@ impl<'a> Kind<'a> for Vms<'a> {
         let ready = self.bring_up(scene, draft, &self.flushed);
         for part in targets(self.stops.clone()) {
             let extra = Extra {
-                undo: Some(vec!["vm".into(), "start".into(), part.text.clone()]),
+                undo: Undo::Act(Verb::Start, part.names.clone()),
                 guard: guard(scene, &part.names),
-                expect: Some(Expect::Vms { names: part.names.clone(), states: &[VmState::Paused, VmState::Building] }),
+                expect: Some(Expect::Vms {
+                    names: part.names.clone(),
+                    states: Cow::Borrowed(&[VmState::Paused, VmState::Building]),
+                }),
                 ..Extra::default()
             };
             draft.step(&part.serves, &["vm", "stop", &part.text], extra);
@@ -335,22 +470,34 @@ impl<'a> Kind<'a> for Vms<'a> {
                 needs.sort_unstable();
                 let extra = Extra {
                     needs,
-                    undo: Some(connect.undo(&part.text)),
+                    undo: Undo::Reconnect(draft.command(&connect.undo(&part.text))),
                     guard: guard(scene, &part.names),
                     ..Extra::default()
                 };
                 draft.step(&part.serves, &connect.words(&part.text), extra);
             }
         }
-        for ((key, value), members) in &self.set_tags {
+        for (specs, members) in &self.adds {
             for part in targets(members.clone()) {
-                let extra = Extra { guard: guard(scene, &part.names), ..Extra::default() };
+                let mut needs = after_start(&part.names);
+                needs.extend(&draft.vlans_ready);
+                needs.sort_unstable();
+                let extra = Extra { needs, guard: guard(scene, &part.names), ..Extra::default() };
+                let words = ["vm", "net", "add", &part.text].into_iter().chain(specs.iter().map(String::as_str));
+                draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
+            }
+        }
+        for ((key, value, old), members) in &self.set_tags {
+            for part in targets(members.clone()) {
+                let undo = tag_undo(draft, &part.text, key, old.as_deref());
+                let extra = Extra { guard: guard(scene, &part.names), undo, ..Extra::default() };
                 draft.step(&part.serves, &["vm", "tag", &part.text, key, value], extra);
             }
         }
-        for (key, members) in &self.clear_tags {
+        for ((key, old), members) in &self.clear_tags {
             for part in targets(members.clone()) {
-                let extra = Extra { guard: guard(scene, &part.names), ..Extra::default() };
+                let undo = tag_undo(draft, &part.text, key, old.as_deref());
+                let extra = Extra { guard: guard(scene, &part.names), undo, ..Extra::default() };
                 draft.step(&part.serves, &["clear", "vm", "tag", &part.text, key], extra);
             }
         }

@@ -1,0 +1,175 @@
+//! Taking back what one run did, last first. What acts on VMs looks at them before, because a run that failed left some of
+//! a group in one state and some in another.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::executor::chain;
+use super::journal::Journal;
+use super::{Connect, End, Outcome};
+use crate::live::{LiveVm, VmState, observe};
+use crate::plan::ownership::owns;
+use crate::plan::{Expect, Plan, Step, Undo, Verb};
+use crate::wire::Transport;
+
+/// How long VMs may take to end before they are flushed.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// A command of a rollback, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone {
+    /// The command.
+    pub command: String,
+    /// Why it failed; None if it did not.
+    pub error: Option<String>,
+}
+
+/// What a rollback came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rollback {
+    /// The commands, in the order in which they were sent.
+    pub commands: Vec<Undone>,
+    /// The changes, as indices of the plan, whose objects are not as they were before; None where the target could not
+    /// be observed.
+    pub left: Option<Vec<usize>>,
+}
+
+/// Take back what was done of a plan. Every command is journalled and told to the observer; one that fails does not stop
+/// the others.
+pub fn rollback(
+    plan: &Plan,
+    outcome: &Outcome,
+    connect: Connect<'_>,
+    journal: Option<&Journal>,
+    observer: &mut dyn FnMut(&Undone),
+) -> Rollback {
+    let mut back = Back { plan, connect, journal, observer, connection: None, commands: Vec::new() };
+    for last in [false, true] {
+        for (step, end) in plan.steps.iter().zip(&outcome.ends).rev() {
+            if *end != End::Skipped && last == matches!(step.undo, Undo::Reconnect(_)) {
+                back.take_back(step, end);
+            }
+        }
+    }
+    let left = back.left();
+    Rollback { commands: back.commands, left }
+}
+
+struct Back<'a> {
+    plan: &'a Plan,
+    connect: Connect<'a>,
+    journal: Option<&'a Journal>,
+    observer: &'a mut dyn FnMut(&Undone),
+    connection: Option<Box<dyn Transport + Send>>,
+    commands: Vec<Undone>,
+}
+
+impl Back<'_> {
+    fn take_back(&mut self, step: &Step, end: &End) {
+        match &step.undo {
+            Undo::Nothing | Undo::Impossible => {}
+            // Where it is not known whether it was carried out, taking it back could harm what somebody else made.
+            Undo::Command(_) | Undo::Reconnect(_) if *end != End::Done => {}
+            Undo::Command(command) | Undo::Reconnect(command) => self.send(command.clone()),
+            Undo::Act(verb, names) => self.act(*verb, names),
+            Undo::Remove(names) => {
+                self.act(Verb::Kill, names);
+                self.ended(names);
+                self.act(Verb::Flush, names);
+            }
+        }
+    }
+
+    /// The VMs among these that are there and ours; None if nobody answers.
+    fn ours(&mut self, names: &[String]) -> Option<Vec<LiveVm>> {
+        let mut connection = self.open().ok()?;
+        // Lists namespaces first: asking inside one that is gone would make it again.
+        let Ok(live) = observe(connection.as_mut(), &self.plan.experiment) else { return None };
+        self.connection = Some(connection);
+        let mut vms = live.vms;
+        let found = names.iter().filter_map(|name| vms.remove(name));
+        Some(found.filter(|vm| owns(&self.plan.experiment, vm)).collect())
+    }
+
+    fn act(&mut self, verb: Verb, names: &[String]) {
+        let Some(vms) = self.ours(names) else {
+            // Said by the command that is not sent.
+            return self.send(verb.command(&self.plan.experiment, names));
+        };
+        let fits = |state: VmState| match verb {
+            Verb::Start => matches!(state, VmState::Building | VmState::Paused),
+            Verb::Stop => state == VmState::Running,
+            Verb::Kill => matches!(state, VmState::Building | VmState::Running | VmState::Paused),
+            Verb::Flush => matches!(state, VmState::Quit | VmState::Error),
+        };
+        let names: Vec<&str> = vms.iter().filter(|vm| fits(vm.state)).map(|vm| vm.name.as_str()).collect();
+        if !names.is_empty() {
+            self.send(verb.command(&self.plan.experiment, &names));
+        }
+    }
+
+    /// Wait until none of these VMs runs.
+    fn ended(&mut self, names: &[String]) {
+        let end = Instant::now() + SETTLE;
+        while let Some(vms) = self.ours(names) {
+            let ended = |vm: &LiveVm| matches!(vm.state, VmState::Quit | VmState::Error);
+            if vms.iter().all(ended) || Instant::now() >= end {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn open(&mut self) -> Result<Box<dyn Transport + Send>, String> {
+        match self.connection.take() {
+            Some(open) => Ok(open),
+            None => (self.connect)().map_err(|error| format!("not sent: {}", chain(&error))),
+        }
+    }
+
+    fn send(&mut self, command: String) {
+        let step = Step {
+            id: self.plan.steps.len() + self.commands.len() + 1,
+            command: command.clone(),
+            serves: Arc::from([]),
+            needs: Vec::new(),
+            after: Vec::new(),
+            undo: Undo::Impossible,
+            guard: None,
+            expect: Expect::Answer,
+        };
+        let noted = self.journal.map_or(Ok(()), |journal| journal.started(&step));
+        let result = match noted {
+            Err(error) => Err(format!("not sent, because the journal cannot be written: {error}")),
+            Ok(()) => self.open().and_then(|mut connection| {
+                let responses = connection.call(&command).map_err(|error| chain(&error))?;
+                self.connection = Some(connection);
+                let errors: Vec<String> = responses
+                    .iter()
+                    .flat_map(|r| r.errors())
+                    .map(|(host, error)| format!("{host}: {}", error.trim()))
+                    .collect();
+                if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+            }),
+        };
+        let end = match &result {
+            Ok(()) => End::Done,
+            Err(error) => End::Failed { error: error.clone() },
+        };
+        if let Some(journal) = self.journal {
+            let _advice_only = journal.ended(&step, &end);
+        }
+        let undone = Undone { command, error: result.err() };
+        (self.observer)(&undone);
+        self.commands.push(undone);
+    }
+
+    /// The changes whose objects are not as they were.
+    fn left(&mut self) -> Option<Vec<usize>> {
+        let mut connection = self.open().ok()?;
+        let live = observe(connection.as_mut(), &self.plan.experiment).ok()?;
+        let changes = self.plan.changes.iter().enumerate();
+        Some(changes.filter(|(_, change)| !change.is_as_before(&live)).map(|(index, _)| index).collect())
+    }
+}

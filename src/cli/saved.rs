@@ -1,0 +1,169 @@
+//! `megaform apply` of a plan that `megaform plan --out` saved.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::carry::{self, HowArgs, SETTLE, STABLE};
+use super::experiment::{CommandError, counted, nobody};
+use super::progress::Line;
+use super::target::Target;
+use crate::apply::Interrupt;
+use crate::diagnostic::Exit;
+use crate::live::{Live, LiveError, observe};
+use crate::plan::saved::{MAGIC, Saved, is_saved, read};
+
+/// A saved plan is not larger than this.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Read a saved plan; None if the file is not one by its first line, or cannot be read at all.
+pub fn open(path: &Path) -> Result<Option<Saved>, CommandError> {
+    if path == Path::new("-") {
+        return Ok(None);
+    }
+    let Ok(mut file) = std::fs::File::open(path) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let unreadable = |source| CommandError::Read { path: path.to_owned(), source };
+    // A folder fails here; the reader of experiments says so.
+    if file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut bytes).is_err() || !is_saved(&bytes) {
+        return Ok(None);
+    }
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| unreadable(std::io::Error::other(error)))?;
+    let saved = read(&text).map_err(|source| CommandError::Saved { path: path.to_owned(), source })?;
+    Ok(Some(saved))
+}
+
+/// The target of a saved plan must be the one that is meant.
+fn check_target(saved: &Saved, target: &Target) -> Result<(), CommandError> {
+    if saved.target == absolute(&target.socket) {
+        return Ok(());
+    }
+    Err(CommandError::OtherTarget { made_for: saved.target.clone(), given: target.socket.clone() })
+}
+
+/// The path of a socket as saved plans name it.
+pub fn absolute(socket: &Path) -> std::path::PathBuf {
+    std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned())
+}
+
+fn look(saved: &Saved, target: &Target) -> Result<Live, CommandError> {
+    let mut connection = carry::connect(target)?;
+    Ok(observe(connection.as_mut(), &saved.plan.experiment)?)
+}
+
+/// Check it against what is live, ask, carry out, verify.
+pub fn carry_out(
+    saved: &Saved,
+    target: &Target,
+    how: &HowArgs,
+    rollback: bool,
+    command: &str,
+) -> Result<Exit, CommandError> {
+    check_target(saved, target)?;
+    how.check_terminal()?;
+    let (plan, report) = (&saved.plan, how.report());
+    let name = &plan.experiment;
+    let lock = carry::locked(target, name, how, command)?;
+    let interrupt = carry::interruptible()?;
+    if carry::cut_off(target, name)? {
+        settle(saved, target)?;
+    }
+    report.text(&saved.text)?;
+    report.plan(plan)?;
+    if plan.is_empty() {
+        return report.nothing(Exit::Success);
+    }
+    let live = look(saved, target)?;
+    if saved.unmet(&live).is_empty() && !ends_namespace(saved, &live) {
+        report.text("No changes. Everything is as this plan makes it.\n")?;
+        return report.nothing(Exit::Success);
+    }
+    if let Some(exit) = stale(saved, &live, how)? {
+        return Ok(exit);
+    }
+    if rollback && let Some(note) = carry::irrevocable(plan) {
+        report.text(&format!("# note: {note}\n"))?;
+    }
+    if !how.yes {
+        if !carry::confirmed(plan, &interrupt)? {
+            report.text("Nothing was done.\n")?;
+            return Ok(Exit::Error);
+        }
+        carry::ensure_engine(target)?;
+        if let Some(exit) = stale(saved, &look(saved, target)?, how)? {
+            return Ok(exit);
+        }
+    }
+    let (outcome, failed) = carry::carry_out(target, plan, &interrupt, report, rollback)?;
+    if let Some(exit) = failed {
+        return carry::summarize(report, &outcome, exit);
+    }
+    let left = verified(saved, target, &interrupt)?;
+    report.line(&Line::Verified { left: left.clone() })?;
+    if !left.is_empty() {
+        eprintln!("error: every command was done, but what is live is not as the plan makes it:");
+        left.iter().for_each(|sentence| eprintln!("  {sentence}"));
+        return carry::summarize(report, &outcome, Exit::Partial);
+    }
+    if plan.destroy && !plan.partial {
+        carry::finish_destroy(target, name, lock)?;
+    }
+    let done = if plan.destroy { "Destroyed" } else { "Applied" };
+    report.text(&format!("{done} the plan of {name}: {} done.\n", counted(outcome.done(), "command")))?;
+    carry::summarize(report, &outcome, Exit::Success)
+}
+
+/// Whether the plan has a namespace to end that is there.
+fn ends_namespace(saved: &Saved, live: &Live) -> bool {
+    live.present && saved.clears_namespace()
+}
+
+/// Say what moved; None if nothing did.
+fn stale(saved: &Saved, live: &Live, how: &HowArgs) -> Result<Option<Exit>, CommandError> {
+    let moved = saved.moved(live);
+    if moved.is_empty() {
+        return Ok(None);
+    }
+    eprintln!("error: what the plan touches is not as it was when the plan was made:");
+    moved.iter().for_each(|sentence| eprintln!("  {}", crate::plan::display::printable(sentence)));
+    eprintln!("Nothing was done. Make the plan again with `megaform plan --out`.");
+    how.report().line(&Line::Stale { moved: &moved })?;
+    how.report().nothing(Exit::Stale).map(Some)
+}
+
+/// Wait until what is live stays as it is.
+fn settle(saved: &Saved, target: &Target) -> Result<(), CommandError> {
+    let end = Instant::now() + SETTLE;
+    let mut live = look(saved, target)?;
+    loop {
+        std::thread::sleep(STABLE);
+        let next = look(saved, target)?;
+        if next == live || Instant::now() >= end {
+            return Ok(());
+        }
+        live = next;
+    }
+}
+
+/// What is not as the plan makes it, once states had time to settle.
+fn verified(saved: &Saved, target: &Target, interrupt: &Interrupt) -> Result<Vec<String>, CommandError> {
+    let end = Instant::now() + SETTLE;
+    let gone = |error: &CommandError| match error {
+        CommandError::Wire(error) => nobody(error),
+        CommandError::Live(LiveError::Wire { .. }) => true,
+        _ => false,
+    };
+    loop {
+        let left = match look(saved, target) {
+            Ok(live) => saved.unmet(&live),
+            // An engine with nothing left to hold ends by itself, even in the middle of an answer.
+            Err(error) if saved.plan.destroy && target.own && gone(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        if left.is_empty() || Instant::now() >= end || interrupt.requested() {
+            return Ok(left);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,71 @@
+//! A topology as Mermaid text, which forges and wikis draw.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::render::{by_name, vlan_labels};
+use super::{Endpoint, Topology};
+
+/// A label between quotes. Everything but plain words is written as an entity, so that no name leaves its place.
+pub fn label(lines: &[&str]) -> String {
+    let escaped = lines.iter().filter(|line| !line.is_empty()).map(|line| {
+        line.chars().fold(String::with_capacity(line.len()), |mut out, c| {
+            if c.is_ascii_alphanumeric() || " ._-:/,()+~*".contains(c) {
+                out.push(c);
+            } else if c.is_control() {
+                out.push(' ');
+            } else {
+                write!(out, "#{};", u32::from(c)).expect("a string takes everything");
+            }
+            out
+        })
+    });
+    format!("\"{}\"", escaped.collect::<Vec<_>>().join("<br>"))
+}
+
+/// The Mermaid text. The same network gives the same bytes, in whatever order its lists are.
+pub fn mermaid(topology: &Topology) -> String {
+    let mut text = String::new();
+    let mut line = |arguments: std::fmt::Arguments<'_>| {
+        writeln!(text, "{arguments}").expect("a String takes every text");
+    };
+    line(format_args!("---"));
+    line(format_args!("title: {}", label(&[&topology.title])));
+    line(format_args!("---"));
+    line(format_args!("flowchart LR"));
+    let mut vlans: BTreeMap<String, String> = BTreeMap::new();
+    for (index, (key, lines)) in vlan_labels(topology).into_iter().enumerate() {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        line(format_args!("  v{index}([{}])", label(&lines)));
+        vlans.insert(key, format!("v{index}"));
+    }
+    let mut taps: Vec<_> = topology.taps.iter().collect();
+    taps.sort_by(|a, b| a.name.cmp(&b.name));
+    for (index, tap) in taps.into_iter().enumerate() {
+        line(format_args!("  t{index}[/{}/]", label(&[&format!("tap {}", tap.name), &tap.at.label])));
+        if let Some(vlan) = vlans.get(&tap.at.vlan) {
+            line(format_args!("  t{index} -.- {vlan}"));
+        }
+    }
+    let vms = by_name(topology);
+    let numbers: BTreeMap<&str, usize> = vms.iter().enumerate().map(|(index, vm)| (vm.name.as_str(), index)).collect();
+    for (index, vm) in vms.iter().enumerate() {
+        let lines: Vec<&str> = [&vm.name, &vm.state].into_iter().chain(&vm.details).map(String::as_str).collect();
+        line(format_args!("  m{index}[{}]", label(&lines)));
+        for (nic, Endpoint { vlan, label: words }) in vm.nics.iter().enumerate() {
+            let words = label(&[&format!("nic {nic}"), words]);
+            match vlans.get(vlan) {
+                Some(vlan) => line(format_args!("  {vlan} ---|{words}| m{index}")),
+                // A cable that ends nowhere.
+                None => line(format_args!("  o{index}_{nic}(( )) -.-|{words}| m{index}")),
+            }
+        }
+    }
+    for (index, vm) in vms.iter().enumerate() {
+        let others: std::collections::BTreeSet<&str> = vm.depends_on.iter().map(String::as_str).collect();
+        for other in others.iter().filter_map(|other| numbers.get(other)) {
+            line(format_args!("  m{index} -.->|needs| m{other}"));
+        }
+    }
+    text
+}

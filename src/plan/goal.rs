@@ -1,0 +1,154 @@
+//! What is to be observed of an object once its change was carried out, so that a plan can be verified without the
+//! experiment that it was made from; and digests of what was observed before, which tell whether it moved since.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::ownership::{self, short_hash};
+use super::select::RANGE;
+use crate::live::{Live, LiveVm, VmState};
+use crate::name::{Address, Kind};
+
+/// The goal of one change. What the file leaves open, or ignores, is None.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goal {
+    /// It is not there.
+    Gone,
+    /// A VM.
+    Vm {
+        /// `running` or `paused`.
+        state: Option<String>,
+        /// Its NICs in order: VLAN and bridge.
+        networks: Vec<Option<(String, String)>>,
+        /// Tags that it has.
+        tags: BTreeMap<String, String>,
+    },
+    /// A tap.
+    Tap {
+        /// Its VLAN.
+        vlan: Option<String>,
+        /// Its bridge.
+        bridge: Option<String>,
+        /// Its addresses: none or one.
+        ip: Option<Vec<String>>,
+    },
+    /// A VLAN alias that is bound to this tag.
+    Bound(u16),
+    /// A VLAN alias that is not bound to this tag.
+    Unbound(u16),
+    /// The range of tags.
+    Range(u16, u16),
+}
+
+/// A sentence for each way in which an object is not what it is to be.
+pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
+    let mut said = Vec::new();
+    match goal {
+        Goal::Gone if is_there(address, live) => said.push("is still there".to_owned()),
+        Goal::Gone => {}
+        Goal::Vm { state, networks, tags } => match live.vms.get(&address.name) {
+            Some(vm) => vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said),
+            None => said.push("is missing".to_owned()),
+        },
+        Goal::Tap { vlan, bridge, ip } => match live.taps.get(&address.name) {
+            Some(tap) => {
+                if vlan.as_ref().is_some_and(|vlan| !on_vlan(vlan, tap.alias.as_deref(), tap.vlan, live)) {
+                    said.push(format!("is not on VLAN {}", vlan.as_deref().unwrap_or_default()));
+                }
+                if bridge.as_ref().is_some_and(|bridge| *bridge != tap.bridge) {
+                    said.push(format!("is on bridge {}", tap.bridge));
+                }
+                if let (Some(wanted), Some(found)) = (ip, &tap.addresses)
+                    && found != wanted
+                {
+                    said.push(format!("has the addresses [{}]", found.join(", ")));
+                }
+            }
+            None => said.push("is missing".to_owned()),
+        },
+        Goal::Bound(tag) => match live.vlans.get(&address.name) {
+            Some(found) if found == tag => {}
+            Some(found) => said.push(format!("is bound to tag {found}, not {tag}")),
+            None => said.push("is not bound".to_owned()),
+        },
+        Goal::Unbound(tag) if live.vlans.get(&address.name) == Some(tag) => {
+            said.push(format!("is still bound to tag {tag}"));
+        }
+        Goal::Unbound(_) => {}
+        Goal::Range(low, high) if live.vlan_range == Some((*low, *high)) => {}
+        Goal::Range(low, high) => said.push(format!("is not {low}-{high}")),
+    }
+    said
+}
+
+fn is_there(address: &Address, live: &Live) -> bool {
+    match address.kind {
+        Kind::Vm => live.vms.contains_key(&address.name),
+        Kind::Tap => live.taps.contains_key(&address.name),
+        Kind::Vlan => live.vlans.contains_key(&address.name),
+    }
+}
+
+fn on_vlan(wanted: &str, alias: Option<&str>, tag: Option<u16>, live: &Live) -> bool {
+    match wanted.parse::<u16>() {
+        Ok(wanted) => tag == Some(wanted),
+        Err(_) => alias == Some(wanted) && tag.is_none_or(|tag| live.vlans.get(wanted) == Some(&tag)),
+    }
+}
+
+fn vm_unmet(
+    vm: &LiveVm,
+    state: Option<&str>,
+    networks: &[Option<(String, String)>],
+    tags: &BTreeMap<String, String>,
+    live: &Live,
+    said: &mut Vec<String>,
+) {
+    let as_wanted = match state {
+        Some("running") => vm.state == VmState::Running,
+        Some(_) => matches!(vm.state, VmState::Building | VmState::Paused),
+        None => true,
+    };
+    if !as_wanted {
+        said.push(format!("is {}", vm.state.word()));
+    }
+    if networks.len() > vm.nics.len() {
+        said.push(format!("has {} NICs", vm.nics.len()));
+    }
+    for (index, (wanted, nic)) in networks.iter().zip(&vm.nics).enumerate() {
+        let Some((vlan, bridge)) = wanted else { continue };
+        let there = nic.connected && on_vlan(vlan, nic.alias.as_deref(), nic.vlan, live);
+        if !there || (!nic.bridge.is_empty() && nic.bridge != *bridge) {
+            said.push(format!("NIC {index} is not on VLAN {vlan} of bridge {bridge}"));
+        }
+    }
+    let differs = tags.iter().filter(|(key, value)| vm.tags.get(*key) != Some(*value));
+    said.extend(differs.map(|(key, _)| format!("tag {key} differs")));
+}
+
+/// A digest of an object as it was observed: everything that a plan looks at. None if it is not there.
+pub fn observed(address: &Address, live: &Live) -> Option<String> {
+    let mut text = String::new();
+    match address.kind {
+        Kind::Vm => {
+            let vm = live.vms.get(&address.name)?;
+            // Tags that neither the file nor megaform set come and go with guests and tools.
+            let keys = ownership::keys_of(vm);
+            let ours = |key: &str| key.starts_with(ownership::RESERVED) || keys.contains(key);
+            let tags: Vec<_> = vm.tags.iter().filter(|(key, _)| ours(key)).collect();
+            let nics: Vec<_> = vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected)).collect();
+            write!(text, "{} {} {:?} {:?} {:?}", vm.uuid, vm.pid, vm.state, tags, nics)
+        }
+        Kind::Tap => {
+            let tap = live.taps.get(&address.name)?;
+            write!(text, "{} {} {:?} {:?} {:?}", tap.host, tap.bridge, tap.alias, tap.vlan, tap.addresses)
+        }
+        Kind::Vlan if address.name == RANGE => write!(text, "{:?}", live.vlan_range?),
+        Kind::Vlan => write!(text, "{}", live.vlans.get(&address.name)?),
+    }
+    .expect("a string takes everything");
+    Some(short_hash(&text))
+}
