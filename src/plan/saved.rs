@@ -108,6 +108,7 @@ enum UndoRecord {
     Kill(String),
     Command(String),
     Reconnect(String),
+    Rebind(String, u16),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,6 +146,7 @@ impl StepRecord {
                 Undo::Act(Verb::Stop, vms) => UndoRecord::Stop(names(vms)),
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
+                Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
             expect: match &step.expect {
@@ -383,6 +385,7 @@ impl Reader {
                     UndoRecord::Stop(names) => Undo::Act(Verb::Stop, vms(names)?),
                     UndoRecord::Kill(names) => Undo::Act(Verb::Kill, vms(names)?),
                     UndoRecord::Command(command) => Undo::Command(command.clone()),
+                    UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),
                 },
                 guard: None,

@@ -8,7 +8,7 @@ use crate::spec::{Format, NoFiles};
 
 mod lifecycle;
 pub(crate) mod minimega;
-mod properties;
+pub(crate) mod properties;
 mod scenarios;
 mod selection;
 

@@ -33,7 +33,7 @@ fn vm() -> impl Strategy<Value = String> {
         })
 }
 
-fn experiment() -> impl Strategy<Value = String> {
+pub fn experiment() -> impl Strategy<Value = String> {
     let vms = proptest::collection::btree_map("(a|b|c|web|\"web\\[1-3\\]\"|\"n\\[0-4\\]\")", vm(), 0..4);
     let tag = || prop_oneof![Just("{}"), Just("{ tag: 200 }")];
     let other = || prop_oneof![Just("{}"), Just("{ tag: 201 }"), Just("{ tag: 202 }")];
