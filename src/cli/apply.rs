@@ -12,7 +12,10 @@ use nix::poll::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::daemon;
-use super::experiment::{CommandError, Loaded, advice, colours, counted, load, nobody, print, replan_error};
+use super::experiment::{
+    CommandError, Loaded, VarArgs, advice, colours, counted, load, nobody, print, replan_error, shown_plan,
+};
+use super::output;
 use super::progress::Progress;
 use super::target::Target;
 use crate::apply::journal::{self, Journal};
@@ -20,7 +23,7 @@ use crate::apply::lock::{Lock, LockError, described};
 use crate::apply::{self, End, Interrupt, Outcome, ReplanError, replan, verify};
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
-use crate::plan::display::{Style, addresses, printable, render, summary};
+use crate::plan::display::{Style, addresses, printable, summary};
 use crate::plan::{Options, Plan};
 use crate::wire::{Client, Transport, WireError};
 
@@ -46,6 +49,8 @@ pub struct ApplyArgs {
     file: PathBuf,
     #[command(flatten)]
     how: HowArgs,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 /// How a plan is carried out.
@@ -61,7 +66,7 @@ pub struct HowArgs {
 
 /// Run it.
 pub fn run(args: &ApplyArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
     carry_out(&loaded, target, &args.how, false, &format!("megaform apply {}", args.file.display()))
 }
 
@@ -84,7 +89,7 @@ impl Work<'_> {
 
     fn replan(&self) -> Result<Plan, CommandError> {
         replan(&self.loaded.experiment, &self.loaded.graph, &self.options()?, &|| self.connect())
-            .map_err(|error| replan_error(error, &self.loaded.sources))
+            .map_err(|error| replan_error(error, self.loaded))
     }
 
     /// An apply or destroy before this one ended while it did not know of all its commands how they ended.
@@ -125,7 +130,7 @@ impl Work<'_> {
                     last_try = true;
                     continue;
                 }
-                Err(error) => Err(replan_error(error, &self.loaded.sources)),
+                Err(error) => Err(replan_error(error, self.loaded)),
             };
         }
     }
@@ -225,9 +230,10 @@ fn round(work: &Work<'_>, how: &HowArgs, interrupt: &Interrupt) -> Result<Round,
     let plan = work.replan()?;
     let shown = target.socket.to_string_lossy();
     let style = Style { target: &shown, colour: colours(&io::stdout()), verbose: false };
-    print(&render(&plan, style))?;
+    print(&shown_plan(&plan, style, &work.loaded.secrets))?;
     if plan.is_empty() {
-        return Ok(Round::Done(String::new()));
+        let outputs = if work.destroy { String::new() } else { output::text(&work.loaded.outputs) };
+        return Ok(Round::Done(outputs));
     }
     if !how.yes {
         if !confirmed(&plan, interrupt)? {
@@ -252,13 +258,13 @@ fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt) -> Result<Round,
         path: path.clone(),
         source,
     })?;
-    let mut progress = Progress::new(plan);
+    let mut progress = Progress::new(plan, &work.loaded.secrets);
     let outcome = apply::apply(plan, &|| work.connect(), Some(&journal), interrupt, &mut |event| {
         progress.event(plan, &event);
     });
     progress.finish();
     drop(journal);
-    eprint!("{}", failures(plan, &outcome, interrupt.requested()));
+    eprint!("{}", work.loaded.secrets.mask(&failures(plan, &outcome, interrupt.requested())));
     if !outcome.is_complete() {
         let verb = if interrupt.requested() { "Interrupted" } else { "Not complete" };
         print(&format!(
@@ -273,13 +279,17 @@ fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt) -> Result<Round,
         Some(left) if !left.is_empty() => {
             let shown = work.target.socket.to_string_lossy();
             let style = Style { target: &shown, colour: colours(&io::stderr()), verbose: false };
-            eprint!("{}", render(&left, style));
+            eprint!("{}", shown_plan(&left, style, &work.loaded.secrets));
             eprintln!("error: every command was done, but what is live still differs as shown above");
             Ok(Round::Incomplete(Exit::Partial))
         }
         _ => {
             let done = if work.destroy { "Destroyed" } else { "Applied" };
-            Ok(Round::Done(format!("{done} {name}: {} done.\n", counted(outcome.done(), "command"))))
+            let mut text = format!("{done} {name}: {} done.\n", counted(outcome.done(), "command"));
+            if !work.destroy {
+                text.push_str(&output::text(&work.loaded.outputs));
+            }
+            Ok(Round::Done(text))
         }
     }
 }

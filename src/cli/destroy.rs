@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::apply::{HowArgs, carry_out};
-use super::experiment::{CommandError, file_or_name, print};
+use super::experiment::{CommandError, VarArgs, file_or_name, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
@@ -22,12 +22,14 @@ pub struct DestroyArgs {
     #[arg(long, value_name = "NAME")]
     experiment: Option<Namespace>,
     #[command(flatten)]
+    vars: VarArgs,
+    #[command(flatten)]
     how: HowArgs,
 }
 
 /// Run it.
 pub fn run(args: &DestroyArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref())?;
+    let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref(), &args.vars)?;
     let name = &loaded.experiment.name.value;
     if target.own && !target.base.exists() {
         print(&format!("No changes. Nothing of {name} is there: no engine has been at {}.\n", target.base.display()))?;

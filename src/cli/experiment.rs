@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::daemon;
 use super::target::Target;
 use crate::apply::{ReplanError, journal, lock};
@@ -10,8 +12,9 @@ use crate::diagnostic::{Diagnostic, Exit, Severity, SourceMap, Span, Spanned, re
 use crate::graph::{Graph, RenderError};
 use crate::live::{self, Live, LiveError};
 use crate::name::Namespace;
-use crate::plan::{Advice, PlanError};
-use crate::spec::{self, model::Experiment};
+use crate::plan::display::{self, Style};
+use crate::plan::{Advice, Plan, PlanError};
+use crate::spec::{self, Inputs, Output, Secrets, model::Experiment};
 use crate::wire::{Client, WireError};
 
 /// Why a subcommand could not do its work.
@@ -64,8 +67,25 @@ pub enum CommandError {
     /// Signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    /// There is no such output.
+    #[error("the file has no output `{name}`; its outputs: {known}")]
+    NoOutput {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A file that `init` cannot write.
+    #[error("`{file}` is no name for a YAML file, expected one that ends with .yaml or .yml")]
+    InitName {
+        /// The name.
+        file: String,
+    },
+    /// A line could not be read.
+    #[error("cannot read an expression")]
+    Prompt(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// JSON.
-    #[error("cannot write the plan as JSON")]
+    #[error("cannot write JSON")]
     Json(#[source] serde_json::Error),
 }
 
@@ -84,14 +104,49 @@ pub struct Loaded {
     pub experiment: Experiment,
     /// Its graph.
     pub graph: Graph,
-    /// Its text.
+    /// Its texts.
     pub sources: SourceMap,
+    /// Its outputs.
+    pub outputs: Vec<Output>,
+    /// What no text may show.
+    pub secrets: Secrets,
+}
+
+/// Where help shows the options for variables.
+const VARIABLES: &str = "Variables of the file";
+
+/// The environment variables that set variables of the file begin so.
+const ENVIRONMENT: &str = "MEGAFORM_VAR_";
+
+/// Values for the variables of an experiment file.
+#[derive(Debug, Default, Args)]
+pub struct VarArgs {
+    /// Set a variable of the file, as in --var web_count=3; may be given several times, and the last counts. Lists and maps are
+    /// written as YAML: --var 'sites=[a, b]'. The environment sets one with MEGAFORM_VAR_NAME.
+    #[arg(long = "var", value_name = "NAME=VALUE", help_heading = VARIABLES)]
+    var: Vec<String>,
+    /// Read variables from a YAML or TOML file; may be given several times. --var wins over it, and it wins over the environment.
+    #[arg(long = "var-file", value_name = "FILE", help_heading = VARIABLES)]
+    var_file: Vec<PathBuf>,
+}
+
+impl VarArgs {
+    /// With what the environment gives.
+    pub fn inputs(&self) -> Inputs {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.to_str()?.strip_prefix(ENVIRONMENT)?.to_owned();
+                Some((name, value.to_str()?.to_owned()))
+            })
+            .collect();
+        Inputs { vars: self.var.clone(), files: self.var_file.clone(), environment }
+    }
 }
 
 /// Print diagnostics to standard error.
-pub fn report(diagnostics: &[Diagnostic], sources: &SourceMap) {
+pub fn report(diagnostics: &[Diagnostic], sources: &SourceMap, secrets: &Secrets) {
     if !diagnostics.is_empty() {
-        eprint!("{}", render(diagnostics, sources, colours(&io::stderr())));
+        eprint!("{}", secrets.mask(&render(diagnostics, sources, colours(&io::stderr()))));
     }
 }
 
@@ -101,8 +156,8 @@ pub fn colours(stream: &impl IsTerminal) -> bool {
 }
 
 /// Read an experiment and its graph, printing what there is to say about it. None if it has errors.
-pub fn load(path: &Path) -> Option<Loaded> {
-    let spec::Loaded { sources, experiment, mut diagnostics } = spec::load(path);
+pub fn load(path: &Path, vars: &VarArgs) -> Option<Loaded> {
+    let spec::Loaded { sources, experiment, outputs, secrets, mut diagnostics } = spec::load(path, &vars.inputs());
     let graph = experiment.as_ref().map(Graph::new);
     let graph = match graph {
         Some(Ok(graph)) => Some(graph),
@@ -112,9 +167,9 @@ pub fn load(path: &Path) -> Option<Loaded> {
         }
         None => None,
     };
-    report(&diagnostics, &sources);
+    report(&diagnostics, &sources, &secrets);
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
-    Some(Loaded { experiment: experiment.filter(|_| !failed)?, graph: graph?, sources })
+    Some(Loaded { experiment: experiment.filter(|_| !failed)?, graph: graph?, sources, outputs, secrets })
 }
 
 /// An experiment of which nothing but its name is known.
@@ -129,13 +184,13 @@ pub fn named(name: &Namespace) -> Loaded {
         taps: Default::default(),
     };
     let graph = Graph::new(&experiment).expect("nothing needs nothing, so there is no cycle");
-    Loaded { experiment, graph, sources }
+    Loaded { experiment, graph, sources, outputs: Vec::new(), secrets: Secrets::default() }
 }
 
 /// The file or the name that a subcommand was given.
-pub fn file_or_name(file: Option<&Path>, name: Option<&Namespace>) -> Result<Loaded, CommandError> {
+pub fn file_or_name(file: Option<&Path>, name: Option<&Namespace>, vars: &VarArgs) -> Result<Loaded, CommandError> {
     match (file, name) {
-        (Some(file), _) => load(file).ok_or(CommandError::Reported),
+        (Some(file), _) => load(file, vars).ok_or(CommandError::Reported),
         (None, Some(name)) => Ok(named(name)),
         (None, None) => unreachable!("clap asks for one of them"),
     }
@@ -174,19 +229,35 @@ pub fn advice(target: &Target, namespace: &Namespace) -> Result<Advice, CommandE
 }
 
 /// Print what stops a plan.
-pub fn blocked(error: PlanError, sources: &SourceMap) -> CommandError {
+pub fn blocked(error: PlanError, loaded: &Loaded) -> CommandError {
     let PlanError::Blocked { problems } = error;
-    report(&problems, sources);
+    report(&problems, &loaded.sources, &loaded.secrets);
     CommandError::Reported
 }
 
 /// The same for an error that may be something else.
-pub fn replan_error(error: ReplanError, sources: &SourceMap) -> CommandError {
+pub fn replan_error(error: ReplanError, loaded: &Loaded) -> CommandError {
     match error {
-        ReplanError::Plan(error) => blocked(error, sources),
+        ReplanError::Plan(error) => blocked(error, loaded),
         other => other.into(),
     }
 }
+
+/// A plan as text without what is sensitive. Where that took something away, a note says so.
+pub fn shown_plan(plan: &Plan, style: Style<'_>, secrets: &Secrets) -> String {
+    let text = display::render(plan, style);
+    let hidden = secrets.mask(&text);
+    if hidden == text {
+        return text;
+    }
+    let mut plan = plan.clone();
+    plan.notes.push(HIDDEN_NOTE.to_owned());
+    secrets.mask(&display::render(&plan, style))
+}
+
+/// What a plan says that was made shorter.
+pub const HIDDEN_NOTE: &str =
+    "sensitive values are shown as (sensitive), so this text cannot be run as it is; apply sends the values themselves";
 
 /// Write to standard output. A reader that has gone away, as in `plan | head`, is no failure.
 pub fn print(text: &str) -> Result<(), CommandError> {

@@ -5,9 +5,14 @@ pub mod check;
 pub mod console;
 pub mod daemon;
 pub mod destroy;
+pub mod eval;
 pub mod exec_net;
+pub mod expand;
 pub mod experiment;
+pub mod fmt;
 pub mod generate;
+pub mod init;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod raw;
@@ -53,11 +58,16 @@ pub struct TargetArgs {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
+    Init(init::InitArgs),
     Validate(validate::ValidateArgs),
+    Fmt(fmt::FmtArgs),
+    Expand(expand::ExpandArgs),
+    Eval(eval::EvalArgs),
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
     Destroy(destroy::DestroyArgs),
     Show(show::ShowArgs),
+    Output(output::OutputArgs),
     Viz(viz::VizArgs),
     Daemon(daemon::DaemonArgs),
     ExecNet(exec_net::ExecNetArgs),
@@ -82,10 +92,15 @@ pub fn main() -> ExitCode {
     let result: Result<Exit, Box<dyn std::error::Error>> = match (cli.execute, cli.command) {
         (Some(words), _) => raw::command(&target.socket, &words).map_err(Into::into),
         (None, Some(Subcommands::Validate(args))) => experiment::settled(validate::run(&args)),
+        (None, Some(Subcommands::Init(args))) => experiment::settled(init::run(&args)),
+        (None, Some(Subcommands::Fmt(args))) => experiment::settled(fmt::run(&args)),
+        (None, Some(Subcommands::Expand(args))) => experiment::settled(expand::run(&args)),
+        (None, Some(Subcommands::Eval(args))) => experiment::settled(eval::run(&args)),
         (None, Some(Subcommands::Plan(args))) => experiment::settled(plan::run(&args, &target)),
         (None, Some(Subcommands::Apply(args))) => experiment::settled(apply::run(&args, &target)),
         (None, Some(Subcommands::Destroy(args))) => experiment::settled(destroy::run(&args, &target)),
         (None, Some(Subcommands::Show(args))) => experiment::settled(show::run(&args, &target)),
+        (None, Some(Subcommands::Output(args))) => experiment::settled(output::run(&args)),
         (None, Some(Subcommands::Viz(args))) => experiment::settled(viz::run(&args, &target)),
         (None, Some(Subcommands::Daemon(args))) => {
             daemon::run(&args, &target.base).map(|()| Exit::Success).map_err(Into::into)

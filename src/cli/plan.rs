@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, advice, blocked, colours, load, observe, print};
+use super::experiment::{
+    CommandError, HIDDEN_NOTE, VarArgs, advice, blocked, colours, load, observe, print, shown_plan,
+};
 use super::target::Target;
 use crate::diagnostic::Exit;
-use crate::plan::display::{Style, render};
+use crate::plan::display::Style;
 use crate::plan::{Options, plan};
 
 /// Show what apply would do, without doing it.
@@ -31,24 +33,34 @@ pub struct PlanArgs {
     /// Say for each command what it needs and how it is taken back.
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 /// Run it.
 pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
     let name = &loaded.experiment.name.value;
     let (live, note) = observe(target, name)?;
     let options = Options { destroy: args.destroy, sources: &loaded.sources, advice: advice(target, name)? };
-    let mut plan =
-        plan(&loaded.experiment, &loaded.graph, &live, &options).map_err(|error| blocked(error, &loaded.sources))?;
+    let mut plan = plan(&loaded.experiment, &loaded.graph, &live, &options).map_err(|error| blocked(error, &loaded))?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));
     if args.json {
-        let mut text = serde_json::to_string_pretty(&plan).map_err(CommandError::Json)?;
+        let plain = serde_json::to_value(&plan).map_err(CommandError::Json)?;
+        let mut json = plain.clone();
+        loaded.secrets.mask_json(&mut json);
+        if json != plain {
+            plan.notes.push(HIDDEN_NOTE.to_owned());
+            json = serde_json::to_value(&plan).map_err(CommandError::Json)?;
+            loaded.secrets.mask_json(&mut json);
+        }
+        let mut text = serde_json::to_string_pretty(&json).map_err(CommandError::Json)?;
         text.push('\n');
         print(&text)?;
     } else {
         let target = target.socket.to_string_lossy();
-        print(&render(&plan, Style { target: &target, colour: colours(&io::stdout()), verbose: args.verbose }))?;
+        let style = Style { target: &target, colour: colours(&io::stdout()), verbose: args.verbose };
+        print(&shown_plan(&plan, style, &loaded.secrets))?;
     }
     Ok(if args.detailed_exitcode && !plan.is_empty() { Exit::Changes } else { Exit::Success })
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::apply::{End, Event};
 use crate::plan::Plan;
+use crate::spec::Secrets;
 
 /// Shows events.
 #[derive(Debug)]
@@ -14,11 +15,12 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     ended: usize,
     total: usize,
+    secrets: Secrets,
 }
 
 impl Progress {
-    /// For the steps of a plan.
-    pub fn new(plan: &Plan) -> Self {
+    /// For the steps of a plan, whose commands are shown without what is sensitive.
+    pub fn new(plan: &Plan, secrets: &Secrets) -> Self {
         let total = plan.steps.len();
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total as u64);
@@ -28,7 +30,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, ended: 0, total }
+        Self { bar, ended: 0, total, secrets: secrets.clone() }
     }
 
     /// Show an event.
@@ -36,7 +38,7 @@ impl Progress {
         match event {
             Event::Started { step } => {
                 if let Some(bar) = &self.bar {
-                    bar.set_message(plan.steps[step - 1].command.clone());
+                    bar.set_message(self.secrets.mask(&plan.steps[step - 1].command));
                 }
             }
             Event::Ended { step, end } => {
@@ -49,7 +51,10 @@ impl Progress {
                 };
                 match &self.bar {
                     Some(bar) => bar.inc(1),
-                    None => eprintln!("[{}/{}] {word}: {}", self.ended, self.total, plan.steps[step - 1].command),
+                    None => {
+                        let command = self.secrets.mask(&plan.steps[step - 1].command);
+                        eprintln!("[{}/{}] {word}: {command}", self.ended, self.total);
+                    }
                 }
             }
             Event::Draining => {

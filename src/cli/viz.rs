@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::experiment::{CommandError, load, observe, print};
+use super::experiment::{CommandError, VarArgs, load, observe, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, svg};
@@ -25,6 +25,8 @@ pub struct VizArgs {
     /// Write to a file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,7 +39,7 @@ enum Format {
 
 /// Run it.
 pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
     let topology = if args.live {
         let (live, note) = observe(target, &loaded.experiment.name.value)?;
         if let Some(note) = note {
@@ -49,7 +51,7 @@ pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
     };
     let by_name = args.out.as_ref().and_then(|out| out.extension()).is_some_and(|e| e == "svg");
     let format = args.format.unwrap_or(if by_name { Format::Svg } else { Format::Dot });
-    let mut text = dot(&topology);
+    let mut text = loaded.secrets.mask(&dot(&topology));
     if format == Format::Svg {
         text = svg(&text)?;
     }

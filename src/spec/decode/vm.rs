@@ -300,7 +300,7 @@ impl Decoder<'_> {
                     }
                     "depends_on" => entry.settings.depends_on = self.vm_names(node, at),
                     "count" => {
-                        entry.count = self.uint(node, at, 1, MAX_VMS as u64).map(|n| Spanned::new(n, node.span));
+                        entry.count = self.uint(node, at, 0, MAX_VMS as u64).map(|n| Spanned::new(n, node.span));
                     }
                     other => unreachable!("`{other}` is not in the table of VM keys"),
                 },
