@@ -1,5 +1,6 @@
 //! What the subcommands for experiments share: reading the file, reaching the target, and how they fail.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use crate::live::{self, Live, LiveError};
 use crate::name::Namespace;
 use crate::plan::display::{self, Style};
 use crate::plan::{Advice, Plan, PlanError};
+use crate::spec::compose::HIDDEN;
 use crate::spec::{self, Inputs, Output, Secrets, model::Experiment};
 use crate::wire::{Client, WireError};
 
@@ -245,14 +247,54 @@ pub fn replan_error(error: ReplanError, loaded: &Loaded) -> CommandError {
 
 /// A plan as text without what is sensitive. Where that took something away, a note says so.
 pub fn shown_plan(plan: &Plan, style: Style<'_>, secrets: &Secrets) -> String {
-    let text = display::render(plan, style);
+    let (plan, secrets) = veiled(plan, secrets);
+    let text = display::render(&plan, style);
     let hidden = secrets.mask(&text);
     if hidden == text {
         return text;
     }
-    let mut plan = plan.clone();
+    let mut plan = plan.into_owned();
     plan.notes.push(HIDDEN_NOTE.to_owned());
     secrets.mask(&display::render(&plan, style))
+}
+
+/// A plan as JSON without what is sensitive. Where that took something away, a note says so.
+pub fn plan_json(plan: &Plan, secrets: &Secrets) -> Result<serde_json::Value, CommandError> {
+    let (plan, secrets) = veiled(plan, secrets);
+    let masked = |plan: &Plan| {
+        let plain = serde_json::to_value(plan).map_err(CommandError::Json)?;
+        let mut json = plain.clone();
+        secrets.mask_json(&mut json);
+        Ok::<_, CommandError>((json != plain, json))
+    };
+    let (hidden, json) = masked(&plan)?;
+    if !hidden {
+        return Ok(json);
+    }
+    let mut plan = plan.into_owned();
+    plan.notes.push(HIDDEN_NOTE.to_owned());
+    masked(&plan).map(|(_, json)| json)
+}
+
+/// Hide what a field is now where what it is to be is sensitive: it is likely to be an older secret, which no variable holds
+/// any more.
+fn veiled<'a>(plan: &'a Plan, secrets: &Secrets) -> (Cow<'a, Plan>, Secrets) {
+    let mut secrets = secrets.clone();
+    if secrets.is_empty() {
+        return (Cow::Borrowed(plan), secrets);
+    }
+    let mut veiled = plan.clone();
+    let mut old = Vec::new();
+    for reason in veiled.changes.iter_mut().flat_map(|change| &mut change.reasons) {
+        if reason.new.as_ref().is_some_and(|new| secrets.mask(new) != *new) {
+            old.extend(reason.old.as_mut().map(|old| std::mem::replace(old, HIDDEN.to_owned())));
+        }
+    }
+    for old in old {
+        // A list is shown in brackets, which its commands do not have.
+        secrets.add(old.trim_start_matches('[').trim_end_matches(']'));
+    }
+    (Cow::Owned(veiled), secrets)
 }
 
 /// What a plan says that was made shorter.
@@ -271,4 +313,56 @@ pub fn print(text: &str) -> Result<(), CommandError> {
 /// How many there are of a thing.
 pub fn counted(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Action, Change, Expect, Reason, Step};
+
+    #[test]
+    fn the_old_value_of_a_sensitive_field_is_hidden_too() {
+        let reason = |field: &str, old: &str, new: &str| Reason {
+            field: field.to_owned(),
+            old: Some(old.to_owned()),
+            new: Some(new.to_owned()),
+            place: None,
+        };
+        let plan = Plan {
+            experiment: Namespace::new("lab").unwrap(),
+            destroy: false,
+            changes: vec![Change {
+                address: crate::name::Address::vm(&crate::name::VmName::new("web").unwrap()),
+                action: Action::Replace,
+                place: None,
+                reasons: vec![reason("append", "[t=old-secret]", "[t=new-secret]"), reason("memory", "64", "128")],
+                costs: Vec::new(),
+                steps: Vec::new(),
+            }],
+            steps: vec![Step {
+                id: 1,
+                command: "vm config append t=new-secret".to_owned(),
+                serves: [0].into(),
+                needs: Vec::new(),
+                after: Vec::new(),
+                undo: Some("vm config append t=old-secret".to_owned()),
+                guard: None,
+                expect: Expect::Answer,
+            }],
+            notes: Vec::new(),
+        };
+        let mut secrets = Secrets::default();
+        assert!(secrets.add("new-secret"));
+        let style = Style { target: "x", colour: false, verbose: true };
+        let text = shown_plan(&plan, style, &secrets);
+        assert!(
+            text.contains("append: (sensitive) -> [t=(sensitive)]") && text.contains("memory: 64 -> 128"),
+            "{text}"
+        );
+        let json = plan_json(&plan, &secrets).unwrap().to_string();
+        for text in [text, json] {
+            assert!(!text.contains("-secret") && text.contains(HIDDEN_NOTE), "{text}");
+        }
+        assert_eq!(shown_plan(&plan, style, &Secrets::default()), display::render(&plan, style));
+    }
 }

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{
-    CommandError, HIDDEN_NOTE, VarArgs, advice, blocked, colours, load, observe, print, shown_plan,
-};
+use super::experiment::{CommandError, VarArgs, advice, blocked, colours, load, observe, plan_json, print, shown_plan};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::plan::display::Style;
@@ -46,14 +44,7 @@ pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
     let mut plan = plan(&loaded.experiment, &loaded.graph, &live, &options).map_err(|error| blocked(error, &loaded))?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));
     if args.json {
-        let plain = serde_json::to_value(&plan).map_err(CommandError::Json)?;
-        let mut json = plain.clone();
-        loaded.secrets.mask_json(&mut json);
-        if json != plain {
-            plan.notes.push(HIDDEN_NOTE.to_owned());
-            json = serde_json::to_value(&plan).map_err(CommandError::Json)?;
-            loaded.secrets.mask_json(&mut json);
-        }
+        let json = plan_json(&plan, &loaded.secrets)?;
         let mut text = serde_json::to_string_pretty(&json).map_err(CommandError::Json)?;
         text.push('\n');
         print(&text)?;
