@@ -231,19 +231,34 @@ impl Composer<'_> {
         if !self.charge(1, key.span) {
             return;
         }
+        self.copy.clone_from(&what);
+        let made = self.made(unit, key, body, when, extra);
+        self.copy = None;
+        if let Some((text, body)) = made {
+            self.add(section, entries, SpannedKey { text, span: key.span }, body, None, what);
+        }
+    }
+
+    /// The name and settings of one entry; None where its condition is false, or for an error, which is reported.
+    fn made(
+        &mut self,
+        unit: &mut Unit,
+        key: &SpannedKey,
+        body: &Node,
+        when: Option<&Node>,
+        extra: &Extra,
+    ) -> Option<(Arc<str>, Node)> {
         if let Some(when) = when
             && !self.condition(unit, when, extra).unwrap_or(false)
         {
-            return;
+            return None;
         }
         let name = self.key(unit, key, extra);
         let body = match &body.value {
             Value::Map(_) => self.body(unit, body, extra),
             _ => self.body(unit, body, extra).or(Some(Node { value: Value::Null, span: body.span })),
         };
-        if let (Some(text), Some(body)) = (name, body) {
-            self.add(section, entries, SpannedKey { text, span: key.span }, body, None, what);
-        }
+        name.zip(body)
     }
 
     /// Count what is made. False once it is too much, which is reported once.

@@ -120,6 +120,8 @@ struct Composer<'a> {
     room: u64,
     includes: usize,
     stopped: bool,
+    /// The copy of an entry that is being made, for messages.
+    copy: Option<String>,
     secrets: Secrets,
     folders: HashMap<SourceId, String>,
     /// Whether a list or map has nothing to compute, by its address in a tree that outlives this.
@@ -160,6 +162,7 @@ impl<'a> Composer<'a> {
             room: MAX_NODES,
             includes: 0,
             stopped: false,
+            copy: None,
             secrets: Secrets::default(),
             folders: HashMap::new(),
             plain: HashMap::new(),

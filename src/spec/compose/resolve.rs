@@ -246,9 +246,20 @@ impl Composer<'_> {
         Some(Known { value, tainted })
     }
 
+    /// Report a failure, once for all copies of an entry; it names the first that has it.
     fn failure(&mut self, failure: &Failure, span: Span, text: &str) {
         let written = self.written(span);
-        self.push(failure.diagnostic(span, &written, text));
+        let mut diagnostic = failure.diagnostic(span, &written, text);
+        if let Some(copy) = &self.copy
+            && self.said.insert((diagnostic.code, diagnostic.span, diagnostic.message.clone()))
+        {
+            diagnostic.message.push_str(&format!(" (for {copy})"));
+            if self.diagnostics.len() < super::MAX_DIAGNOSTICS {
+                self.diagnostics.push(diagnostic);
+            }
+        } else if self.copy.is_none() {
+            self.push(diagnostic);
+        }
     }
 
     fn ensure_name(&mut self, unit: &mut Unit) -> bool {

@@ -285,6 +285,7 @@ vms:
   "{{ [1] }}": {}
   m: { memory: "a {{ 'b' }}", tags: { "{{ 'a' }}": 1, a: 2 } }
   n: { memory: {{ var.webs }} }
+  "o-{{ each.key }}": { for_each: { x: 1, y: two, z: too }, memory: "{{ 64 + each.value }}" }
 outputs: { bad: { value: 1, sensitve: true }, "a b": 1 }
 "#;
     // An expression that is not quoted is a YAML map.
