@@ -25,9 +25,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &["name"]),
     ("qmp", &["name"]),
     ("engine", &["name", "diagnostic", "host", "qmp", "language"]),
-    ("commands", &["name", "diagnostic", "engine", "language"]),
-    ("daemon", &["name", "diagnostic", "commands", "engine", "wire", "language", "host"]),
+    ("logging", &[]),
+    ("commands", &["name", "diagnostic", "engine", "language", "logging"]),
+    ("daemon", &["name", "diagnostic", "commands", "engine", "wire", "language", "host", "logging"]),
     ("generate", &["name", "diagnostic", "language", "spec", "commands"]),
+    ("import", &["name", "language", "live", "plan", "spec"]),
     ("cli", &[ANY]),
     ("main", &["cli", "diagnostic"]),
 ];

@@ -51,7 +51,7 @@ outputs:
 
 #[test]
 fn variables_of_the_command_line_the_environment_and_files() {
-    let folder = Folder::new(&[("lab.yaml", LAB), ("v.yaml", "n: 3\n")]);
+    let folder = Folder::new(&[("lab.yaml", LAB), ("v.yaml", "n: 3\n"), ("k", "")]);
     let (code, _, err) = folder.run(&["validate", "lab.yaml"]);
     assert_eq!(code, 1);
     assert!(err.contains("lab.yaml:3:3") && err.contains("--var n=VALUE"), "{err}");

@@ -386,7 +386,8 @@ fn a_connection_lost_while_looking_is_an_error_and_changes_nothing() {
         lab.minimega.state().hang_up_at = Some((command.to_owned(), false));
         let cut = lab.plan().ends(1);
         assert!(cut.err.contains("hung up"), "{command}: {}", cut.err);
-        assert_eq!(cut.err.lines().count(), 1, "{}", cut.err);
+        // One line, after the warning about a VLAN with one member.
+        assert_eq!(cut.err.lines().filter(|line| line.starts_with("error")).count(), 1, "{}", cut.err);
         assert_eq!(lab.take_changes(), [] as [&str; 0]);
     }
 }
@@ -516,4 +517,16 @@ fn a_plan_is_a_script_that_minimega_runs() {
     std::fs::write(lab.folder.path().join("plan.mm"), plan).expect("the temporary folder is writable");
     lab.run(&["run", "plan.mm"]).ends(0);
     lab.is_settled();
+}
+
+#[test]
+fn a_namespace_that_queues_launches_is_no_success() {
+    let lab = Lab::new();
+    lab.minimega.by_hand("namespace lab ns queueing true");
+    let answer = lab.apply().ends(1);
+    assert!(answer.err.contains("namespace lab queues launches"), "{}", answer.err);
+    assert!(answer.err.contains("`namespace lab ns queueing false` ends that"), "{}", answer.err);
+    assert!(lab.take_changes().is_empty(), "nothing was sent");
+    lab.minimega.by_hand("namespace lab ns queueing false");
+    lab.apply().ends(0);
 }

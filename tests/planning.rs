@@ -52,6 +52,31 @@ fn every_error_of_every_file_in_one_run() {
 }
 
 #[test]
+fn codes_are_explained() {
+    let folder = Folder::new(&[("lab.yaml", "experiment: lab\nvms: { a: { vcpus: 100000 } }\n")]);
+    let (code, _, err) = folder.run(&["validate", "lab.yaml"]);
+    let name = err.split(['[', ']']).nth(1).expect("a code in brackets");
+    assert_eq!((code, name), (1, "out-of-range"), "{err}");
+    let (code, out, _) = folder.run(&["explain", name]);
+    assert!(code == 0 && out.starts_with("error[out-of-range]: "), "{out}");
+    assert_eq!(folder.run(&["explain", "error[out-of-range]:"]).1, out);
+    assert!(folder.run(&["explain"]).1.lines().count() > 40);
+    let (code, _, err) = folder.run(&["explain", "out-of-rnage"]);
+    assert!(code == 1 && err.contains("did you mean `out-of-range`?"), "{err}");
+}
+
+#[test]
+fn what_this_machine_lacks_is_a_warning_unless_the_engine_is_elsewhere() {
+    let text = "experiment: lab\nvms: { a: { memory: 16777216, kernel: nosuch } }\n";
+    let folder = Folder::new(&[("lab.yaml", text)]);
+    let (code, out, err) = folder.run(&["validate", "lab.yaml"]);
+    assert!(code == 0 && out.contains("is valid"), "{out}{err}");
+    assert!(err.contains("warning[too-much-memory]") && err.contains("warning[missing-file]"), "{err}");
+    let (code, _, err) = folder.run(&["--socket", "elsewhere", "validate", "lab.yaml"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
 fn a_plan_without_an_engine() {
     let folder = Folder::new(&[("lab.yaml", LAB)]);
     let (code, out, err) = folder.run(&["plan", "lab.yaml"]);
@@ -117,7 +142,7 @@ fn nothing_to_destroy_where_nothing_is() {
 fn a_reader_that_goes_away_is_no_panic() {
     let mut text = "experiment: lab\nvms:\n".to_owned();
     for i in 0..2000 {
-        text.push_str(&format!("  v{i}: {{ memory: {} }}\n", 64 + i));
+        text.push_str(&format!("  v{i}: {{ memory: {}, state: paused }}\n", 64 + i));
     }
     let folder = Folder::new(&[("big.yaml", &text)]);
     let mut child = folder

@@ -329,11 +329,14 @@ fn aliases_never_get_a_tag_that_a_tap_uses() {
     assert_eq!(lab.rows(".columns vlan vm info"), [["[102]"]]);
     lab.e("tap create OTHER").ok();
     assert_eq!(lab.rows("vlans"), [["OTHER", "103"]]);
-    // A launch that is refused gives out nothing.
-    lab.e("vlans range 300 302").ok();
+    // A configuration or a launch that is refused gives out nothing.
     lab.e("vm config net X Y Z").ok();
+    assert_eq!(lab.rows("vlans").len(), 4);
+    lab.e("clear vlans").ok();
+    lab.e("vlans range 300 302").ok();
     lab.e("vm launch kvm b").fails("no free vlan in 300-302");
-    assert_eq!(lab.rows("vlans"), [["OTHER", "103"]]);
+    lab.e("vm config net U V W").fails("no free vlan in 300-302");
+    assert!(lab.rows("vlans").is_empty());
     assert_eq!(lab.rows(".columns name vm info"), [["a"]]);
 }
 

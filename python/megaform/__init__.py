@@ -55,7 +55,8 @@ def connect(
     namespace: run every command in this namespace, whatever the active one is.
     timeout: seconds to wait for each answer; None waits for ever.
 
-    A socket that does not exist raises FileNotFoundError, a command that takes too long socket.timeout.
+    A socket that does not exist raises FileNotFoundError, a command that takes too long socket.timeout; the connection
+    is of no use then, because its next answer would be that command's. Progress text is skipped (printed with debug).
     """
     return minimega(path, raise_errors, debug, namespace, timeout)
 
@@ -99,6 +100,7 @@ class _Connection:
     def __init__(self, path: str, debug: bool, timeout: Optional[float]) -> None:
         self.debug = debug
         self.more = False
+        self.due = False
         self.pending = b""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -111,12 +113,17 @@ class _Connection:
     def send(self, command: str) -> None:
         if self.more:
             raise Error("more responses to be read from last command")
+        if self.due:
+            # The answer that would come next belongs to the command before this one.
+            raise Error("the last command was not answered in time; connect again")
         if self.debug:
             print("[debug] sending: %s" % command)
+        self.due = True
         self.socket.sendall(json.dumps({"Command": command}).encode() + b"\n")
 
     def receive(self) -> Dict[str, Any]:
         """The next response that is not progress text."""
+        self.due = True
         while True:
             while b"\n" not in self.pending:
                 part = self.socket.recv(1 << 16)
@@ -126,11 +133,12 @@ class _Connection:
             line, self.pending = self.pending.split(b"\n", 1)
             if not line.strip():
                 continue
-            response = json.loads(line)
+            response: Dict[str, Any] = json.loads(line)
             if self.debug:
                 print("[debug] received: %s" % line.decode())
             if not response.get("Status"):
                 self.more = bool(response.get("More"))
+                self.due = False
                 return response
 
 
@@ -252,6 +260,78 @@ class minimega:
             return [str(value)]
         return [_quote(value)]
 
+    def args(self) -> List[Resp]:
+        """show the daemon's command line.
+
+            args
+
+        Shows the program and the arguments that the daemon was started with, joined by blanks.
+        """
+        return self._run(
+            [
+                [("word", "args", None)],
+            ],
+            {},
+        )
+
+    def background(self, command: Words) -> List[Resp]:
+        """start a program on the engine's host.
+
+            background <command>...
+
+        Starts a program like `shell`, with the daemon's rights and in the engine's network namespace, and answers at once with its id. The words are its arguments as they are. Its standard input is empty. It ends with the daemon: SIGTERM to its process group, SIGKILL after 2 s. To end it earlier, `shell kill PID`.
+
+            background tcpdump -i mega_tap0 -w /tmp/lab.pcap
+        """
+        return self._run(
+            [
+                [("word", "background", None), ("list", "command", None)],
+            ],
+            {"command": command},
+        )
+
+    def background_error(self, id: Word) -> List[Resp]:
+        """show what a background process wrote on standard error.
+
+            background-error <id>
+
+        Shows its standard error, also while it runs: the newest 1 MiB, as `background-output` does.
+        """
+        return self._run(
+            [
+                [("word", "background-error", None), ("text", "id", None)],
+            ],
+            {"id": id},
+        )
+
+    def background_output(self, id: Word) -> List[Resp]:
+        """show what a background process wrote.
+
+            background-output <id>
+
+        Shows its standard output, also while it runs: the newest 1 MiB. If there was more, the first line says how much is missing. All processes that have ended keep 64 MiB together; the oldest lose theirs first.
+        """
+        return self._run(
+            [
+                [("word", "background-output", None), ("text", "id", None)],
+            ],
+            {"id": id},
+        )
+
+    def background_status(self, id: Optional[Word] = None) -> List[Resp]:
+        """show background processes.
+
+            background-status [id]
+
+        Shows all background processes, or one. A process runs until it has ended and whatever it started has closed its outputs. ERROR says how it failed (`exit status 1`, `signal: killed`); it is empty after success. Of processes that have ended, the 1000 newest are kept.
+        """
+        return self._run(
+            [
+                [("word", "background-status", None), ("text?", "id", None)],
+            ],
+            {"id": id},
+        )
+
     def check(self) -> List[Resp]:
         """check that the host has what the engine needs.
 
@@ -262,6 +342,34 @@ class minimega:
         return self._run(
             [
                 [("word", "check", None)],
+            ],
+            {},
+        )
+
+    def clear_all(self) -> List[Resp]:
+        """clear everything.
+
+            clear all
+
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "all", None)],
+            ],
+            {},
+        )
+
+    def clear_background_status(self) -> List[Resp]:
+        """forget background processes that have ended.
+
+            clear background-status
+
+        Forgets the processes that have ended, and their outputs. Those that run are neither ended nor forgotten. Ids are not used again.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "background-status", None)],
             ],
             {},
         )
@@ -278,6 +386,176 @@ class minimega:
                 [("word", "clear", None), ("word", "history", None)],
             ],
             {},
+        )
+
+    def clear_log(self) -> List[Resp]:
+        """set the log back.
+
+            clear log
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None)],
+            ],
+            {},
+        )
+
+    def clear_log_file(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <file,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "file", None)],
+            ],
+            {},
+        )
+
+    def clear_log_filter(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <filter,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "filter", None)],
+            ],
+            {},
+        )
+
+    def clear_log_level(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <level,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "level", None)],
+            ],
+            {},
+        )
+
+    def clear_log_ring(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <ring,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "ring", None)],
+            ],
+            {},
+        )
+
+    def clear_log_stderr(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <stderr,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "stderr", None)],
+            ],
+            {},
+        )
+
+    def clear_log_syslog(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <syslog,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "syslog", None)],
+            ],
+            {},
+        )
+
+    def clear_pipe(self, pipe: Optional[Word] = None) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe [pipe]
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text?", "pipe", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_log(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <log,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "log", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_mode(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <mode,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "mode", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_via(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <via,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "via", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_plumb(self, pipeline: Optional[Words] = None) -> List[Resp]:
+        """end pipelines.
+
+            clear plumb [pipeline]...
+
+        Ends a pipeline of the namespace, named by the elements that it was made with or by its line in the table, or all of them. Their programs get SIGTERM, and SIGKILL after 2 s; the answer comes when they have ended. Pipes stay.
+
+            clear plumb foo "sed -u s/foo/moo/" bar
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "plumb", None), ("list?", "pipeline", None)],
+            ],
+            {"pipeline": pipeline},
         )
 
     def clear_tap(self) -> List[Resp]:
@@ -322,6 +600,132 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_android_adb(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-adb,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-adb", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_avd(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-avd,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-avd", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_avd_dir(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-avd-dir,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-avd-dir", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_console_base_port(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-console-base-port,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-console-base-port", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_emulator(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-emulator,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-emulator", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_extra_args(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-extra-args,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-extra-args", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_no_window(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-no-window,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-no-window", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_sdk(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-sdk,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-sdk", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_android_writable_system(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <android-writable-system,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "android-writable-system", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_append(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -332,6 +736,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "append", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_backchannel(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <backchannel,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "backchannel", None)],
             ],
             {},
         )
@@ -350,6 +768,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_bonds(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <bonds,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "bonds", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_cdrom(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -364,6 +796,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_colocate(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <colocate,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "colocate", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_cores(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -374,6 +820,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "cores", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_coschedule(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <coschedule,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "coschedule", None)],
             ],
             {},
         )
@@ -402,6 +862,62 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "disks", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_fifos(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <fifos,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "fifos", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_filesystem(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <filesystem,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "filesystem", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_hostname(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <hostname,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "hostname", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_init(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <init,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "init", None)],
             ],
             {},
         )
@@ -462,6 +978,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_migrate(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <migrate,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "migrate", None)],
+            ],
+            {},
+        )
+
     def clear_vm_config_networks(self) -> List[Resp]:
         """give configuration fields their defaults again.
 
@@ -472,6 +1002,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "networks", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_preinit(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <preinit,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "preinit", None)],
             ],
             {},
         )
@@ -500,6 +1044,34 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "qemu-append", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_qemu_override(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <qemu-override,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_schedule(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <schedule,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "schedule", None)],
             ],
             {},
         )
@@ -542,6 +1114,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "sockets", None)],
+            ],
+            {},
+        )
+
+    def clear_vm_config_state(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <state,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "state", None)],
             ],
             {},
         )
@@ -672,6 +1258,20 @@ class minimega:
             {},
         )
 
+    def clear_vm_config_volume(self) -> List[Resp]:
+        """give configuration fields their defaults again.
+
+            clear vm config <volume,>
+
+        Gives the named field of the namespace's configuration its default again, or every field.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "volume", None)],
+            ],
+            {},
+        )
+
     def clear_vm_tag(self, vm: Optional[Word] = None, tag: Optional[Word] = None) -> List[Resp]:
         """remove tags from VMs.
 
@@ -688,6 +1288,48 @@ class minimega:
             {"vm": vm, "tag": tag},
         )
 
+    def debug(self) -> List[Resp]:
+        """show what the daemon is made of at this moment.
+
+            debug
+
+        Shows its version, its threads, the tasks that are alive on them, the memory that is resident (kB) and its open file descriptors.
+        """
+        return self._run(
+            [
+                [("word", "debug", None)],
+            ],
+            {},
+        )
+
+    def debug_goroutine(self, file: Word) -> List[Resp]:
+        """write what the daemon's threads do.
+
+            debug <goroutine,> <file>
+
+        Writes a text file: every thread of the daemon with its state, what it waits for in the kernel and its kernel stack where the kernel shows it, and figures of the tasks on them. A relative path is relative to the engine's files folder. For the functions of the program itself, attach a debugger to the pid.
+        """
+        return self._run(
+            [
+                [("word", "debug", None), ("word", "goroutine", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def debug_memory(self, file: Word) -> List[Resp]:
+        """write what the daemon's memory is used for.
+
+            debug <memory,> <file>
+
+        Writes a text file: the process's figures (proc(5), status and smaps_rollup), and the C library's account of its heaps (malloc_info(3)). A relative path is relative to the engine's files folder.
+        """
+        return self._run(
+            [
+                [("word", "debug", None), ("word", "memory", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
     def echo(self, args: Optional[Words] = None) -> List[Resp]:
         """answer with words.
 
@@ -700,6 +1342,87 @@ class minimega:
                 [("word", "echo", None), ("list?", "args", None)],
             ],
             {"args": args},
+        )
+
+    def file_delete(self, file: Word) -> List[Resp]:
+        """delete files.
+
+            file <delete,> <file>
+
+        Deletes a file, or a folder with all that is in it; of a symbolic link, the link. What does not exist is an error. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file delete *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "delete", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def file_get(self, file: Word) -> List[Resp]:
+        """make sure that a file is in the files folder.
+
+            file <get,> <file>
+
+        Answers with nothing if the file or folder is there, and with an error if not: this engine is one host, so there is nowhere else to get it from. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file get *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "get", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def file_list(self, path: Optional[Word] = None, recursive: Optional[Word] = None) -> List[Resp]:
+        """list the files folder.
+
+            file <list,>
+            file <list,> <path> [recursive,]
+
+        Lists what is in the files folder, or in a folder of it, or the files that match: `<dir>` for folders, the path in the files folder, the size in bytes and the time of the last change (UTC). With recursive, what is in folders too, those behind symbolic links excepted. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file list images recursive
+            file list *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "list", None)],
+                [("word", "file", None), ("word", "list", None), ("text", "path", None), ("choice?", "recursive", ("recursive",))],
+            ],
+            {"path": path, "recursive": recursive},
+        )
+
+    def file_status(self) -> List[Resp]:
+        """show what is being fetched.
+
+            file <status,>
+
+        Lists downloads that are under way (`help .preprocess`): the file that it will be, where its content is meanwhile, how many bytes are there of how many (`?` where the server did not say), and whether it waits for another one.
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "status", None)],
+            ],
+            {},
+        )
+
+    def file_stream(self, file: Word) -> List[Resp]:
+        """send the content of a file to the client.
+
+            file <stream,> <file>
+
+        Answers with the content of one file: several responses, each with up to 64 KiB of it as base64 text in `Data`. Not limited in size. `megaform -e` writes the content itself. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            megaform -e file stream lab.dot > lab.dot
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "stream", None), ("text", "file", None)],
+            ],
+            {"file": file},
         )
 
     def history(self) -> List[Resp]:
@@ -721,7 +1444,7 @@ class minimega:
 
             host
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -735,7 +1458,7 @@ class minimega:
 
             host <androidvms,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -749,7 +1472,7 @@ class minimega:
 
             host <cpucommit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -763,7 +1486,7 @@ class minimega:
 
             host <cpus,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -777,7 +1500,7 @@ class minimega:
 
             host <load,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -791,7 +1514,7 @@ class minimega:
 
             host <memcommit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -805,7 +1528,7 @@ class minimega:
 
             host <memtotal,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -819,7 +1542,7 @@ class minimega:
 
             host <memused,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -833,7 +1556,7 @@ class minimega:
 
             host <name,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -847,7 +1570,7 @@ class minimega:
 
             host <netcommit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -861,7 +1584,7 @@ class minimega:
 
             host <rx,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -875,7 +1598,7 @@ class minimega:
 
             host <tx,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -889,7 +1612,7 @@ class minimega:
 
             host <uptime,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -903,7 +1626,7 @@ class minimega:
 
             host <vmlimit,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
@@ -917,13 +1640,790 @@ class minimega:
 
             host <vms,>
 
-        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
+        Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all namespaces count.
         """
         return self._run(
             [
                 [("word", "host", None), ("word", "vms", None)],
             ],
             {},
+        )
+
+    def log_file(self, file: Optional[Word] = None) -> List[Resp]:
+        """show or set the file that the log goes to.
+
+            log file [file]
+
+        Appends messages to a file on the engine's host, made with mode 0600, besides where they go already. A relative path is relative to the engine's files folder. A second file replaces the first. `clear log file` closes it.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "file", None), ("text?", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def log_filter(self, filter: Optional[Word] = None) -> List[Resp]:
+        """show the filters of the log, or add one.
+
+            log filter [filter]
+
+        With a text, drops every message that contains it, wherever messages go; case matters. Several may be given, one at a time. Without an argument, shows them, one a line. `clear log filter` drops nothing again.
+
+            log filter "vm info"
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "filter", None), ("text?", "filter", None)],
+            ],
+            {"filter": filter},
+        )
+
+    def log_level(self, debug_or_info_or_warn_or_error_or_fatal: Optional[Word] = None) -> List[Resp]:
+        """show or set how much is logged.
+
+            log level [debug,info,warn,error,fatal]
+
+        A level logs its own messages and those of the levels after it. debug: every command with its duration; info: VMs that change their state; warn: commands that fail, and what may need a look; error: VMs that fail; fatal: only what must never happen, a panic of the daemon. Default: info, or what MEGAFORM_LOG said when the daemon was started.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "level", None), ("choice?", "debug_or_info_or_warn_or_error_or_fatal", ("debug", "info", "warn", "error", "fatal",))],
+            ],
+            {"debug_or_info_or_warn_or_error_or_fatal": debug_or_info_or_warn_or_error_or_fatal},
+        )
+
+    def log_ring(self, size: Optional[Word] = None) -> List[Resp]:
+        """show the last messages, or keep some in memory.
+
+            log ring [size]
+
+        With a size, keeps that many of the last messages in memory, at most 1,000,000; those kept so far are forgotten. With 0, keeps none. Without an argument, shows what is kept, oldest first. Default: 0.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "ring", None), ("text?", "size", None)],
+            ],
+            {"size": size},
+        )
+
+    def log_stderr(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set whether the log goes to standard error.
+
+            log stderr [true,false]
+
+        With false, the daemon writes no messages to its standard error (`daemon.log` of one that was started on demand). Default: true.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "stderr", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def log_syslog_local(self) -> List[Resp]:
+        """send the log to a syslog daemon.
+
+            log syslog <local,>
+
+        Sends messages to a syslog daemon at HOST:PORT (RFC 5424; over TCP one line each), or to that of the engine's host by /dev/log, with the facility `daemon`. One at a time: the second replaces the first. A connection that breaks is tried again every five seconds; messages meanwhile are lost. `clear log syslog` ends it.
+
+            log syslog remote udp 10.0.0.1:514
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "syslog", None), ("word", "local", None)],
+            ],
+            {},
+        )
+
+    def log_syslog_remote(self, tcp_or_udp: Word, address: Word) -> List[Resp]:
+        """send the log to a syslog daemon.
+
+            log syslog remote <tcp,udp> <address>
+
+        Sends messages to a syslog daemon at HOST:PORT (RFC 5424; over TCP one line each), or to that of the engine's host by /dev/log, with the facility `daemon`. One at a time: the second replaces the first. A connection that breaks is tried again every five seconds; messages meanwhile are lost. `clear log syslog` ends it.
+
+            log syslog remote udp 10.0.0.1:514
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "syslog", None), ("word", "remote", None), ("choice", "tcp_or_udp", ("tcp", "udp",)), ("text", "address", None)],
+            ],
+            {"tcp_or_udp": tcp_or_udp, "address": address},
+        )
+
+    def mesh_degree(self, degree: Optional[Word] = None) -> List[Resp]:
+        """show or set how many peers are looked for.
+
+            mesh degree [degree]
+
+        Default: 0. This engine has no peers and looks for none: the number is kept and shown, until the daemon ends.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "degree", None), ("text?", "degree", None)],
+            ],
+            {"degree": degree},
+        )
+
+    def mesh_dot(self, filename: Word) -> List[Resp]:
+        """write the topology of the mesh as a Graphviz file.
+
+            mesh dot <filename>
+
+        Writes a graph of this one node to a file on the engine's host, which is replaced if it exists. A relative path is relative to the engine's files folder.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "dot", None), ("text", "filename", None)],
+            ],
+            {"filename": filename},
+        )
+
+    def mesh_list(self, all_or_peers: Optional[Word] = None) -> List[Resp]:
+        """list the hosts of the mesh.
+
+            mesh list [all,peers]
+
+        Without an argument, each host with its peers; with all, every host; with peers, every host but this one. This engine is its only host.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "list", None), ("choice?", "all_or_peers", ("all", "peers",))],
+            ],
+            {"all_or_peers": all_or_peers},
+        )
+
+    def mesh_send(self, hostname: Word, command: Word) -> List[Resp]:
+        """run a command on other hosts of the mesh.
+
+            mesh send <hostname or range or all> (command)
+
+        A command is sent to the peers that are named; a host is none of its own peers. This engine has none, so that no host runs it and no host answers. `ns run` runs a command here.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "send", None), ("text", "hostname", None), ("command", "command", None)],
+            ],
+            {"hostname": hostname, "command": command},
+        )
+
+    def mesh_status(self) -> List[Resp]:
+        """show the size of the mesh.
+
+            mesh status
+
+        One node without peers. context and port are empty, because no mesh is joined and no port is listened on.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "status", None)],
+            ],
+            {},
+        )
+
+    def mesh_timeout(self, timeout: Optional[Word] = None) -> List[Resp]:
+        """show or set how long answers of other hosts are waited for.
+
+            mesh timeout [timeout]
+
+        In seconds; 0, the default, is shown as `unlimited`. There are no other hosts: the number is kept and shown, until the daemon ends.
+        """
+        return self._run(
+            [
+                [("word", "mesh", None), ("word", "timeout", None), ("text?", "timeout", None)],
+            ],
+            {"timeout": timeout},
+        )
+
+    def ns_add_hosts(self, hostname: Word) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <add-hosts,> <hostname or range or all>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "add-hosts", None), ("text", "hostname", None)],
+            ],
+            {"hostname": hostname},
+        )
+
+    def ns_del_hosts(self, hostname: Word) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <del-hosts,> <hostname or range or all>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "del-hosts", None), ("text", "hostname", None)],
+            ],
+            {"hostname": hostname},
+        )
+
+    def ns_flush(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <flush,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "flush", None)],
+            ],
+            {},
+        )
+
+    def ns_hosts(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <hosts,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "hosts", None)],
+            ],
+            {},
+        )
+
+    def ns_load(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None)],
+            ],
+            {},
+        )
+
+    def ns_load_cpucommit(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,> <cpucommit,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None), ("word", "cpucommit", None)],
+            ],
+            {},
+        )
+
+    def ns_load_memcommit(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,> <memcommit,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None), ("word", "memcommit", None)],
+            ],
+            {},
+        )
+
+    def ns_load_netcommit(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <load,> <netcommit,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "load", None), ("word", "netcommit", None)],
+            ],
+            {},
+        )
+
+    def ns_queue(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <queue,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "queue", None)],
+            ],
+            {},
+        )
+
+    def ns_queueing(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <queueing,> [true,false]
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "queueing", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def ns_run(self, command: Word) -> List[Resp]:
+        """run a command on the hosts of the namespace.
+
+            ns <run,> (command)
+
+        Runs a command on every host of the namespace: on this one, as this engine knows no other. Without a host, nothing answers. `read`, `ns run` and `mesh send` cannot be run so.
+
+            ns run host
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "run", None), ("command", "command", None)],
+            ],
+            {"command": command},
+        )
+
+    def ns_schedule(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None)],
+            ],
+            {},
+        )
+
+    def ns_schedule_dry_run(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <dry-run,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "dry-run", None)],
+            ],
+            {},
+        )
+
+    def ns_schedule_dump(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <dump,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "dump", None)],
+            ],
+            {},
+        )
+
+    def ns_schedule_mv(self, vm: Word, dst: Word) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <mv,> <vm target> <dst>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "mv", None), ("text", "vm", None), ("text", "dst", None)],
+            ],
+            {"vm": vm, "dst": dst},
+        )
+
+    def ns_schedule_status(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedule,> <status,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedule", None), ("word", "status", None)],
+            ],
+            {},
+        )
+
+    def ns_schedules(self) -> List[Resp]:
+        """the namespace's hosts, its queue of launches and how they are scheduled.
+
+            ns <schedules,>
+
+        hosts: shows the hosts of the namespace.
+        add-hosts, del-hosts: put hosts into the namespace or take them out. This engine knows its own host only, also as `localhost` and `all`; a namespace without a host launches nothing. A host with VMs of the namespace is not taken out.
+        load: shows or sets the figure by which the least loaded host is chosen: cpucommit (virtual CPUs by processors, the default), netcommit (NICs), memcommit (memory of VMs by memory). It chooses between hosts and limits nothing; with one host there is nothing to choose.
+        queueing: shows or sets whether `vm launch` with names only queues. Default: false. What is queued stays queued when it is set to false.
+        queue: shows each queued launch with the configuration that it was queued with.
+        flush: drops the queue.
+        schedule: launches the queue, as `vm launch` without arguments does. With dry-run, shows where each VM would go and launches nothing; dump shows that again; mv sends queued VMs elsewhere; the next launch of the same queue follows it. With status, and as `ns schedules`, lists this daemon's launches in the namespace.
+
+            ns queueing true
+            vm launch kvm web[0-9]
+            ns schedule dry-run
+            vm launch
+
+        A VM goes to the host that `vm config schedule` names and to that of the VM that `vm config colocate` names; `vm config coschedule` limits how many other VMs, of any namespace, its host may have. What cannot be met is an error: nothing is launched and the queue stays.
+        """
+        return self._run(
+            [
+                [("word", "ns", None), ("word", "schedules", None)],
+            ],
+            {},
+        )
+
+    def pipe(self, pipe: Optional[Word] = None, data: Optional[Word] = None) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe
+            pipe <pipe> <data>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None)],
+                [("word", "pipe", None), ("text", "pipe", None), ("text", "data", None)],
+            ],
+            {"pipe": pipe, "data": data},
+        )
+
+    def pipe_log(self, pipe: Word, true_or_false: Union[str, bool]) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <log,> <true,false>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "log", None), ("choice", "true_or_false", ("true", "false",))],
+            ],
+            {"pipe": pipe, "true_or_false": true_or_false},
+        )
+
+    def pipe_mode(self, pipe: Word, all_or_round_robin_or_random: Word) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <mode,> <all,round-robin,random>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "mode", None), ("choice", "all_or_round_robin_or_random", ("all", "round-robin", "random",))],
+            ],
+            {"pipe": pipe, "all_or_round_robin_or_random": all_or_round_robin_or_random},
+        )
+
+    def pipe_via(self, pipe: Word, command: Words) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <via,> <command>...
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "via", None), ("list", "command", None)],
+            ],
+            {"pipe": pipe, "command": command},
+        )
+
+    def plumb(self, src: Optional[Word] = None, dst: Optional[Words] = None) -> List[Resp]:
+        """connect pipes and programs, or list what is connected.
+
+            plumb <src> <dst>...
+            plumb
+
+        Makes a pipeline. Each word is an element: a program with its arguments if its first word is a program in $PATH (quotes keep blanks inside it; there is no shell in between), else the name of a pipe. `NAMESPACE//NAME` is always a pipe. What a program writes goes on line by line, each line a message.
+
+            plumb foo "sed -u s/foo/moo/" bar
+
+        Programs run in the engine's network namespace, the first with an empty standard input; what a last program writes is dropped, and standard error goes to the daemon's log. When a program ends, so does its pipeline: what was written before still reaches what stands to the right. Several pipelines with a pipe in common make a tree.
+
+            plumb a b
+            plumb a c
+
+        Without arguments, lists the namespace's pipelines.
+        """
+        return self._run(
+            [
+                [("word", "plumb", None), ("text", "src", None), ("list", "dst", None)],
+                [("word", "plumb", None)],
+            ],
+            {"src": src, "dst": dst},
+        )
+
+    def quit(self, delay: Optional[Word] = None) -> List[Resp]:
+        """end the daemon.
+
+            quit [delay]
+
+        Answers and ends the daemon, at once or after a delay in seconds; commands that run then have two seconds to end. A second `quit` replaces the delay of the first.
+
+        VMs are left running, as when the daemon gets SIGTERM, and the next daemon on the same base folder adopts them; the answer says how many. To end them too, give `clear all` before.
+
+            quit 10
+        """
+        return self._run(
+            [
+                [("word", "quit", None), ("text?", "delay", None)],
+            ],
+            {"delay": delay},
         )
 
     def read(self, file: Word, check: Optional[Word] = None) -> List[Resp]:
@@ -947,7 +2447,7 @@ class minimega:
 
             shell <command>...
 
-        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program ends. A status other than 0 is an error.
+        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
 
             shell ip address show dev mega_tap0
         """
@@ -956,6 +2456,22 @@ class minimega:
                 [("word", "shell", None), ("list", "command", None)],
             ],
             {"command": command},
+        )
+
+    def status_updates(self, frequency: Optional[Word] = None) -> List[Resp]:
+        """show or set how often a long command tells how far it is.
+
+            status updates [frequency]
+
+        With a duration (`5s`, `500ms`, or a number of seconds), every command that runs that long sends progress to its client at that pace, before its answer: for how long it runs, how many VMs of a launch, a start or a kill are done, how much of a download is here. With 0, none. Without an argument, shows the value. Default: 0s. For every client of this daemon; those that do not know such frames skip them.
+
+            status updates 5s
+        """
+        return self._run(
+            [
+                [("word", "status", None), ("word", "updates", None), ("text?", "frequency", None)],
+            ],
+            {"frequency": frequency},
         )
 
     def tap(self) -> List[Resp]:
@@ -1124,6 +2640,22 @@ class minimega:
             {},
         )
 
+    def viz(self, filename: Word) -> List[Resp]:
+        """draw the namespace.
+
+            viz <filename>
+
+        Writes the namespace's VMs, host taps and VLANs, and what is connected to what, to a file in the dot language of graphviz. A relative path is relative to the engine's files folder. A file that exists is replaced.
+
+            viz /tmp/lab.dot
+        """
+        return self._run(
+            [
+                [("word", "viz", None), ("text", "filename", None)],
+            ],
+            {"filename": filename},
+        )
+
     def vlans(self) -> List[Resp]:
         """show VLAN aliases, bind one to a tag, set the range of tags.
 
@@ -1232,6 +2764,186 @@ class minimega:
             {},
         )
 
+    def vm_config_android_adb(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: ADB Path.
+
+            vm config android-adb [value]
+
+        The program adb, where it is not the SDK's own.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-adb` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-adb", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_avd(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: AVD Name.
+
+            vm config android-avd [value]
+
+        The name of the Android virtual device.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-avd` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-avd", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_avd_dir(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: AVD Dir.
+
+            vm config android-avd-dir [value]
+
+        The folder of Android virtual devices.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-avd-dir` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-avd-dir", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_console_base_port(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Console Base Port.
+
+            vm config android-console-base-port [value]
+
+        The first TCP port for emulator consoles; 0 leaves it to the emulator. A whole number from 0 to 65535.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: 0.
+
+        Without a value, shows the current one. `clear vm config android-console-base-port` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-console-base-port", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_emulator(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Emulator Path.
+
+            vm config android-emulator [value]
+
+        The Android emulator, where it is not the SDK's own.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-emulator` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-emulator", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_extra_args(self, value: Optional[Words] = None) -> List[Resp]:
+        """show or set: Extra Args.
+
+            vm config android-extra-args [value]...
+
+        Further arguments for the emulator.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-extra-args` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-extra-args", None), ("list?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_no_window(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: No Window.
+
+            vm config android-no-window [true,false]
+
+        Run the emulator without a window.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: true.
+
+        Without a value, shows the current one. `clear vm config android-no-window` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-no-window", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def vm_config_android_sdk(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: SDK Path.
+
+            vm config android-sdk [value]
+
+        The folder of the Android SDK.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config android-sdk` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-sdk", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_android_writable_system(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: Writable System.
+
+            vm config android-writable-system [true,false]
+
+        Let the emulator write to the system image.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: false.
+
+        Without a value, shows the current one. `clear vm config android-writable-system` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "android-writable-system", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
     def vm_config_append(self, value: Optional[Words] = None) -> List[Resp]:
         """show or set: Kernel Append.
 
@@ -1241,13 +2953,31 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config append` gives it its default again.
+        Without a value, shows the current one. `clear vm config append` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "append", None), ("list?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_backchannel(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set: Backchannel.
+
+            vm config backchannel [true,false]
+
+        Give the VM a virtio-serial port called cc, which is the socket cc in the VM's folder, for an agent in the guest. The engine itself does not talk through it.
+
+        Default: true.
+
+        Without a value, shows the current one. `clear vm config backchannel` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "backchannel", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
         )
 
     def vm_config_bidirectional_copy_paste(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
@@ -1259,13 +2989,31 @@ class minimega:
 
         Default: false.
 
-        Without a value, shows the current one; `clear vm config bidirectional-copy-paste` gives it its default again.
+        Without a value, shows the current one. `clear vm config bidirectional-copy-paste` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "bidirectional-copy-paste", None), ("choice?", "true_or_false", ("true", "false",))],
             ],
             {"true_or_false": true_or_false},
+        )
+
+    def vm_config_bonds(self, bondspec: Optional[Words] = None) -> List[Resp]:
+        """show or set: Bonds.
+
+            vm config bonds [bondspec]...
+
+        NICs that are bonded on the host, each bond as a bondspec, which is kept as it is. Bonds need Open vSwitch, which this engine does not drive: a launch with bonds is refused.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config bonds` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "bonds", None), ("list?", "bondspec", None)],
+            ],
+            {"bondspec": bondspec},
         )
 
     def vm_config_cdrom(self, value: Optional[Word] = None) -> List[Resp]:
@@ -1277,7 +3025,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config cdrom` gives it its default again.
+        Without a value, shows the current one. `clear vm config cdrom` gives it its default again.
         """
         return self._run(
             [
@@ -1304,6 +3052,24 @@ class minimega:
             {"vm": vm},
         )
 
+    def vm_config_colocate(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Colocate.
+
+            vm config colocate [value]
+
+        The name of a VM, launched or to be launched with this one, whose host is to be this one's too.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config colocate` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "colocate", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
     def vm_config_cores(self, value: Optional[Word] = None) -> List[Resp]:
         """show or set: Cores.
 
@@ -1313,11 +3079,29 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config cores` gives it its default again.
+        Without a value, shows the current one. `clear vm config cores` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "cores", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_coschedule(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Coschedule limit.
+
+            vm config coschedule [value]
+
+        The largest number of other VMs on the host that the VM is scheduled on; -1 sets no limit. A whole number from -1 to 1000000.
+
+        Default: -1.
+
+        Without a value, shows the current one. `clear vm config coschedule` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "coschedule", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -1331,7 +3115,7 @@ class minimega:
 
         Default: host.
 
-        Without a value, shows the current one; `clear vm config cpu` gives it its default again.
+        Without a value, shows the current one. `clear vm config cpu` gives it its default again.
         """
         return self._run(
             [
@@ -1349,13 +3133,93 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config disks` gives it its default again.
+        Without a value, shows the current one. `clear vm config disks` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "disks", None), ("list?", "diskspec", None)],
             ],
             {"diskspec": diskspec},
+        )
+
+    def vm_config_fifos(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: FIFOs.
+
+            vm config fifos [value]
+
+        Number of named pipes between the host and the container. A whole number from 0 to 256.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: 0.
+
+        Without a value, shows the current one. `clear vm config fifos` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "fifos", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_filesystem(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Filesystem Path.
+
+            vm config filesystem [value]
+
+        The folder that is the container's root filesystem.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config filesystem` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "filesystem", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_hostname(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Hostname.
+
+            vm config hostname [value]
+
+        The container's host name; the VM's name where none is set.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config hostname` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "hostname", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_init(self, value: Optional[Words] = None) -> List[Resp]:
+        """show or set: Init.
+
+            vm config init [value]...
+
+        The program that the container starts with, a path in its filesystem, and its arguments.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Default: [/init].
+
+        Without a value, shows the current one. `clear vm config init` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "init", None), ("list?", "value", None)],
+            ],
+            {"value": value},
         )
 
     def vm_config_initrd(self, value: Optional[Word] = None) -> List[Resp]:
@@ -1367,7 +3231,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config initrd` gives it its default again.
+        Without a value, shows the current one. `clear vm config initrd` gives it its default again.
         """
         return self._run(
             [
@@ -1385,7 +3249,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config kernel` gives it its default again.
+        Without a value, shows the current one. `clear vm config kernel` gives it its default again.
         """
         return self._run(
             [
@@ -1403,7 +3267,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config machine` gives it its default again.
+        Without a value, shows the current one. `clear vm config machine` gives it its default again.
         """
         return self._run(
             [
@@ -1421,11 +3285,31 @@ class minimega:
 
         Default: 2048.
 
-        Without a value, shows the current one; `clear vm config memory` gives it its default again.
+        Without a value, shows the current one. `clear vm config memory` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "memory", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_migrate(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: State Path.
+
+            vm config migrate [value]
+
+        A state that QEMU saved by a migration to a file. A VM launched with it goes on from there, paused until `vm start`. The rest of the configuration must be that of the VM it was saved from.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config state` gives it its default again.
+
+        `vm config migrate` is the same.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "migrate", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -1437,15 +3321,37 @@ class minimega:
 
         The VM's NICs in order, each as a netspec: [bridge,]vlan[,mac][,driver][,qinq]. A VLAN is an alias or a tag; the default bridge is mega_bridge, the default driver e1000.
 
+        A VLAN alias that has no tag yet gets the next free one now (`vlans` shows them). A last word that is neither an address nor a driver is the VLAN, and the one before it the bridge: `LAN,virtio` is VLAN virtio on bridge LAN.
+
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config networks` gives it its default again.
+        Without a value, shows the current one. `clear vm config networks` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "networks", None), ("list?", "netspec", None)],
             ],
             {"netspec": netspec},
+        )
+
+    def vm_config_preinit(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Pre-init.
+
+            vm config preinit [value]
+
+        A program that runs with full privileges before init.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config preinit` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "preinit", None), ("text?", "value", None)],
+            ],
+            {"value": value},
         )
 
     def vm_config_qemu(self, value: Optional[Word] = None) -> List[Resp]:
@@ -1457,7 +3363,7 @@ class minimega:
 
         Default: kvm.
 
-        Without a value, shows the current one; `clear vm config qemu` gives it its default again.
+        Without a value, shows the current one. `clear vm config qemu` gives it its default again.
         """
         return self._run(
             [
@@ -1475,13 +3381,35 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config qemu-append` gives it its default again.
+        Without a value, shows the current one. `clear vm config qemu-append` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "qemu-append", None), ("list?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_qemu_override(self, match: Optional[Word] = None, replacement: Optional[Word] = None) -> List[Resp]:
+        """show or set: QEMU Override.
+
+            vm config qemu-override
+            vm config qemu-override <match> <replacement>
+
+        Replacements in QEMU's command line. Each replaces a text, everywhere it stands, by another. They apply in the order of their definition, each to what the ones before it left. In the text, words stand between single blanks; a word with a blank or a double quote is in double quotes.
+
+        Without arguments, shows the overrides and the command line before and after them. NAME, UUID, TAP0 and MAC0 stand for what only a launch knows. An override that leaves a double quote without its pair, or changes the argument of -qmp, is refused.
+
+            vm config qemu-override "-rtc clock=vm,base=utc" "-rtc base=localtime"
+
+        Not set by default. `clear vm config qemu-override` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None)],
+                [("word", "vm", None), ("word", "config", None), ("word", "qemu-override", None), ("text", "match", None), ("text", "replacement", None)],
+            ],
+            {"match": match, "replacement": replacement},
         )
 
     def vm_config_restore(self, name: Optional[Word] = None) -> List[Resp]:
@@ -1520,6 +3448,24 @@ class minimega:
             {"name": name},
         )
 
+    def vm_config_schedule(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Schedule host.
+
+            vm config schedule [value]
+
+        The host that the VM is to be scheduled on; not set leaves the choice to the scheduler.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config schedule` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "schedule", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
     def vm_config_serial_ports(self, value: Optional[Word] = None) -> List[Resp]:
         """show or set: Serial Ports.
 
@@ -1529,7 +3475,7 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config serial-ports` gives it its default again.
+        Without a value, shows the current one. `clear vm config serial-ports` gives it its default again.
         """
         return self._run(
             [
@@ -1547,7 +3493,7 @@ class minimega:
 
         Default: true.
 
-        Without a value, shows the current one; `clear vm config snapshot` gives it its default again.
+        Without a value, shows the current one. `clear vm config snapshot` gives it its default again.
         """
         return self._run(
             [
@@ -1565,11 +3511,31 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config sockets` gives it its default again.
+        Without a value, shows the current one. `clear vm config sockets` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "sockets", None), ("text?", "value", None)],
+            ],
+            {"value": value},
+        )
+
+    def vm_config_state(self, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: State Path.
+
+            vm config state [value]
+
+        A state that QEMU saved by a migration to a file. A VM launched with it goes on from there, paused until `vm start`. The rest of the configuration must be that of the VM it was saved from.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config state` gives it its default again.
+
+        `vm config migrate` is the same.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "state", None), ("text?", "value", None)],
             ],
             {"value": value},
         )
@@ -1584,7 +3550,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config tags` gives it its default again.
+        Without a value, shows the current one. `clear vm config tags` gives it its default again.
         """
         return self._run(
             [
@@ -1603,7 +3569,7 @@ class minimega:
 
         Default: 0.
 
-        Without a value, shows the current one; `clear vm config threads` gives it its default again.
+        Without a value, shows the current one. `clear vm config threads` gives it its default again.
         """
         return self._run(
             [
@@ -1621,7 +3587,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config tpm-socket` gives it its default again.
+        Without a value, shows the current one. `clear vm config tpm-socket` gives it its default again.
         """
         return self._run(
             [
@@ -1639,7 +3605,7 @@ class minimega:
 
         Default: true.
 
-        Without a value, shows the current one; `clear vm config usb-use-xhci` gives it its default again.
+        Without a value, shows the current one. `clear vm config usb-use-xhci` gives it its default again.
         """
         return self._run(
             [
@@ -1657,7 +3623,7 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config uuid` gives it its default again.
+        Without a value, shows the current one. `clear vm config uuid` gives it its default again.
         """
         return self._run(
             [
@@ -1675,7 +3641,7 @@ class minimega:
 
         Default: 1.
 
-        Without a value, shows the current one; `clear vm config vcpus` gives it its default again.
+        Without a value, shows the current one. `clear vm config vcpus` gives it its default again.
         """
         return self._run(
             [
@@ -1693,7 +3659,7 @@ class minimega:
 
         Default: std.
 
-        Without a value, shows the current one; `clear vm config vga` gives it its default again.
+        Without a value, shows the current one. `clear vm config vga` gives it its default again.
         """
         return self._run(
             [
@@ -1711,13 +3677,35 @@ class minimega:
 
         Not set by default.
 
-        Without a value, shows the current one; `clear vm config virtio-ports` gives it its default again.
+        Without a value, shows the current one. `clear vm config virtio-ports` gives it its default again.
         """
         return self._run(
             [
                 [("word", "vm", None), ("word", "config", None), ("word", "virtio-ports", None), ("text?", "value", None)],
             ],
             {"value": value},
+        )
+
+    def vm_config_volume(self, key: Optional[Word] = None, value: Optional[Word] = None) -> List[Resp]:
+        """show or set: Volumes.
+
+            vm config volume
+            vm config volume <key> [value]
+
+        Folders of the host that the container mounts: the key is the place in the container, the value the folder.
+
+        The value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only.
+
+        Not set by default.
+
+        Without a value, shows the current one. `clear vm config volume` gives it its default again.
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "config", None), ("word", "volume", None)],
+                [("word", "vm", None), ("word", "config", None), ("word", "volume", None), ("text", "key", None), ("text?", "value", None)],
+            ],
+            {"key": key, "value": value},
         )
 
     def vm_flush(self, vm: Optional[Word] = None) -> List[Resp]:
@@ -1767,6 +3755,29 @@ class minimega:
             {"vm": vm},
         )
 
+    def vm_launch(self) -> List[Resp]:
+        """launch VMs.
+
+            vm launch
+
+        Launches VMs with the namespace's `vm config`, or with a configuration that `vm config save` saved, and leaves them paused in the state BUILDING; `vm start` starts them. The VMs are a name, a list with ranges, or a count (then they are called vm-0, vm-1, …). All QEMUs start at once.
+
+            vm launch kvm web[0-9]
+            vm launch kvm 3
+
+        Names have letters, digits, `-` and `_`, at most 64; integers and `all` are refused, as are names and UUIDs in use: then nothing is launched. A VM whose QEMU does not start is left in the state ERROR with QEMU's message, which is also the answer.
+
+        NICs without an address get one that depends only on namespace, VM and NIC: a VM that is launched again keeps it.
+
+        Under `ns queueing true`, a launch with names only queues, with the configuration of that moment; `vm launch` without arguments launches all that is queued, or nothing where one of it cannot be scheduled (`help ns`).
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "launch", None)],
+            ],
+            {},
+        )
+
     def vm_launch_kvm(self, name: Word, config: Optional[Word] = None) -> List[Resp]:
         """launch VMs.
 
@@ -1780,6 +3791,8 @@ class minimega:
         Names have letters, digits, `-` and `_`, at most 64; integers and `all` are refused, as are names and UUIDs in use: then nothing is launched. A VM whose QEMU does not start is left in the state ERROR with QEMU's message, which is also the answer.
 
         NICs without an address get one that depends only on namespace, VM and NIC: a VM that is launched again keeps it.
+
+        Under `ns queueing true`, a launch with names only queues, with the configuration of that moment; `vm launch` without arguments launches all that is queued, or nothing where one of it cannot be scheduled (`help ns`).
         """
         return self._run(
             [

@@ -254,9 +254,10 @@ fn check(plan: &Plan, step: &Step, connection: &mut dyn Transport, patience: Dur
     let end = Instant::now() + patience;
     let mut pause = Duration::from_millis(10);
     loop {
-        let vms = observe(connection, &plan.experiment).map_err(|e| Unmet::Lost(chain(&e)))?.vms;
+        let live = observe(connection, &plan.experiment).map_err(|e| Unmet::Lost(chain(&e)))?;
+        let vms = live.vms;
         let mut unmet = Vec::new();
-        let mut hopeless = false;
+        let (mut hopeless, mut missing) = (false, false);
         match &step.expect {
             Expect::Answer => {}
             Expect::Vms { names, states } => {
@@ -264,7 +265,7 @@ fn check(plan: &Plan, step: &Step, connection: &mut dyn Transport, patience: Dur
                     match vms.get(name) {
                         None => {
                             unmet.push(format!("{name} is missing"));
-                            hopeless = true;
+                            (hopeless, missing) = (true, true);
                         }
                         Some(vm) if states.contains(&vm.state) => {}
                         Some(vm) => {
@@ -293,7 +294,15 @@ fn check(plan: &Plan, step: &Step, connection: &mut dyn Transport, patience: Dur
             if more > 0 {
                 unmet.push(format!("and {more} more"));
             }
-            return Err(Unmet::Observed { error: unmet.join(", "), partly });
+            let mut error = unmet.join(", ");
+            if missing && live.queueing {
+                let namespace = &plan.experiment;
+                error.push_str(&format!(
+                    "; namespace {namespace} queues launches: `namespace {namespace} ns flush` drops what is queued, \
+                     `namespace {namespace} ns queueing false` ends queueing"
+                ));
+            }
+            return Err(Unmet::Observed { error, partly });
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(500));

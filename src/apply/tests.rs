@@ -68,6 +68,19 @@ fn a_failure_stops_what_needs_it_and_nothing_else() {
     assert!(check_again(&mm, &lab).is_empty());
 }
 
+#[test]
+fn a_namespace_that_begins_to_queue_meanwhile_is_no_success() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    let plan = planned(&mm, &lab);
+    mm.by_hand("namespace lab ns queueing true");
+    let (outcome, _) = run(&mm, &plan);
+    assert!(!outcome.is_complete());
+    let error = outcome.ends.iter().find_map(|e| if let End::Failed { error } = e { Some(error) } else { None });
+    let error = error.unwrap();
+    assert!(error.contains("is missing; namespace lab queues launches: `namespace lab ns flush`"), "{error}");
+    assert!(live(&mm, &lab).vms.is_empty());
+}
+
 /// Configures slowly, so that whatever may run beside it does.
 struct Slow(Minimega);
 

@@ -66,7 +66,7 @@ pub struct HowArgs {
 
 /// Run it.
 pub fn run(args: &ApplyArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, Some(target)).ok_or(CommandError::Reported)?;
     carry_out(&loaded, target, &args.how, false, &format!("megaform apply {}", args.file.display()))
 }
 

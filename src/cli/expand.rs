@@ -25,7 +25,7 @@ pub struct ExpandArgs {
 
 /// Run it.
 pub fn run(args: &ExpandArgs) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, None).ok_or(CommandError::Reported)?;
     let text = written(&loaded.experiment, &loaded.sources);
     print(&if args.reveal { text } else { loaded.secrets.mask(&text) })?;
     Ok(Exit::Success)

@@ -1,6 +1,7 @@
 //! What the subcommands for experiments share: reading the file, reaching the target, and how they fail.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -86,6 +87,29 @@ pub enum CommandError {
     /// A line could not be read.
     #[error("cannot read an expression")]
     Prompt(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A file that was asked for.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What is there cannot become an experiment file.
+    #[error("cannot import: {message}")]
+    Import {
+        /// Why not.
+        message: String,
+    },
+    /// A code that no diagnostic has.
+    #[error("there is no error or warning with the code `{code}`: {hint}")]
+    UnknownCode {
+        /// What was given.
+        code: String,
+        /// What may be meant.
+        hint: String,
+    },
     /// JSON.
     #[error("cannot write JSON")]
     Json(#[source] serde_json::Error),
@@ -157,9 +181,25 @@ pub fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// Read an experiment and its graph, printing what there is to say about it. None if it has errors.
-pub fn load(path: &Path, vars: &VarArgs) -> Option<Loaded> {
+/// This machine, if the engine is on it.
+fn machine(target: &Target) -> Option<spec::Machine> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok().filter(|_| target.own)?;
+    let kilobytes: u64 =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())?;
+    let cpus = std::thread::available_parallelism().ok()?.get() as u64;
+    Some(spec::Machine { cpus, memory: kilobytes / 1024, files: target.base.join("files") })
+}
+
+/// Read an experiment and its graph, printing what there is to say about it and about this machine if `here` is an
+/// engine on it. None if it has errors.
+pub fn load(path: &Path, vars: &VarArgs, here: Option<&Target>) -> Option<Loaded> {
     let spec::Loaded { sources, experiment, outputs, secrets, mut diagnostics } = spec::load(path, &vars.inputs());
+    if let (Some(experiment), Some(machine)) = (&experiment, here.and_then(machine)) {
+        diagnostics.extend(spec::machine(experiment, &machine));
+    }
+    // Copies of one entry have the same to say.
+    let mut said = HashSet::new();
+    diagnostics.retain(|d| said.insert((d.code, d.span, d.message.clone())));
     let graph = experiment.as_ref().map(Graph::new);
     let graph = match graph {
         Some(Ok(graph)) => Some(graph),
@@ -170,6 +210,9 @@ pub fn load(path: &Path, vars: &VarArgs) -> Option<Loaded> {
         None => None,
     };
     report(&diagnostics, &sources, &secrets);
+    if diagnostics.iter().any(|d| d.severity == Severity::Error) && io::stderr().is_terminal() {
+        eprintln!("`megaform explain CODE` tells more about a code in brackets");
+    }
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
     Some(Loaded { experiment: experiment.filter(|_| !failed)?, graph: graph?, sources, outputs, secrets })
 }
@@ -192,7 +235,7 @@ pub fn named(name: &Namespace) -> Loaded {
 /// The file or the name that a subcommand was given.
 pub fn file_or_name(file: Option<&Path>, name: Option<&Namespace>, vars: &VarArgs) -> Result<Loaded, CommandError> {
     match (file, name) {
-        (Some(file), _) => load(file, vars).ok_or(CommandError::Reported),
+        (Some(file), _) => load(file, vars, None).ok_or(CommandError::Reported),
         (None, Some(name)) => Ok(named(name)),
         (None, None) => unreachable!("clap asks for one of them"),
     }

@@ -34,7 +34,7 @@ pub struct OutputArgs {
 
 /// Run it.
 pub fn run(args: &OutputArgs) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, None).ok_or(CommandError::Reported)?;
     let shown = |output: &Output| hidden(output, args.reveal);
     let Some(name) = &args.name else {
         if args.json {

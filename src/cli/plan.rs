@@ -37,7 +37,7 @@ pub struct PlanArgs {
 
 /// Run it.
 pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, Some(target)).ok_or(CommandError::Reported)?;
     let name = &loaded.experiment.name.value;
     let (live, note) = observe(target, name)?;
     let options = Options { destroy: args.destroy, sources: &loaded.sources, advice: advice(target, name)? };

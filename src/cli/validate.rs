@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::experiment::{CommandError, VarArgs, counted, load, print};
+use super::target::Target;
 use crate::diagnostic::Exit;
 
 /// Check experiment files without looking at what runs.
 ///
-/// Every error of every file is printed with its file, line and column. The exit code is 1 if there is any.
+/// Every error of every file is printed with its file, line and column. The exit code is 1 if there is any. Warnings name what
+/// works but is likely a mistake, and what this machine lacks, unless --socket names an engine elsewhere.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
     /// Experiment files (.yaml, .yml, .toml); `-` reads YAML from standard input.
@@ -20,10 +22,10 @@ pub struct ValidateArgs {
 }
 
 /// Run it.
-pub fn run(args: &ValidateArgs) -> Result<Exit, CommandError> {
+pub fn run(args: &ValidateArgs, target: &Target) -> Result<Exit, CommandError> {
     let mut exit = Exit::Success;
     for file in &args.files {
-        match load(file, &args.vars) {
+        match load(file, &args.vars, Some(target)) {
             Some(loaded) => {
                 let e = &loaded.experiment;
                 let parts = [

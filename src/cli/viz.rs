@@ -39,7 +39,7 @@ enum Format {
 
 /// Run it.
 pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, &args.vars).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, None).ok_or(CommandError::Reported)?;
     let topology = if args.live {
         let (live, note) = observe(target, &loaded.experiment.name.value)?;
         if let Some(note) = note {

@@ -23,6 +23,11 @@ const COLUMNS: &[&str] = &[
     "uptime",
 ];
 
+/// The number of other VMs that a VM of this host allows, at most; minimega writes -1 where none sets a limit.
+fn limit(stats: &HostStats) -> i64 {
+    stats.vm_limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(-1)
+}
+
 fn cell(stats: &HostStats, host: &str, column: &str) -> String {
     let megabytes = |bytes: f64| format!("{:.1}", bytes / f64::from(1 << 20));
     match column {
@@ -33,8 +38,7 @@ fn cell(stats: &HostStats, host: &str, column: &str) -> String {
         "rx" => megabytes(stats.received),
         "tx" => megabytes(stats.sent),
         "vms" => stats.vms.to_string(),
-        // No limit can be set in this engine, which minimega writes as -1.
-        "vmlimit" => "-1".to_owned(),
+        "vmlimit" => limit(stats).to_string(),
         // There are no Android VMs in this engine.
         "androidvms" => "0".to_owned(),
         "cpucommit" => stats.cpu_commit.to_string(),
@@ -51,7 +55,8 @@ pub(super) fn commands() -> Vec<Command> {
         &["host"],
         "show the host's load and what VMs are committed to it",
         "Without an argument, a table; with one, that figure alone: cpus, load (averages of 1, 5 and 15 minutes), memused and \
-         memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, cpucommit \
+         memtotal (MB), rx and tx (MB/s over a quarter of a second, all interfaces that the daemon sees), vms, vmlimit (how many \
+         others the VM with the smallest `vm config coschedule` allows, -1 where none has a limit), cpucommit \
          (virtual CPUs of VMs that run), memcommit (their memory, MB), netcommit (their NICs), uptime, name. VMs of all \
          namespaces count.",
     )
@@ -70,7 +75,7 @@ pub(super) fn commands() -> Vec<Command> {
             "MemUsed": stats.memory_used,
             "VMs": stats.vms,
             "AndroidVMs": 0,
-            "Limit": -1,
+            "Limit": limit(&stats),
             "CPUCommit": stats.cpu_commit,
             "MemCommit": stats.memory_commit,
             "NetworkCommit": stats.network_commit,

@@ -65,7 +65,7 @@ pub(super) fn commands() -> Vec<Command> {
                     return Ok(Answer::table(&["vlan"], rows));
                 }
                 let rows = engine.vlan_rows(&namespace).into_iter().map(|r| vec![r.alias, r.tag.to_string()]).collect();
-                Ok(Answer::table(&["alias", "vlan"], rows))
+                Ok(Answer { empty_list: true, ..Answer::table(&["alias", "vlan"], rows) })
             },
         ),
         Command::new(

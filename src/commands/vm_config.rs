@@ -1,7 +1,9 @@
 //! `vm config` and `clear vm config`: every command here comes from the field table.
 
+use std::collections::BTreeMap;
+
 use crate::engine::EngineError;
-use crate::language::declaration::{Completion, Declaration};
+use crate::language::declaration::{Completion, Declaration, Text};
 use crate::language::field::{FIELDS, Field, FieldType, FieldValue, Group, VmConfig};
 
 use super::{Answer, Call, Command};
@@ -9,8 +11,14 @@ use super::{Answer, Call, Command};
 /// The table that `vm config` prints.
 pub fn table(config: &VmConfig) -> String {
     let mut text = String::new();
-    for (group, title) in [(Group::Base, "VM configuration:"), (Group::Kvm, "KVM configuration:")] {
-        let fields = || FIELDS.iter().filter(|f| f.group == group);
+    for (group, title) in [
+        (Group::Base, "VM configuration:"),
+        (Group::Kvm, "KVM configuration:"),
+        (Group::Container, "Container configuration:"),
+        (Group::Android, "Android configuration:"),
+    ] {
+        // minimega shows overrides by their own command alone.
+        let fields = || FIELDS.iter().filter(|f| f.group == group && f.ty != FieldType::Overrides);
         let width = fields().map(|f| f.title.len()).max().unwrap_or(0) + 2;
         text.push_str(title);
         text.push('\n');
@@ -22,41 +30,73 @@ pub fn table(config: &VmConfig) -> String {
     text
 }
 
-/// The pattern of a field, after its name.
-fn pattern(field: &Field) -> String {
-    match field.ty {
-        FieldType::Bool => format!("vm config {} [true,false]", field.name),
-        FieldType::Words => format!("vm config {} [value]...", field.name),
-        FieldType::Networks => format!("vm config {} [netspec]...", field.name),
-        FieldType::Disks => format!("vm config {} [diskspec]...", field.name),
-        _ => format!("vm config {} [value]", field.name),
+/// The patterns of a field.
+fn patterns(field: &Field) -> Vec<Text> {
+    let arguments: &[&str] = match field.ty {
+        FieldType::Bool => &["[true,false]"],
+        FieldType::Words => &["[value]..."],
+        FieldType::Networks => &["[netspec]..."],
+        FieldType::Bonds => &["[bondspec]..."],
+        FieldType::Disks => &["[diskspec]..."],
+        FieldType::Tags | FieldType::Volumes => &["", "<key> [value]"],
+        FieldType::Overrides => &["", "<match> <replacement>"],
+        _ => &["[value]"],
+    };
+    let pattern = |word: &str, rest: &str| format!("vm config {word} {rest}").trim_end().to_owned().into();
+    field.words().iter().flat_map(|word| arguments.iter().map(move |rest| pattern(word, rest))).collect()
+}
+
+/// What the help of some fields says beyond the field's own words.
+fn more(field: &Field) -> &'static str {
+    match (field.ty, field.group) {
+        (FieldType::Networks, _) => {
+            "\n\nA VLAN alias that has no tag yet gets the next free one now (`vlans` shows them). A last word that is neither \
+             an address nor a driver is the VLAN, and the one before it the bridge: `LAN,virtio` is VLAN virtio on bridge LAN."
+        }
+        (FieldType::Overrides, _) => {
+            " Each replaces a text, everywhere it stands, by another. They apply in the order of their definition, each to \
+             what the ones before it left. In the text, words stand between single blanks; a word with a blank or a double \
+             quote is in double quotes.\n\n\
+             Without arguments, shows the overrides and the command line before and after them. NAME, UUID, TAP0 and MAC0 \
+             stand for what only a launch knows. An override that leaves a double quote without its pair, or changes the \
+             argument of -qmp, is refused.\n\n\
+             \x20   vm config qemu-override \"-rtc clock=vm,base=utc\" \"-rtc base=localtime\""
+        }
+        (_, Group::Container | Group::Android) => {
+            "\n\nThe value is kept, saved and restored, and has no effect: this engine launches VMs of type kvm only."
+        }
+        _ => "",
     }
 }
 
 fn declaration(field: &'static Field) -> Declaration {
     let mut long = field.help.to_owned();
-    if let FieldType::Uint { min, max } = field.ty {
+    if let Some((min, max)) = field.range() {
         long.push_str(&format!(
             " A whole number from {min} to {max}{}.",
             field.unit.map(|u| format!(", in {u}")).unwrap_or_default()
         ));
     }
+    long.push_str(more(field));
     let default = field.default_value().to_string();
     long.push_str(&match default.as_str() {
         "" | "[]" | "{}" => "\n\nNot set by default.".to_owned(),
         default => format!("\n\nDefault: {default}."),
     });
-    long.push_str(&format!(
-        "\n\nWithout a value, shows the current one; `clear vm config {}` gives it its default again.",
-        field.name
-    ));
-    let mut declaration = Declaration::new(format!("vm config {}", field.name), &[], "", long);
+    let word = field.words()[0];
+    if field.ty != FieldType::Overrides {
+        long.push_str("\n\nWithout a value, shows the current one.");
+    }
+    long.push_str(&format!(" `clear vm config {word}` gives it its default again."));
+    if let [_, others @ ..] = field.words() {
+        for other in others {
+            long.push_str(&format!("\n\n`vm config {other}` is the same."));
+        }
+    }
+    let mut declaration = Declaration::new(format!("vm config {word}"), &[], "", long);
     declaration.short = format!("show or set: {}", field.title).into();
-    declaration.patterns = match field.ty {
-        FieldType::Tags => vec!["vm config tags".into(), "vm config tags <key> [value]".into()],
-        _ => vec![pattern(field).into()],
-    };
-    if matches!(field.ty, FieldType::Path) {
+    declaration.patterns = patterns(field);
+    if matches!(field.ty, FieldType::Path | FieldType::Volumes) {
         declaration = declaration.complete("value", Completion::Path);
     }
     if matches!(field.ty, FieldType::Disks) {
@@ -72,6 +112,7 @@ fn words(call: &Call, field: &Field) -> Vec<String> {
         FieldType::Bool => one(call.args.choice("true,false")),
         FieldType::Words => call.args.list("value").to_vec(),
         FieldType::Networks => call.args.list("netspec").to_vec(),
+        FieldType::Bonds => call.args.list("bondspec").to_vec(),
         FieldType::Disks => call.args.list("diskspec").to_vec(),
         _ => one(call.args.str("value")),
     }
@@ -80,30 +121,52 @@ fn words(call: &Call, field: &Field) -> Vec<String> {
 async fn set_or_show(call: Call, field: &'static Field) -> Result<Answer, EngineError> {
     let engine = call.engine();
     let namespace = &call.namespace;
-    if field.ty == FieldType::Tags {
-        return tags(&call, field);
+    match field.ty {
+        FieldType::Tags => return pairs(&call, field, engine.config(namespace).tags()),
+        FieldType::Volumes => return pairs(&call, field, engine.config(namespace).volumes()),
+        FieldType::Overrides => return overrides(&call, field).await,
+        _ => {}
     }
     let words = words(&call, field);
     if words.is_empty() {
         return Ok(Answer::text(engine.config(namespace).get(field.name).to_string()));
     }
-    let value = field.parse(&words)?;
-    engine.change_config(namespace, |config| config.set(field.name, value))?;
+    match field.parse(&words)? {
+        FieldValue::Networks(specs) => engine.configure_networks(namespace, specs).await?,
+        value => engine.change_config(namespace, |config| config.set(field.name, value))?,
+    }
     Ok(Answer::done())
 }
 
-fn tags(call: &Call, field: &'static Field) -> Result<Answer, EngineError> {
-    let engine = call.engine();
-    let tags = engine.config(&call.namespace).tags();
+fn pairs(call: &Call, field: &'static Field, pairs: BTreeMap<String, String>) -> Result<Answer, EngineError> {
     match (call.args.str("key"), call.args.str("value")) {
         (Some(key), Some(value)) => {
             let value = field.parse(&[key.to_owned(), value.to_owned()])?;
-            engine.change_config(&call.namespace, |config| config.set(field.name, value))?;
+            call.engine().change_config(&call.namespace, |config| config.set(field.name, value))?;
             Ok(Answer::done())
         }
-        (Some(key), None) => Ok(Answer::text(tags.get(key).cloned().unwrap_or_default())),
-        (None, _) => Ok(Answer::text(tags.iter().map(|(k, v)| format!("{k} -> {v}\n")).collect::<String>())),
+        (Some(key), None) => Ok(Answer::text(pairs.get(key).cloned().unwrap_or_default())),
+        (None, _) => Ok(Answer::text(pairs.iter().map(|(k, v)| format!("{k} -> {v}\n")).collect::<String>())),
     }
+}
+
+async fn overrides(call: &Call, field: &'static Field) -> Result<Answer, EngineError> {
+    let engine = call.engine();
+    let mut config = engine.config(&call.namespace);
+    if let (Some(matched), Some(replacement)) = (call.args.str("match"), call.args.str("replacement")) {
+        let value = field.parse(&[matched.to_owned(), replacement.to_owned()])?;
+        config.set(field.name, value.clone());
+        engine.check_overrides(&config).await?;
+        engine.change_config(&call.namespace, |config| config.set(field.name, value))?;
+        return Ok(Answer::done());
+    }
+    let mut text = "id\tmatch\treplacement\n".to_owned();
+    for (id, o) in config.overrides().iter().enumerate() {
+        text.push_str(&format!("{id}\t{}\t{}\n", o.matched, o.replacement));
+    }
+    let (before, after) = engine.command_line(&config).await;
+    text.push_str(&format!("\nBefore overrides:\n{before}\n\nAfter overrides:\n{after}\n"));
+    Ok(Answer::text(text))
 }
 
 /// What `vm config clone` copies: what a VM was launched with, without what is its own.
@@ -159,9 +222,10 @@ pub(super) fn commands() -> Vec<Command> {
         "give configuration fields their defaults again",
         "Gives the named field of the namespace's configuration its default again, or every field.",
     );
-    clear.patterns.extend(FIELDS.iter().map(|field| format!("clear vm config <{},>", field.name).into()));
+    let words = FIELDS.iter().flat_map(Field::words);
+    clear.patterns.extend(words.map(|word| format!("clear vm config <{word},>").into()));
     commands.push(Command::new(clear, |call| async move {
-        let named = FIELDS.iter().find(|field| call.args.flag(field.name));
+        let named = FIELDS.iter().find(|field| field.words().iter().any(|word| call.args.flag(word)));
         call.engine().change_config(&call.namespace, |config| match named {
             Some(field) => config.clear(field.name),
             None => *config = VmConfig::new(),

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
+mod codes;
 mod render;
+
+pub use codes::{CODES, Code, code, document};
 pub use render::render;
 
 /// Identifies one source text in a [`SourceMap`].

@@ -7,6 +7,9 @@ use crate::language::field::FieldError;
 use crate::language::range::RangeError;
 use crate::name::NameError;
 
+use super::mesh::MeshError;
+use super::queue::QueueError;
+use super::schedule::ScheduleError;
 use super::vlans::VlanError;
 
 /// Why the engine refused or failed.
@@ -24,9 +27,42 @@ pub enum EngineError {
     /// A VLAN.
     #[error(transparent)]
     Vlan(#[from] VlanError),
+    /// The queue, or the hosts of a namespace.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// No host for a VM.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A setting of the mesh.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// A pipe or pipeline.
+    #[error(transparent)]
+    Plumb(#[from] super::plumb::PlumbError),
+    /// A background process.
+    #[error(transparent)]
+    Background(#[from] super::background::BackgroundError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The files folder.
+    #[error(transparent)]
+    Files(#[from] super::FilesError),
+    /// What was to be fetched.
+    #[error(transparent)]
+    Fetch(#[from] super::FetchError),
+    /// A delay that is none.
+    #[error("invalid delay `{text}`, expected whole seconds")]
+    Delay {
+        /// As given.
+        text: String,
+    },
+    /// How often is no duration.
+    #[error("invalid frequency `{text}`, expected a duration such as 5s or 500ms, at least 10ms, or 0 for none")]
+    Frequency {
+        /// As given.
+        text: String,
+    },
     /// No VM of that name or id.
     #[error("vm not found: {target}")]
     VmNotFound {
@@ -101,6 +137,14 @@ pub enum EngineError {
         /// The limit.
         limit: u64,
     },
+    /// Bonds, which nothing here makes.
+    #[error(
+        "bonds need Open vSwitch, which this engine does not drive; `clear vm config bonds` to launch without them"
+    )]
+    Bonds,
+    /// An override that leaves no command line.
+    #[error(transparent)]
+    Override(#[from] super::overrides::OverrideError),
     /// No saved configuration of that name.
     #[error("config {name} does not exist")]
     NoConfig {

@@ -27,6 +27,8 @@ pub struct HostStats {
     pub sent: f64,
     /// VMs that have a QEMU.
     pub vms: usize,
+    /// How many other VMs the one that allows the fewest allows; None where none sets a limit.
+    pub vm_limit: Option<u64>,
     /// Their virtual CPUs.
     pub cpu_commit: u64,
     /// Their memory, in MB.
@@ -61,6 +63,12 @@ fn traffic(text: &str) -> (u64, u64) {
     sum
 }
 
+/// Processors, and memory in MB.
+pub(super) fn capacity() -> (u64, u64) {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    (cpus as u64, memory(&read("/proc/meminfo"), "MemTotal") * 1024 / MEGABYTE)
+}
+
 impl Engine {
     /// Look at the machine. Takes a quarter of a second, for the rates.
     pub async fn host_stats(&self) -> HostStats {
@@ -80,6 +88,7 @@ impl Engine {
             received: rate(before.0, after.0),
             sent: rate(before.1, after.1),
             vms: 0,
+            vm_limit: None,
             cpu_commit: 0,
             memory_commit: 0,
             network_commit: 0,
@@ -89,6 +98,7 @@ impl Engine {
             let live = vm.live();
             if live.state.has_process() {
                 stats.vms += 1;
+                stats.vm_limit = stats.vm_limit.into_iter().chain(super::queue::limit(&vm.config)).min();
                 stats.cpu_commit += vm.config.uint("vcpus");
                 stats.memory_commit += vm.config.uint("memory");
                 stats.network_commit += live.nics.len();

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use crate::language::field::{FIELDS, FieldType, FieldValue};
+use crate::language::field::{FIELDS, Field, FieldValue, Group};
 use crate::name::Namespace;
 
-use super::vm::{Nic, Vm};
+use super::vm::{Live, Nic, Vm};
 use super::{Engine, State};
 
 /// All columns, in order.
@@ -117,7 +117,7 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
         "qos" | "qinq" | "bond" => "[]".to_owned(),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
         "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
-        column => match FIELDS.iter().find(|field| field.column == Some(column)) {
+        column => match kvm_fields().find(|field| field.column == Some(column)) {
             Some(field) => match config.get(field.name) {
                 // minimega prints no brackets around disks.
                 FieldValue::Disks(disks) => disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
@@ -128,54 +128,115 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
     }
 }
 
+/// The fields that a KVM VM has.
+fn kvm_fields() -> impl Iterator<Item = &'static Field> {
+    FIELDS.iter().filter(|field| matches!(field.group, Group::Base | Group::Kvm))
+}
+
+/// The keys of a KVM VM's record in minimega's order.
+const RECORD_KEYS: &[&str] = &[
+    "UUID",
+    "VCPUs",
+    "Memory",
+    "Snapshot",
+    "Schedule",
+    "Colocate",
+    "Coschedule",
+    "Backchannel",
+    "Networks",
+    "Bonds",
+    "Tags",
+    "ID",
+    "Name",
+    "Namespace",
+    "Host",
+    "State",
+    "LaunchTime",
+    "Type",
+    "ActiveCC",
+    "Pid",
+    "QemuPath",
+    "KernelPath",
+    "InitrdPath",
+    "CdromPath",
+    "MigratePath",
+    "CPU",
+    "Sockets",
+    "Cores",
+    "Threads",
+    "Machine",
+    "SerialPorts",
+    "VirtioPorts",
+    "Vga",
+    "Append",
+    "Disks",
+    "UsbUseXHCI",
+    "TpmSocketPath",
+    "BidirectionalCopyPaste",
+    "QemuAppend",
+    "QemuOverride",
+    "VNCPort",
+    "Error",
+];
+
 fn record(state: &State, vm: &Vm, host: &str) -> Value {
     let live = vm.live();
-    let mut map = Map::new();
-    for field in FIELDS {
-        let value = match (field.name, vm.config.get(field.name)) {
-            ("uuid", _) => json!(vm.uuid.to_string()),
-            ("tags", _) => json!(live.tags),
-            ("networks", _) => live.nics.iter().map(|nic| network(state, vm, nic)).collect(),
-            (_, FieldValue::Uint(n)) => json!(n),
-            (_, FieldValue::Bool(b)) => json!(b),
-            (_, FieldValue::Text(t)) => json!(t),
-            // minimega sends null for no words at all.
-            (_, FieldValue::Words(w)) if w.is_empty() && field.ty == FieldType::Words && field.name == "append" => {
-                Value::Null
-            }
-            (_, FieldValue::Words(w)) => json!(w),
-            (_, FieldValue::Disks(disks)) => disks
-                .iter()
-                .map(|disk| {
-                    json!({
-                        "Path": disk.path,
-                        "SnapshotPath": "",
-                        "Interface": disk.interface.clone().unwrap_or_default(),
-                        "Cache": disk.cache.clone().unwrap_or_default(),
-                        "Raw": disk.to_string(),
-                    })
+    RECORD_KEYS.iter().map(|key| ((*key).to_owned(), part(state, vm, &live, host, key))).collect::<Map<_, _>>().into()
+}
+
+/// One value of a VM's record.
+fn part(state: &State, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
+    match key {
+        "UUID" => json!(vm.uuid.to_string()),
+        "Networks" => live.nics.iter().map(|nic| network(state, vm, nic)).collect(),
+        "Tags" => json!(live.tags),
+        "ID" => json!(vm.id),
+        "Name" => json!(vm.name),
+        "Namespace" => json!(vm.namespace),
+        "Host" => json!(host),
+        "State" => json!(live.state as u8),
+        "LaunchTime" => json!(humantime::format_rfc3339_nanos(vm.launched).to_string()),
+        "Type" => json!(1),
+        "ActiveCC" => json!(false),
+        "Pid" => json!(live.process.map_or(0, |id| id.pid)),
+        "VNCPort" => json!(live.vnc.as_ref().map_or(0, |shim| shim.port)),
+        "Error" => json!(live.error.clone().unwrap_or_default()),
+        key => {
+            let field = kvm_fields().find(|field| field.data_key == key).expect("every other key is a field's");
+            field_value(field, vm.config.get(field.name))
+        }
+    }
+}
+
+/// The value of a field in a record.
+fn field_value(field: &Field, value: FieldValue) -> Value {
+    match value {
+        FieldValue::Uint(n) => json!(n),
+        FieldValue::Int(n) => json!(n),
+        FieldValue::Bool(b) => json!(b),
+        FieldValue::Text(t) => json!(t),
+        // minimega sends null for a kernel command line without words, and empty lists for others.
+        FieldValue::Words(w) if w.is_empty() && field.name == "append" => Value::Null,
+        FieldValue::Words(w) => json!(w),
+        FieldValue::Disks(disks) => disks
+            .iter()
+            .map(|disk| {
+                json!({
+                    "Path": disk.path,
+                    "SnapshotPath": "",
+                    "Interface": disk.interface.clone().unwrap_or_default(),
+                    "Cache": disk.cache.clone().unwrap_or_default(),
+                    "Raw": disk.to_string(),
                 })
-                .collect(),
-            (_, FieldValue::Networks(_) | FieldValue::Tags(_)) => continue,
-        };
-        map.insert(field.data_key.to_owned(), value);
+            })
+            .collect(),
+        FieldValue::Tags(t) | FieldValue::Volumes(t) => json!(t),
+        FieldValue::Overrides(overrides) => {
+            overrides.iter().map(|o| json!({ "Match": o.matched, "Replacement": o.replacement })).collect()
+        }
+        // A record shows where the NICs are now.
+        FieldValue::Networks(n) => n.iter().map(ToString::to_string).collect(),
     }
-    for (key, value) in [
-        ("ID", json!(vm.id)),
-        ("Name", json!(vm.name)),
-        ("Namespace", json!(vm.namespace)),
-        ("Host", json!(host)),
-        ("State", json!(live.state as u8)),
-        ("LaunchTime", json!(humantime::format_rfc3339_nanos(vm.launched).to_string())),
-        ("Type", json!(1)),
-        ("ActiveCC", json!(false)),
-        ("Pid", json!(live.process.map_or(0, |id| id.pid))),
-        ("VNCPort", json!(live.vnc.as_ref().map_or(0, |shim| shim.port))),
-        ("Error", json!(live.error.clone().unwrap_or_default())),
-    ] {
-        map.insert(key.to_owned(), value);
-    }
-    Value::Object(map)
 }
 
 fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
@@ -225,6 +286,13 @@ pub fn go_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_record_has_every_field() {
+        for field in kvm_fields() {
+            assert!(RECORD_KEYS.contains(&field.data_key), "{}", field.name);
+        }
+    }
 
     #[test]
     fn durations_as_recorded() {

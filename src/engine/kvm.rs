@@ -3,10 +3,15 @@
 //! Sources: QEMU's documentation of its invocation (qemu-system-x86_64(1)); minimega's layout of sockets in the VM's
 //! folder (`qmp`, `vnc`, `serialN`, `virtio-serialN`).
 
+use std::path::{Path, PathBuf};
+
 use crate::language::diskspec::{DEFAULT_INTERFACE, DiskSpec};
 use crate::language::field::VmConfig;
 
 use super::vm::Nic;
+
+/// Where the agent in the guest finds its port, and the name of the port's socket in the VM's folder.
+pub(super) const BACKCHANNEL: &str = "cc";
 
 /// NICs per PCI bridge: a bridge has 32 slots and slot 0 is its own.
 const NICS_PER_BRIDGE: usize = 31;
@@ -25,9 +30,31 @@ pub struct Guest<'a> {
     /// What it was launched with; relative paths are relative to `files`.
     pub config: &'a VmConfig,
     /// Its NICs.
-    pub nics: &'a [Nic],
+    pub nics: Vec<Card>,
     /// The engine's files folder.
     pub files: &'a str,
+}
+
+/// What QEMU needs to know of a NIC.
+pub struct Card {
+    /// Its tap.
+    pub tap: String,
+    /// Its address.
+    pub mac: String,
+    /// Its model.
+    pub driver: String,
+}
+
+impl From<&Nic> for Card {
+    fn from(nic: &Nic) -> Self {
+        Self { tap: nic.tap.to_string(), mac: nic.mac.to_string(), driver: nic.driver.clone() }
+    }
+}
+
+/// A saved state as an absolute path.
+pub(super) fn state_file(files: &Path, config: &VmConfig) -> Option<PathBuf> {
+    let path = config.text("migrate");
+    (!path.is_empty()).then(|| files.join(path))
 }
 
 /// A value inside a comma-separated QEMU option: commas are doubled.
@@ -137,6 +164,11 @@ impl Guest<'_> {
             add("-tpmdev", "emulator,id=tpm0,chardev=chartpm".to_owned());
             add("-device", "tpm-tis,tpmdev=tpm0".to_owned());
         }
+        if let Some(state) = state_file(Path::new(self.files), config) {
+            // QEMU gives the text after `exec:` to a shell.
+            let quoted = state.to_string_lossy().replace('\'', r"'\''");
+            add("-incoming", format!("exec:cat '{quoted}'"));
+        }
         args.push("-S".to_owned());
         args.extend(config.words("qemu-append"));
         args
@@ -176,11 +208,13 @@ impl Guest<'_> {
             Ok(count) => (0..count).map(|n| format!("virtio-serial{n}")).collect(),
             Err(_) => text.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect(),
         };
-        if names.is_empty() && !self.config.bool("bidirectional-copy-paste") {
+        let (clipboard, backchannel) = (self.config.bool("bidirectional-copy-paste"), self.config.bool("backchannel"));
+        if names.is_empty() && !clipboard && !backchannel {
             return;
         }
-        // QEMU's most; port 0 is a console's.
-        add("-device", "virtio-serial-pci,id=virtio-serial0,max_ports=511".to_owned());
+        // Port 0 is a console's. Each port that there may be takes memory of the host, even where nothing uses it.
+        let ports = 1 + names.len() + usize::from(backchannel) + usize::from(clipboard);
+        add("-device", format!("virtio-serial-pci,id=virtio-serial0,max_ports={ports}"));
         for (port, name) in names.iter().enumerate() {
             add("-chardev", format!("socket,id=charvserial{port},path=virtio-serial{port},server=on,wait=off"));
             add(
@@ -191,7 +225,12 @@ impl Guest<'_> {
                 ),
             );
         }
-        if self.config.bool("bidirectional-copy-paste") {
+        if backchannel {
+            add("-chardev", format!("socket,id=charvserialCC,path={BACKCHANNEL},server=on,wait=off"));
+            let device = "virtserialport,bus=virtio-serial0.0,chardev=charvserialCC,id=vserialCC";
+            add("-device", format!("{device},name={BACKCHANNEL}"));
+        }
+        if clipboard {
             add("-chardev", "qemu-vdagent,id=vdagent,name=vdagent,clipboard=on".to_owned());
             add("-device", "virtserialport,bus=virtio-serial0.0,chardev=vdagent,name=com.redhat.spice.0".to_owned());
         }
@@ -213,6 +252,7 @@ mod tests {
     }
 
     fn line(config: &VmConfig, nics: &[Nic]) -> String {
+        let nics = nics.iter().map(Card::from).collect();
         Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, files: "/base/files" }.arguments().join(" ")
     }
 
@@ -225,6 +265,22 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("media=cdrom,file=/iso/a,,snapshot=off.iso"), "{text}");
+    }
+
+    #[test]
+    fn a_state_is_quoted_for_the_shell() {
+        let text = line(&config(&[("migrate", &["it's; here"])]), &[]);
+        assert!(text.contains(r"-incoming exec:cat '/base/files/it'\''s; here' -S"), "{text}");
+        assert!(line(&config(&[("migrate", &["/x"])]), &[]).contains("exec:cat '/x'"));
+        assert!(!line(&VmConfig::new(), &[]).contains("-incoming"));
+    }
+
+    #[test]
+    fn the_backchannel_is_a_port_of_its_own() {
+        let text = line(&config(&[("virtio-ports", &["one"])]), &[]);
+        assert!(text.contains("chardev=charvserial0,id=vserial0,name=one"), "{text}");
+        assert!(text.contains("path=cc,server=on,wait=off") && text.contains("id=vserialCC,name=cc"), "{text}");
+        assert!(!line(&config(&[("backchannel", &["false"])]), &[]).contains("virtio-serial"));
     }
 
     #[test]

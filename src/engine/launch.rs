@@ -1,6 +1,5 @@
-//! Launching: names checked and VMs registered together, then every QEMU started at once.
+//! Launching: what is to be launched is queued, or entered and then every QEMU started at once.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,129 +7,166 @@ use crate::host::linux::accelerator;
 use crate::host::linux::process;
 use crate::host::{ProcessId, Spawn};
 use crate::language::field::VmConfig;
-use crate::language::range;
-use crate::name::{Namespace, VlanTag, VmName};
+use crate::language::netspec::DEFAULT_DRIVER;
+use crate::name::Namespace;
 use crate::qmp::Qmp;
 
-use super::kvm::Guest;
-use super::vm::{Ended, RECORD, Turn, Vm, VmState};
-use super::{Accelerator, Engine, EngineError, vnc};
-
-/// VMs in one launch.
-const LAUNCH_LIMIT: u64 = 100_000;
+use super::claim::Launch;
+use super::kvm::{BACKCHANNEL, Card, Guest, state_file};
+use super::progress::outcomes;
+use super::queue::{self, QueueError, Queued};
+use super::vm::{Ended, RECORD, Vm, VmState};
+use super::{Accelerator, Engine, EngineError, overrides, vnc};
 
 /// How long QEMU may take until it answers on QMP; it is far less on an idle machine.
 const QMP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often QEMU is asked whether it has read a saved state.
+const INCOMING_POLL: Duration = Duration::from_millis(20);
+
+/// How long a QEMU that no longer answers may take to end.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
 
 /// The file in a VM's folder that takes QEMU's output.
 pub(super) const LOG: &str = "qemu.log";
 
 impl Engine {
     /// Launch VMs: `names` is a name, a range or a count. Every name and UUID is checked before anything is made. A QEMU
-    /// that fails leaves its VM in the error state; the others are launched, and the answer is the errors.
+    /// that fails leaves its VM in the error state; the others are launched, and the answer is the errors. Where the
+    /// namespace queues launches, this one is queued and nothing is made.
     pub async fn launch(
         self: &Arc<Self>,
         namespace: &Namespace,
         names: &str,
         config: VmConfig,
     ) -> Result<(), EngineError> {
+        self.check_launch(&config).await?;
+        if self.enqueue(namespace, names, &config)? {
+            return Ok(());
+        }
         let taps = self.tap_tags().await?;
-        let vms = self.register(namespace, names, &config, taps)?;
+        let launch = {
+            let mut state = self.state();
+            let names = state.claim(namespace, names, &config)?;
+            state.enter_launch(self, namespace, &[Queued { names, config }], None, taps)?
+        };
+        self.carry_out(namespace, launch, Vec::new()).await
+    }
+
+    /// Queue a launch, if the namespace queues.
+    fn enqueue(&self, namespace: &Namespace, names: &str, config: &VmConfig) -> Result<bool, EngineError> {
+        let queued = {
+            let mut state = self.state();
+            if !state.namespaces.get(namespace).is_some_and(|entry| entry.scheduling.queueing()) {
+                return Ok(false);
+            }
+            let names = state.claim(namespace, names, config)?;
+            queue::check(namespace, config)?;
+            let queued = Queued { names, config: config.clone() };
+            state.namespaces.entry(namespace.clone()).or_default().scheduling.push(queued.clone());
+            queued
+        };
         if let Err(error) = self.save() {
-            for (vm, _turn) in &vms {
+            self.state().namespaces.entry(namespace.clone()).or_default().scheduling.remove(&queued);
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// Launch everything that is queued, as the last dry-run placed it where there was one. Where a VM cannot be placed,
+    /// has lost its name to another or cannot get its NICs, nothing is launched and the queue stays as it is.
+    pub async fn launch_queue(self: &Arc<Self>, namespace: &Namespace) -> Result<(), EngineError> {
+        let taps = self.tap_tags().await?;
+        let (launch, queue) = {
+            let mut state = self.state();
+            let scheduling = &state.namespaces.entry(namespace.clone()).or_default().scheduling;
+            let (queue, planned) = (scheduling.queue.clone(), scheduling.planned());
+            if queue.is_empty() {
+                return Err(QueueError::Empty.into());
+            }
+            let launch = state.enter_launch(self, namespace, &queue, planned.as_ref(), taps)?;
+            state.namespaces.entry(namespace.clone()).or_default().scheduling.take();
+            (launch, queue)
+        };
+        self.carry_out(namespace, launch, queue).await
+    }
+
+    /// Start the QEMUs of VMs that have been entered. If not even that they are there can be noted, they are forgotten and
+    /// `queue` is put back.
+    async fn carry_out(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        launch: Launch,
+        queue: Vec<Queued>,
+    ) -> Result<(), EngineError> {
+        if let Err(error) = self.save() {
+            for (vm, _turn) in &launch.vms {
                 vm.live().removed = true;
                 self.forget(vm);
             }
+            self.state().namespaces.entry(namespace.clone()).or_default().scheduling.restore(queue);
             return Err(error);
         }
         let mut tasks = tokio::task::JoinSet::new();
-        for (vm, turn) in vms {
-            let engine = Arc::clone(self);
+        for (vm, turn) in launch.vms {
+            let (engine, running) = (Arc::clone(self), Arc::clone(&launch.running));
             tasks.spawn(async move {
                 let _turn = turn;
-                engine.start_qemu(&vm).await.map_err(|error| (vm.id, error))
+                let started = engine.start_qemu(&vm).await;
+                running.ended(started.is_ok());
+                started.map_err(|error| (vm.id, error))
             });
         }
-        let mut errors: Vec<_> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
-        errors.sort_by_key(|(id, _)| *id);
+        let errors = outcomes(tasks, "launched").await;
         EngineError::collect(errors.into_iter().map(|(_, error)| error).collect())
     }
 
-    /// Check names and UUID, and enter the VMs as building, each with its first turn. On failure nothing has changed.
-    fn register(
-        &self,
-        namespace: &Namespace,
-        names: &str,
-        config: &VmConfig,
-        mut taken: BTreeSet<VlanTag>,
-    ) -> Result<Vec<(Arc<Vm>, Turn)>, EngineError> {
-        let mut state = self.state();
-        let taken_names: HashMap<VmName, u32> =
-            state.namespaces.get(namespace).map(|n| n.names.clone()).unwrap_or_default();
-        let names: Vec<VmName> = match names.parse::<i64>() {
-            Ok(count) if count <= 0 => return Err(EngineError::LaunchCount),
-            Ok(count) if count.unsigned_abs() > LAUNCH_LIMIT => {
-                return Err(EngineError::LaunchLimit { count: count.unsigned_abs(), limit: LAUNCH_LIMIT });
-            }
-            Ok(count) => (0u64..)
-                .map(|n| VmName::new(&format!("vm-{n}")).expect("vm-N is a VM name"))
-                .filter(|name| !taken_names.contains_key(name))
-                .take(usize::try_from(count).expect("below the limit"))
-                .collect(),
-            Err(_) => {
-                let mut seen = HashSet::new();
-                let mut list = Vec::new();
-                for name in range::expand(names)? {
-                    if !seen.insert(name.clone()) {
-                        return Err(EngineError::LaunchTwice { name });
-                    }
-                    list.push(VmName::new(&name)?);
-                }
-                list
-            }
-        };
-        if names.is_empty() {
-            return Err(EngineError::LaunchNothing);
+    /// Refuse a configuration that no VM can be launched with.
+    async fn check_launch(&self, config: &VmConfig) -> Result<(), EngineError> {
+        if !config.words("bonds").is_empty() {
+            return Err(EngineError::Bonds);
         }
-        if let Some(name) = names.iter().find(|name| taken_names.contains_key(*name)) {
-            return Err(EngineError::VmExists { name: name.to_string() });
+        if let Some(path) = state_file(&self.options.base.join("files"), config) {
+            std::fs::metadata(&path).map_err(|source| EngineError::File { action: "read", path, source })?;
         }
+        self.check_overrides(config).await
+    }
+
+    /// Refuse overrides that leave no command line.
+    pub async fn check_overrides(&self, config: &VmConfig) -> Result<(), EngineError> {
+        let overrides = config.overrides();
+        if !overrides.is_empty() {
+            overrides::apply(self.preview(config).await, &overrides)?;
+        }
+        Ok(())
+    }
+
+    /// QEMU's command line for the configuration of a namespace, before and after its overrides. What only a launch knows
+    /// is a word in capitals: NAME, UUID, TAP0, MAC0.
+    pub async fn command_line(&self, config: &VmConfig) -> (String, String) {
+        let before = overrides::line(&self.preview(config).await);
+        let after = overrides::replace(before.clone(), &config.overrides());
+        (before, after)
+    }
+
+    /// QEMU's arguments as far as they are known before a launch.
+    async fn preview(&self, config: &VmConfig) -> Vec<String> {
+        let (accelerator, _) = self.accelerator().await;
+        let nics = config.networks().into_iter().enumerate().map(|(index, nic)| Card {
+            tap: format!("TAP{index}"),
+            mac: nic.mac.map_or_else(|| format!("MAC{index}"), |mac| mac.to_string()),
+            driver: nic.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
+        });
         let uuid = config.text("uuid");
-        if !uuid.is_empty() {
-            if names.len() > 1 {
-                return Err(EngineError::UuidShared { uuid, count: names.len() });
-            }
-            if state.namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.uuid.to_string() == uuid) {
-                return Err(EngineError::UuidExists { uuid });
-            }
+        Guest {
+            name: "NAME",
+            uuid: if uuid.is_empty() { "UUID" } else { &uuid },
+            accelerator: &accelerator,
+            config,
+            nics: nics.collect(),
+            files: &self.options.base.join("files").to_string_lossy(),
         }
-        let uuid = uuid::Uuid::try_parse(&uuid).ok();
-        taken.extend(state.tags_in_use());
-        let mut macs = state.macs();
-        let vlans = state.vlans.clone();
-        let mut made = Vec::new();
-        for name in names {
-            let nics = match state.nics(namespace, &name, config, &taken, &mut macs) {
-                Ok(nics) => nics,
-                Err(error) => {
-                    state.vlans = vlans;
-                    return Err(error);
-                }
-            };
-            let id = state.next_vm;
-            state.next_vm += 1;
-            let uuid = uuid.unwrap_or_else(uuid::Uuid::new_v4);
-            let base = &self.options.base;
-            let vm = Vm::new(id, name, namespace.clone(), uuid, config.clone(), nics, base);
-            let turn = vm.first_turn();
-            made.push((Arc::new(vm), turn));
-        }
-        let entry = state.namespaces.entry(namespace.clone()).or_default();
-        for (vm, _) in &made {
-            entry.names.insert(vm.name.clone(), vm.id);
-            entry.vms.insert(vm.id, Arc::clone(vm));
-        }
-        Ok(made)
+        .arguments()
     }
 
     /// The accelerator that VMs run under: `kvm` or `tcg`, and why.
@@ -166,13 +202,17 @@ impl Engine {
         }
         vm.ended.send_replace(Ended::No);
         match self.try_start_qemu(vm).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                vm.log_state(VmState::Building, None);
+                Ok(())
+            }
             Err(error) => {
                 let (state, message) = match &error {
                     EngineError::Killed { .. } => (VmState::Quit, None),
                     EngineError::Qemu { message, .. } => (VmState::Error, Some(message.clone())),
                     other => (VmState::Error, Some(other.chain())),
                 };
+                vm.log_state(state, message.as_deref());
                 // The first error is the one to report; what cannot be undone is found by recovery.
                 let _ = self.delete_vm_taps(vm).await;
                 {
@@ -206,18 +246,19 @@ impl Engine {
             "" | "kvm" => self.options.qemu.clone(),
             other => other.to_owned(),
         };
-        let nics = vm.live().nics.clone();
+        let nics = vm.live().nics.iter().map(Card::from).collect();
         let files = self.options.base.join("files");
         let args = Guest {
             name: vm.name.as_str(),
             uuid: &vm.uuid.to_string(),
             accelerator: &accelerator,
             config: &vm.config,
-            nics: &nics,
+            nics,
             files: &files.to_string_lossy(),
         }
         .arguments();
-        for stale in ["qmp", "vnc", "qemu.pid"] {
+        let args = overrides::apply(args, &vm.config.overrides())?;
+        for stale in ["qmp", "vnc", BACKCHANNEL, "qemu.pid"] {
             let _ = std::fs::remove_file(vm.folder.join(stale));
         }
         let spawn =
@@ -262,16 +303,22 @@ impl Engine {
             }
         };
         let failed = |message: String| EngineError::Qemu { name: vm.name.to_string(), message };
+        let ready = async {
+            let Ok((qmp, events)) = tokio::time::timeout(QMP_DEADLINE, connect).await else {
+                return Err(failed(format!("QEMU did not answer on QMP within {} s", QMP_DEADLINE.as_secs())));
+            };
+            if !vm.config.text("migrate").is_empty() {
+                incoming(vm, &qmp).await?;
+            }
+            Ok((qmp, events))
+        };
         let (qmp, events) = tokio::select! {
-            connected = connect => connected,
+            ready = ready => ready?,
             exit = process::wait_exit(id) => {
                 let exit = exit?;
                 return Err(failed(failure(vm, exit.map(|status| status.to_string()))));
             }
             () = vm.kill_wanted() => return Err(EngineError::Killed { name: vm.name.to_string() }),
-            () = tokio::time::sleep(QMP_DEADLINE) => {
-                return Err(failed(format!("QEMU did not answer on QMP within {} s", QMP_DEADLINE.as_secs())));
-            }
         };
         self.open_display(vm).await;
         vm.live().qmp = Some(qmp);
@@ -284,6 +331,29 @@ impl Engine {
         match vnc::Shim::open(vm.folder.join("vnc")).await {
             Ok(shim) => vm.live().vnc = Some(shim),
             Err(error) => tracing::warn!(vm = %vm.name, %error, "no port for the display"),
+        }
+    }
+}
+
+/// Wait until QEMU has read a saved state; that takes as long as the state is large. A QEMU that cannot use it ends.
+async fn incoming(vm: &Vm, qmp: &Qmp) -> Result<(), EngineError> {
+    let name = || vm.name.to_string();
+    loop {
+        match qmp.execute("query-migrate", serde_json::json!({})).await {
+            Ok(answer) => match answer.get("status").and_then(|status| status.as_str()) {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => {
+                    let reason = answer.get("error-desc").and_then(|text| text.as_str()).unwrap_or("no reason given");
+                    let message = format!("QEMU could not read the saved state: {reason}");
+                    return Err(EngineError::Qemu { name: name(), message });
+                }
+                _ => tokio::time::sleep(INCOMING_POLL).await,
+            },
+            Err(source) => {
+                // It is about to end, and its exit tells more.
+                tokio::time::sleep(EXIT_GRACE).await;
+                return Err(EngineError::Qmp { name: name(), source });
+            }
         }
     }
 }

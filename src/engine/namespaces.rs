@@ -58,13 +58,17 @@ impl Engine {
             .collect()
     }
 
-    /// Destroy a namespace: kill and flush its VMs, delete its taps, forget its VLANs and configuration. One that does
-    /// not exist is fine. Goes on past errors and reports all.
+    /// Destroy a namespace: drop its queue, kill and flush its VMs, delete its taps, end its pipelines and pipes, forget its
+    /// VLANs and configuration. One that does not exist is fine. Goes on past errors and reports all.
     pub async fn destroy_namespace(&self, namespace: &Namespace) -> Result<(), EngineError> {
         let mut errors = Vec::new();
-        let vms: Vec<_> = {
-            let state = self.state();
-            state.namespaces.get(namespace).map(|n| n.vms.values().cloned().collect()).unwrap_or_default()
+        self.clear_plumbing_of(namespace).await;
+        let vms: Vec<_> = match self.state().namespaces.get_mut(namespace) {
+            Some(entry) => {
+                entry.scheduling.take();
+                entry.vms.values().cloned().collect()
+            }
+            None => Vec::new(),
         };
         errors.extend(self.kill_all(&vms).await.err());
         errors.extend(self.flush_all(&vms).await.err());

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::host::{NetworkError, NewTap, TapKind};
-use crate::language::field::VmConfig;
-use crate::language::netspec::DEFAULT_DRIVER;
+use crate::language::field::{FieldValue, VmConfig};
+use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
 use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag, VmName};
 
 use super::vm::{Nic, Vm};
@@ -73,6 +73,34 @@ impl State {
 }
 
 impl Engine {
+    /// Configure the NICs of the next launch. As in minimega, their VLAN aliases have tags from now on; on failure nothing
+    /// has changed.
+    pub async fn configure_networks(&self, namespace: &Namespace, specs: Vec<NetSpec>) -> Result<(), EngineError> {
+        let vlans: Vec<_> = specs.iter().map(|spec| Vlans::parse(namespace, &spec.vlan)).collect::<Result<_, _>>()?;
+        let config = FieldValue::Networks(specs);
+        loop {
+            let known = self.read_vlans(|all| vlans.iter().all(|vlan| all.knows(vlan)));
+            let mut taken = if known { BTreeSet::new() } else { self.tap_tags().await? };
+            let mut state = self.state();
+            if known && !vlans.iter().all(|vlan| state.vlans.knows(vlan)) {
+                continue;
+            }
+            if !known {
+                taken.extend(state.tags_in_use());
+            }
+            let before = state.vlans.clone();
+            for vlan in &vlans {
+                if let Err(error) = state.vlans.resolve(vlan, &taken) {
+                    state.vlans = before;
+                    return Err(error.into());
+                }
+            }
+            state.namespaces.entry(namespace.clone()).or_default().config.set("networks", config);
+            break;
+        }
+        self.save()
+    }
+
     /// The tags that host taps use, with or without an alias.
     pub(super) async fn tap_tags(&self) -> Result<BTreeSet<VlanTag>, EngineError> {
         let ports = self.ports().await?;

@@ -15,7 +15,7 @@ use crate::host::{Port, ProcessId};
 use crate::name::{Namespace, TapName};
 use crate::qmp::Qmp;
 
-use super::kvm::QMP_ARGUMENT;
+use super::kvm::{BACKCHANNEL, QMP_ARGUMENT};
 use super::launch::LOG;
 use super::vm::{Ended, RECORD, Record, Vm, VmState};
 use super::{Engine, EngineError, store};
@@ -190,7 +190,7 @@ fn holds_a_vm(folder: &std::path::Path) -> Result<bool, EngineError> {
         let name = name.to_string_lossy();
         let port = ["virtio-serial", "serial"].iter().find_map(|kind| name.strip_prefix(kind));
         let numbered = port.is_some_and(|number| number.parse::<u32>().is_ok());
-        if !numbered && ![RECORD, "vm.new", LOG, "qmp", "vnc", "qemu.pid"].contains(&&*name) {
+        if !numbered && ![RECORD, "vm.new", LOG, "qmp", "vnc", BACKCHANNEL, "qemu.pid"].contains(&&*name) {
             return Ok(false);
         }
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::language::field::VmConfig;
 use crate::name::Namespace;
 
+use super::queue::Scheduling;
 use super::{Engine, EngineError, NamespaceState, State, Vlans};
 
 /// The name of the file in the base folder.
@@ -19,6 +20,8 @@ pub const STATE: &str = "state.json";
 struct StoredNamespace {
     config: VmConfig,
     saved: BTreeMap<String, VmConfig>,
+    #[serde(default)]
+    scheduling: Scheduling,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +67,10 @@ pub(super) fn load(base: &Path) -> Result<State, EngineError> {
                 namespaces: stored
                     .namespaces
                     .into_iter()
-                    .map(|(name, n)| (name, NamespaceState { config: n.config, saved: n.saved, ..Default::default() }))
+                    .map(|(name, n)| {
+                        let StoredNamespace { config, saved, scheduling } = n;
+                        (name, NamespaceState { config, saved, scheduling, ..Default::default() })
+                    })
                     .collect(),
                 vlans,
                 next_vm: stored.next_vm,
@@ -92,7 +98,10 @@ impl Engine {
             namespaces: state
                 .namespaces
                 .iter()
-                .map(|(name, n)| (name.clone(), StoredNamespace { config: n.config.clone(), saved: n.saved.clone() }))
+                .map(|(name, n)| {
+                    let (config, saved) = (n.config.clone(), n.saved.clone());
+                    (name.clone(), StoredNamespace { config, saved, scheduling: n.scheduling.stored() })
+                })
                 .collect(),
             vlans: state.vlans.clone(),
             next_vm: state.next_vm,

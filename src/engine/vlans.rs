@@ -38,7 +38,7 @@ pub struct VlanRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VlanText {
     /// An alias of a namespace.
-    Alias(Namespace, VlanAlias),
+    Alias(Namespace, String),
     /// A tag.
     Tag(VlanTag),
 }
@@ -130,13 +130,21 @@ impl Vlans {
         match vlan {
             VlanText::Tag(tag) => Ok(*tag),
             VlanText::Alias(namespace, alias) => {
-                if let Some(tag) = self.aliases.get(namespace).and_then(|map| map.get(alias.as_str())) {
+                if let Some(tag) = self.aliases.get(namespace).and_then(|map| map.get(alias)) {
                     return Ok(*tag);
                 }
-                let tag = self.free(namespace, alias.as_str(), taken)?;
-                self.insert(namespace, alias.as_str(), tag);
+                let tag = self.free(namespace, alias, taken)?;
+                self.insert(namespace, alias, tag);
                 Ok(tag)
             }
+        }
+    }
+
+    /// Does the VLAN have a tag already?
+    pub fn knows(&self, vlan: &VlanText) -> bool {
+        match vlan {
+            VlanText::Tag(_) => true,
+            VlanText::Alias(namespace, alias) => self.aliases.get(namespace).is_some_and(|map| map.contains_key(alias)),
         }
     }
 
@@ -161,10 +169,10 @@ impl Vlans {
         let Some(tag) = found else {
             return Err(VlanError::Exhausted { min: range.min, max: range.max, alias: alias.to_owned() });
         };
-        let next = if tag.get() + 1 >= range.max { range.min } else { tag.get() + 1 };
+        // minimega shows the tag that was given out last.
         match self.ranges.get_mut(namespace) {
-            Some(range) => range.next = next,
-            None => self.default_range = Some(Range { next, ..range }),
+            Some(range) => range.next = tag.get(),
+            None => self.default_range = Some(Range { next: tag.get(), ..range }),
         }
         Ok(tag)
     }
@@ -174,7 +182,7 @@ impl Vlans {
         let VlanText::Alias(namespace, alias) = vlan else {
             return Err(NameError::Integer { kind: "vlan", word: tag.to_string() }.into());
         };
-        if self.aliases.get(namespace).is_some_and(|map| map.contains_key(alias.as_str())) {
+        if self.aliases.get(namespace).is_some_and(|map| map.contains_key(alias)) {
             return Err(VlanError::AliasInUse);
         }
         if let Some((owner, other)) = self.by_tag.get(&tag) {
@@ -183,7 +191,7 @@ impl Vlans {
         if self.blacklist.contains(&tag.get()) {
             return Err(VlanError::Blacklisted { tag });
         }
-        self.insert(namespace, alias.as_str(), tag);
+        self.insert(namespace, alias, tag);
         Ok(())
     }
 
@@ -279,9 +287,12 @@ impl Vlans {
     }
 }
 
-/// An alias in a raw command: anything that a netspec can hold is an alias to minimega; MAC-like text is one too.
-fn alias_name(text: &str) -> Result<VlanAlias, VlanError> {
-    Ok(VlanAlias::new(text)?)
+/// An alias in a raw command. Of what minimega takes, text that is almost a MAC address is let through too.
+fn alias_name(text: &str) -> Result<String, VlanError> {
+    match VlanAlias::new(text) {
+        Err(error) if VlanAlias::new(&text.replace(':', "-")).is_err() => Err(error.into()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub struct Live {
     pub vlans: BTreeMap<String, u16>,
     /// Host taps by name.
     pub taps: BTreeMap<String, LiveTap>,
+    /// Launches are queued instead of carried out.
+    pub queueing: bool,
 }
 
 /// A host tap.
@@ -82,7 +84,14 @@ pub enum LiveError {
 impl Live {
     /// A namespace that does not exist.
     pub fn absent() -> Self {
-        Self { present: false, vlan_range: None, vms: BTreeMap::new(), vlans: BTreeMap::new(), taps: BTreeMap::new() }
+        Self {
+            present: false,
+            vlan_range: None,
+            vms: BTreeMap::new(),
+            vlans: BTreeMap::new(),
+            taps: BTreeMap::new(),
+            queueing: false,
+        }
     }
 }
 
@@ -224,6 +233,16 @@ fn addresses(interface: &Value) -> Vec<String> {
     found
 }
 
+/// Whether launches are queued. A target that refuses to say has no queue.
+fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Result<bool, LiveError> {
+    let command = format!("namespace {namespace} ns queueing");
+    match entries(transport, &command) {
+        Ok(entries) => Ok(entries.iter().any(|entry| entry.response.trim() == "true")),
+        Err(LiveError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Observe a namespace. Every command is prefixed with `namespace NAME`, so that the daemon's active namespace stays;
 /// the first one lists namespaces, so that none is created by looking.
 pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<Live, LiveError> {
@@ -233,7 +252,8 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
     let mut taps = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
-    Ok(Live { present: true, vlan_range, vms, vlans, taps })
+    let queueing = observe_queueing(transport, namespace)?;
+    Ok(Live { present: true, vlan_range, vms, vlans, taps, queueing })
 }
 
 #[cfg(test)]

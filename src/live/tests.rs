@@ -44,6 +44,7 @@ fn target(data: &str, interfaces: &str) -> Recorded {
                 r#""Header":["bridge","tap","vlan"],"Tabular":[["mega_bridge","t0","LAN (101)"],["br1","t1","10"]],"Data":null"#,
             ),
         ),
+        ("namespace lab ns queueing", r#"{"Resp":[{"Host":"vm","Response":"true","Error":""}]}"#.to_owned()),
         (
             ADDRESSES,
             format!(
@@ -62,7 +63,7 @@ fn lab() -> Namespace {
 fn data_and_table_tell_the_same() {
     let with = observe(&mut target(DATA, ""), &lab()).unwrap();
     let without = observe(&mut target("null", ""), &lab()).unwrap();
-    assert!(with.present);
+    assert!(with.present && with.queueing);
     assert_eq!(with.vlan_range, Some((300, 400)));
     assert_eq!(with.vlans, BTreeMap::from([("LAN".to_owned(), 101), ("B".to_owned(), 102)]));
     for live in [&with, &without] {
@@ -106,4 +107,12 @@ fn a_refusal_names_the_command() {
     let mut peer = Recorded(vec![("namespace", r#"{"Resp":[{"Host":"h1","Error":"no"}]}"#.to_owned())]);
     let error = observe(&mut peer, &lab()).unwrap_err();
     assert_eq!(error.to_string(), "`namespace` failed on h1: no");
+}
+
+#[test]
+fn a_target_without_a_queue_queues_nothing() {
+    let mut peer = target(DATA, "");
+    let refusal = r#"{"Resp":[{"Host":"vm","Error":"invalid command: `ns queueing`"}]}"#;
+    peer.0.iter_mut().find(|(command, _)| command.ends_with("queueing")).unwrap().1 = refusal.to_owned();
+    assert!(!observe(&mut peer, &lab()).unwrap().queueing);
 }

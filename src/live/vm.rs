@@ -234,11 +234,12 @@ fn record_of(row: Row<'_>) -> Value {
         let Some(cell) = field.column.and_then(cell) else { continue };
         let value = match field.ty {
             FieldType::Uint { .. } => cell.parse::<u64>().ok().map(Value::from),
+            FieldType::Int { .. } => cell.parse::<i64>().ok().map(Value::from),
             FieldType::Bool => cell.parse::<bool>().ok().map(Value::from),
             FieldType::Text | FieldType::Path | FieldType::Uuid => Some(json!(cell)),
-            FieldType::Words | FieldType::Disks => list_cell(cell).is_empty().then(|| json!([])),
+            FieldType::Words | FieldType::Bonds | FieldType::Disks => list_cell(cell).is_empty().then(|| json!([])),
             FieldType::Tags => serde_json::from_str(cell).ok(),
-            FieldType::Networks => None,
+            FieldType::Networks | FieldType::Volumes | FieldType::Overrides => None,
         };
         if let Some(value) = value {
             record.insert(field.data_key.to_owned(), value);

@@ -81,3 +81,37 @@ pub fn tags(experiment: &Namespace, config: &VmConfig, digest: &str) -> BTreeMap
     tags.extend(keys.map(|k| (KEYS.to_owned(), k)));
     tags
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::field::{FIELDS, field};
+    use crate::spec::model::{RunState, VmKind};
+
+    fn body(config: VmConfig) -> VmBody {
+        VmBody {
+            kind: VmKind::Kvm,
+            config,
+            spans: BTreeMap::new(),
+            networks: Vec::new(),
+            state: RunState::Running,
+            depends_on: Vec::new(),
+        }
+    }
+
+    /// The VMs of an experiment carry these digests. Another value for the same content relaunches all of them.
+    #[test]
+    fn digests_outlive_new_fields() {
+        assert_eq!(digest(&body(VmConfig::new())), "v1:3b691b22d6a04e2c6306");
+        let mut config = VmConfig::new();
+        for (name, value) in [("memory", "64"), ("kernel", "/k"), ("snapshot", "false")] {
+            config.set(name, field(name).unwrap().parse(&[value.to_owned()]).unwrap());
+        }
+        assert_eq!(digest(&body(config)), "v1:de18005ff7e1d573cad8");
+        for field in FIELDS {
+            let mut config = VmConfig::new();
+            config.set(field.name, field.default_value());
+            assert_eq!(digest(&body(config)), digest(&body(VmConfig::new())), "{}", field.name);
+        }
+    }
+}

@@ -181,7 +181,7 @@ pub enum VmKey {
 pub static VM: LazyLock<Vec<(&'static str, VmKey)>> = LazyLock::new(|| {
     let own = VM_OWN.iter().map(|key| (key.name, VmKey::Own(key)));
     // The table is made once and lives as long as the program.
-    let fields = FIELDS.iter().map(|field| (&*field.key().leak(), VmKey::Field(field)));
+    let fields = FIELDS.iter().filter(|field| field.in_file()).map(|field| (&*field.key().leak(), VmKey::Field(field)));
     own.chain(fields).collect()
 });
 
@@ -196,11 +196,15 @@ pub fn takes(field: &Field) -> String {
         // The long forms of these stand in the file only.
         _ if field.name == "memory" => "megabytes, or text with a unit: 256, \"512 MiB\", \"2G\"".to_owned(),
         FieldType::Uint { min, max } => format!("{min} to {max}"),
+        FieldType::Int { min, max } => format!("{min} to {max}"),
         FieldType::Bool => "`true` or `false`".to_owned(),
         FieldType::Text => "text".to_owned(),
         FieldType::Path => "a path".to_owned(),
         FieldType::Words => "a list of words, or text that is split at blanks".to_owned(),
         FieldType::Networks => "a list of NICs".to_owned(),
+        FieldType::Volumes | FieldType::Bonds | FieldType::Overrides => {
+            unreachable!("`{}` is no key of the file", field.name)
+        }
         FieldType::Disks => "a list of disks".to_owned(),
         FieldType::Tags => "a map".to_owned(),
         FieldType::Uuid => "a UUID".to_owned(),

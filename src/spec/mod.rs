@@ -29,7 +29,8 @@ pub use model::Experiment;
 pub use names::MAX_VMS;
 pub use schema::schema;
 pub use syntax::Format;
-pub use written::written;
+pub use validate::machine::{Machine, machine};
+pub use written::{literal, written};
 
 /// What became of an experiment file.
 #[derive(Debug)]
@@ -308,8 +309,16 @@ pub fn parse_with(name: &str, text: &str, format: Format, inputs: &Inputs, files
 }
 
 /// What an entry or a value that could not be computed makes others look like.
-const FOLLOW_UPS: &[&str] =
-    &["missing-key", "unknown-vlan", "unknown-profile", "unknown-vm", "unused-profile", "unused-vlan", "needs-kernel"];
+const FOLLOW_UPS: &[&str] = &[
+    "missing-key",
+    "unknown-vlan",
+    "unknown-profile",
+    "unknown-vm",
+    "unused-profile",
+    "unused-vlan",
+    "lonely-vlan",
+    "needs-kernel",
+];
 
 /// Text of a file for a message: control characters escaped, cut to a readable length.
 pub(crate) fn shown(text: &str) -> String {

@@ -164,8 +164,10 @@ fn default(field: &Field) -> Option<Json> {
     match field.default {
         Initial::Empty => None,
         Initial::Uint(number) => Some(json!(number)),
+        Initial::Int(number) => Some(json!(number)),
         Initial::Bool(truth) => Some(json!(truth)),
         Initial::Text(text) => Some(json!(text)),
+        Initial::Words(words) => Some(json!(words)),
     }
 }
 
@@ -182,6 +184,7 @@ fn field_shape(field: &Field) -> Json {
                 number
             }
         }
+        FieldType::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         FieldType::Bool => json!({ "type": "boolean" }),
         FieldType::Text => json!({ "type": ["string", "integer"] }),
         FieldType::Path => shape::path(),
@@ -193,6 +196,9 @@ fn field_shape(field: &Field) -> Json {
             "propertyNames": { "pattern": NAME, "maxLength": 64, "not": { "pattern": r"^(all|[0-9]+|megaform\..*)$" } },
             "additionalProperties": scalar,
         }),
+        FieldType::Volumes | FieldType::Bonds | FieldType::Overrides => {
+            unreachable!("`{}` is no key of the file", field.name)
+        }
         FieldType::Uuid => json!({ "type": "string", "pattern": r"^[0-9A-Fa-f{}:urnid-]*$" }),
     }
 }

@@ -103,7 +103,11 @@ fn scalar(text: &str) -> String {
 
 /// Text as JSON, which YAML reads as the same. An expression's beginning is taken apart, so that it stays text.
 fn quoted(text: &str) -> String {
-    let text = serde_json::Value::from(text).to_string();
+    literal(&serde_json::Value::from(text).to_string())
+}
+
+/// A text in quotes as one that holds no expression.
+pub fn literal(text: &str) -> String {
     text.replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}")
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::address::ShortPath;
 use super::codec::encode_request;
+use super::pipe::{PipeReceiver, PipeSender};
 use super::{Request, Response, Transport};
 
 /// The longest response that a client takes, in bytes.
@@ -96,6 +97,22 @@ pub enum WireError {
         /// The command, cut to a readable length.
         command: String,
     },
+    /// A pipe's connection failed or was refused.
+    #[error("the pipe on {} failed", path.display())]
+    Pipe {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something else than a message came over a pipe.
+    #[error("{} answered with something that is no message of a pipe: {found}", path.display())]
+    NoMessage {
+        /// The socket.
+        path: PathBuf,
+        /// What came, cut to a readable length; an error that the server sent instead.
+        found: String,
+    },
     /// An earlier call failed in the middle, so answers could be taken for those of another command.
     #[error("the connection to {} broke earlier; connect again", path.display())]
     Broken {
@@ -168,14 +185,21 @@ impl Client {
 
     /// Run a command and hand over each response when it comes, those with progress (`status`) too.
     pub fn call_with(&mut self, command: &str, f: &mut dyn FnMut(Response)) -> Result<(), WireError> {
+        self.call_while(command, &mut |response| {
+            f(response);
+            true
+        })
+    }
+
+    /// The same, until the function returns false; before the last response, that leaves the connection of no more use.
+    pub fn call_while(&mut self, command: &str, f: &mut dyn FnMut(Response) -> bool) -> Result<(), WireError> {
         let request = Request { command: command.to_owned(), ..Request::default() };
         self.send(&request, command)?;
         loop {
             let response = self.receive(command)?;
             let last = !response.more && !response.status;
             self.broken = !last;
-            f(response);
-            if last {
+            if !f(response) || last {
                 return Ok(());
             }
         }
@@ -191,6 +215,19 @@ impl Client {
         let response = self.receive(line)?;
         self.broken = false;
         Ok(response.suggest.unwrap_or_default())
+    }
+
+    /// Become a reader and writer of a pipe. The name is used as it is: the pipe `foo` of a namespace's commands is
+    /// `NAMESPACE//foo`. The server says nothing to it; one that has no pipes answers with something that is no message.
+    /// There is no timeout any more.
+    pub fn pipe(mut self, name: &str) -> Result<(PipeSender, PipeReceiver), WireError> {
+        let request = Request { plumb_pipe: name.to_owned(), ..Request::default() };
+        self.send(&request, name)?;
+        let open = |e| open_error(&self.path, e);
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).map_err(open)?;
+        let sender = PipeSender::new(self.path.clone(), stream.try_clone().map_err(open)?);
+        Ok((sender, PipeReceiver::new(self.path, self.stream)))
     }
 
     fn send(&mut self, request: &Request, command: &str) -> Result<(), WireError> {
@@ -234,7 +271,7 @@ impl Transport for Client {
     }
 }
 
-fn shown(command: &str) -> String {
+pub(super) fn shown(command: &str) -> String {
     let text: String = command.chars().map(|c| if c.is_control() { ' ' } else { c }).take(80).collect();
     if text.len() < command.len() { format!("{text}...") } else { text }
 }

@@ -10,9 +10,11 @@ mod address;
 pub mod client;
 pub mod codec;
 pub mod listener;
+mod pipe;
 
 pub use client::{Client, WireError};
 pub use listener::{Handler, Reply, bind, serve};
+pub use pipe::{PipeInput, PipeOutput, PipeReceiver, PipeSender};
 
 /// Something that answers commands: a [`Client`], or a scripted peer in a test.
 pub trait Transport {

@@ -70,6 +70,7 @@ pub struct Namespace {
     pub taps: BTreeMap<String, Tap>,
     pub config: BTreeMap<String, Vec<String>>,
     pub config_tags: BTreeMap<String, String>,
+    pub queueing: bool,
 }
 
 /// What the peer holds, and how it misbehaves.
@@ -150,7 +151,9 @@ impl Minimega {
 /// The commands that change something, without their namespace.
 pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
     let observes = |c: &String| {
-        c == "namespace" || c.starts_with("shell ") || [" vm info", " vlans", " tap"].iter().any(|e| c.ends_with(e))
+        c == "namespace"
+            || c.starts_with("shell ")
+            || [" vm info", " vlans", " tap", " ns queueing"].iter().any(|e| c.ends_with(e))
     };
     let prefix = format!("namespace {namespace} ");
     let changes = log.into_iter().filter(|c| !observes(c));
@@ -474,6 +477,13 @@ impl State {
                 ns.config.insert((*field).to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
                 ok()
             }
+            ["ns", "queueing"] => text(&ns.queueing.to_string()),
+            ["ns", "queueing", on] => {
+                ns.queueing = *on == "true";
+                ok()
+            }
+            // Nothing here launches a queue, so that it need not be kept.
+            ["vm", "launch", "kvm", _] if ns.queueing => ok(),
             ["vm", "launch", "kvm", target] => self.launch(ns, target),
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => {
                 let broken = self.broken.clone();

@@ -49,6 +49,7 @@ pub struct Namespace {
     pub vlans: BTreeMap<String, i64>,
     pub range: Option<(i64, i64)>,
     pub taps: BTreeMap<String, Tap>,
+    pub queueing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +107,9 @@ impl Minimega {
     pub fn take_log(&self) -> Vec<String> {
         let log = std::mem::take(&mut self.0.lock().unwrap().log);
         let observes = |c: &String| {
-            c == "namespace" || c.starts_with("shell ") || [" vm info", " vlans", " tap"].iter().any(|e| c.ends_with(e))
+            c == "namespace"
+                || c.starts_with("shell ")
+                || [" vm info", " vlans", " tap", " ns queueing"].iter().any(|e| c.ends_with(e))
         };
         log.into_iter().filter(|c| !observes(c)).collect()
     }
@@ -244,6 +247,13 @@ impl State {
                 ns.config.insert((*field).to_owned(), owned(values));
                 ok()
             }
+            ["ns", "queueing"] => Entry::text("vm", ns.queueing.to_string()),
+            ["ns", "queueing", on] => {
+                ns.queueing = *on == "true";
+                ok()
+            }
+            // Nothing here launches a queue, so that it need not be kept.
+            ["vm", "launch", "kvm", _] if ns.queueing => ok(),
             ["vm", "launch", "kvm", names] => self.launch(ns, names),
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => act(ns, verb, target),
             ["vm", "tag", target, key, value] => each(ns, target, |vm| {
@@ -414,14 +424,15 @@ fn vm_info(namespace: &str, ns: &Namespace) -> Entry {
             .collect();
         json!({
             "UUID": vm.uuid, "VCPUs": number("vcpus", "1"), "Memory": number("memory", "2048"),
-            "Snapshot": truth("snapshot", "true"), "Networks": nics, "Bonds": [], "Tags": vm.tags, "ID": vm.pid - 1000,
+            "Snapshot": truth("snapshot", "true"), "Schedule": one("schedule", ""), "Colocate": one("colocate", ""),
+            "Coschedule": one("coschedule", "-1").parse::<i64>().unwrap(), "Backchannel": truth("backchannel", "true"), "Networks": nics, "Bonds": [], "Tags": vm.tags, "ID": vm.pid - 1000,
             "Name": name, "Namespace": namespace, "Host": "vm", "State": vm.state, "Type": 1, "Pid": vm.pid,
             "QemuPath": one("qemu", "kvm"), "KernelPath": path(one("kernel", "")), "InitrdPath": path(one("initrd", "")),
             "CdromPath": path(one("cdrom", "")), "MigratePath": "", "CPU": one("cpu", "host"), "Sockets": number("sockets", "0"),
             "Cores": number("cores", "0"), "Threads": number("threads", "0"), "Machine": one("machine", ""),
             "SerialPorts": number("serial-ports", "0"), "VirtioPorts": one("virtio-ports", ""), "Vga": one("vga", "std"),
             "Append": words("append"), "Disks": disks, "UsbUseXHCI": truth("usb-use-xhci", "true"), "TpmSocketPath": path(one("tpm-socket", "")),
-            "BidirectionalCopyPaste": truth("bidirectional-copy-paste", "false"), "QemuAppend": words("qemu-append").unwrap_or_default(),
+            "BidirectionalCopyPaste": truth("bidirectional-copy-paste", "false"), "QemuAppend": words("qemu-append").unwrap_or_default(), "QemuOverride": [],
         })
     });
     table(&["name", "state", "type", "vlan"], rows.collect(), Value::Array(records.collect()))

@@ -20,7 +20,12 @@ fn vm() -> impl Strategy<Value = String> {
         proptest::collection::vec(nic, 0..3),
         any::<bool>(),
         prop_oneof![Just(""), Just(", tags: { role: x }"), Just(", tags: { role: y, tier: z }")],
-        prop_oneof![Just(""), Just(", disks: [disk.qcow2]"), Just(", disks: [\"disk.qcow2,virtio\"], snapshot: false")],
+        prop_oneof![
+            Just(""),
+            Just(", disks: [disk.qcow2]"),
+            Just(", disks: [\"disk.qcow2,virtio\"]"),
+            Just(", snapshot: false")
+        ],
     )
         .prop_map(|(memory, nics, paused, tags, disks)| {
             let state = if paused { "paused" } else { "running" };
@@ -76,6 +81,23 @@ proptest! {
             }).collect();
             let again = super::super::plan(&file.experiment, &file.graph, &live(&mm, file), &options(file, &advice)).unwrap();
             prop_assert!(again.is_empty(), "left to do:\n{}", text(&again));
+        }
+        // What runs, imported, is the experiment that made it; so are the commands that made it.
+        let seen = live(&mm, &a);
+        let imported = crate::import::live(&a.experiment.name.value, &seen);
+        let from_nothing = super::super::plan(&a.experiment, &a.graph, &Live::absent(), &options(&a, &Advice::default())).unwrap();
+        let grammar = crate::commands::grammar(&crate::commands::all());
+        let script = crate::import::script("plan.mm", &text(&from_nothing), &grammar, None, &mut |_| None);
+        for found in [Some(imported), script.ok()].into_iter().flatten() {
+            let written = crate::import::write(&found, "");
+            let again = file(&written);
+            let plan = super::super::plan(&again.experiment, &again.graph, &seen, &options(&again, &advice)).unwrap();
+            // The digest is of the words of the file, and adopting sets it.
+            let differs = |change: &&Change| change.reasons.iter().any(|r| r.field != "tags.megaform.digest");
+            let differing: Vec<_> = plan.changes.iter().filter(differs).collect();
+            // Without its address, the tap of the target is not the file's.
+            let unseen = |change: &&Change| !shows && change.address.kind == crate::name::Kind::Tap;
+            prop_assert!(differing.iter().all(unseen), "{differing:#?}\nfor\n{written}");
         }
         let destroy = planned_destroy(&mm, &a, advice);
         carry_out(&mm, &destroy);

@@ -416,3 +416,19 @@ fn json_is_versioned() {
     assert_eq!(step["action"], "create");
     assert_eq!(step["place"]["line"], 8);
 }
+
+#[test]
+fn a_namespace_that_queues_launches_blocks_what_launches() {
+    let (mm, lab) = (Minimega::default(), file(LAB));
+    converge(&mm, &lab);
+    mm.by_hand("namespace dmz-lab ns queueing true");
+    assert!(planned(&mm, &lab).is_empty(), "without a launch there is nothing in the way");
+    carry_out(&mm, &planned_destroy(&mm, &lab, Advice::default()));
+    mm.by_hand("namespace dmz-lab ns queueing true");
+    let live = live(&mm, &lab);
+    let error = plan(&lab.experiment, &lab.graph, &live, &options(&lab, &Advice::default())).unwrap_err();
+    let PlanError::Blocked { problems } = error;
+    assert_eq!(problems.iter().map(|p| p.code).collect::<Vec<_>>(), ["queueing"]);
+    assert!(problems[0].message.contains("namespace dmz-lab queues launches"));
+    assert!(problems[0].hint.as_ref().unwrap().contains("`namespace dmz-lab ns queueing false` ends that"));
+}

@@ -13,8 +13,16 @@ impl Decoder<'_> {
         self.push(Diagnostic::error("invalid-value", span, message).hint(hint));
     }
 
-    /// A whole number within a range.
+    /// A whole number within a range that has no negative ones.
     pub(super) fn uint(&mut self, node: &Node, at: At<'_>, min: u64, max: u64) -> Option<u64> {
+        self.int(node, at, min, max)
+    }
+
+    /// A whole number within a range.
+    pub(super) fn int<N>(&mut self, node: &Node, at: At<'_>, min: N, max: N) -> Option<N>
+    where
+        N: TryFrom<i128> + PartialOrd + std::fmt::Display + Copy,
+    {
         let written = self.written(node).into_owned();
         match &node.value {
             Value::Int(_) if ambiguous_octal(&written) => {
@@ -29,7 +37,7 @@ impl Decoder<'_> {
                 None
             }
             Value::Int(number) => {
-                let fits = u64::try_from(*number).ok().filter(|n| (min..=max).contains(n));
+                let fits = N::try_from(*number).ok().filter(|n| (min..=max).contains(n));
                 if fits.is_none() {
                     let message = format!("{at} is {number}, expected a whole number from {min} to {max}");
                     self.push(Diagnostic::error("out-of-range", node.span, message).hint(RANGE_HINT));
@@ -41,7 +49,7 @@ impl Decoder<'_> {
                 self.push(Diagnostic::error("out-of-range", node.span, message).hint(RANGE_HINT));
                 None
             }
-            Value::String(text) if text.trim().parse::<u64>().is_ok() => {
+            Value::String(text) if text.trim().parse::<i128>().is_ok() => {
                 self.invalid(
                     node.span,
                     format!("{at} is the text `{}`, expected a whole number", shown(text)),

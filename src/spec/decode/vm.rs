@@ -337,11 +337,15 @@ impl Decoder<'_> {
                 FieldValue::Uint(self.memory(node, at, min, max)?)
             }
             FieldType::Uint { min, max } => FieldValue::Uint(self.uint(node, at, min, max)?),
+            FieldType::Int { min, max } => FieldValue::Int(self.int(node, at, min, max)?),
             FieldType::Bool => FieldValue::Bool(self.bool(node, at)?),
             FieldType::Words => FieldValue::Words(self.words(node, at)?),
             FieldType::Disks => FieldValue::Disks(self.disks(node, at)?),
             FieldType::Tags => FieldValue::Tags(self.tags(node, at)?),
             FieldType::Networks => unreachable!("NICs are kept apart from the other fields"),
+            FieldType::Volumes | FieldType::Bonds | FieldType::Overrides => {
+                unreachable!("`{}` is no key of the file", field.name)
+            }
             FieldType::Text | FieldType::Path | FieldType::Uuid => {
                 let text = self.text(node, at)?;
                 if text.is_empty() {

@@ -124,7 +124,7 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Ve
         let new = Some(body.kind.word().to_owned());
         reasons.push(Reason { field: "type".into(), old: Some(live.kind.clone()), new, place: place("type") });
     }
-    for field in FIELDS.iter().filter(|f| f.change == Change::Replace) {
+    for field in FIELDS.iter().filter(|f| f.change == Change::Replace && f.in_file()) {
         let wanted = body.config.get(field.name);
         if field.ty == FieldType::Uuid && wanted == field.default_value() {
             continue;

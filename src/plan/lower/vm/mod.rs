@@ -267,6 +267,14 @@ impl<'a> Kind<'a> for Vms<'a> {
                 self.end(vm, change);
             }
         }
+        if scene.live.queueing && !self.launches.is_empty() {
+            let message = format!("namespace {} queues launches: VMs would be queued and not launched", scene.name());
+            let hint = format!(
+                "`namespace {0} ns queueing false` ends that; `namespace {0} ns queue` shows what is queued, `namespace {0} ns flush` drops it",
+                scene.name()
+            );
+            draft.problems.push(scene.problem("queueing", None, message, hint));
+        }
         if !unmanaged.is_empty() {
             draft.notes.push(format!("unmanaged VMs are left alone: {}", crate::language::range::compress(&unmanaged)));
         }

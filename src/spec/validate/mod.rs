@@ -1,5 +1,8 @@
 //! What no entry shows alone: references to what is not there, and what two entries cannot both have.
 
+mod conflicts;
+pub mod machine;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -27,8 +30,13 @@ pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
         checks.dependencies(name, body);
         checks.kernel(body);
     }
+    for body in &bodies {
+        checks.topology(body.0, body);
+    }
     checks.addresses(&bodies);
+    checks.disks(&bodies);
     checks.taps();
+    checks.subnets();
     checks.unused();
     checks.diagnostics
 }
@@ -257,5 +265,6 @@ impl<'d> Checks<'d> {
                     .hint("remove it, or name it in `networks` or `taps`"),
             );
         }
+        self.lonely();
     }
 }

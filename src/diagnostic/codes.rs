@@ -1,0 +1,273 @@
+//! What each diagnostic's code means: `megaform explain CODE` and `docs/diagnostics.md` come from this table.
+//!
+//! Must not find anything itself; a test checks that every code in the sources is here.
+
+use super::Severity;
+
+/// One code.
+#[derive(Debug)]
+pub struct Code {
+    /// The code, as a diagnostic shows it in brackets.
+    pub code: &'static str,
+    /// What a diagnostic with it is.
+    pub severity: Severity,
+    /// One line.
+    pub title: &'static str,
+    /// Why it is so, what happens otherwise, and what to do. Plain text; lines that begin with four blanks are examples.
+    pub text: &'static str,
+}
+
+macro_rules! codes {
+    ($($code:literal $severity:ident $title:literal: $text:literal;)*) => {
+        /// Every code, sorted.
+        pub static CODES: &[Code] =
+            &[$(Code { code: $code, severity: Severity::$severity, title: $title, text: $text }),*];
+    };
+}
+
+codes! {
+    "alias" Error "a YAML alias without its anchor":
+        "An alias (`*name`) stands for the value that an anchor (`&name`) marks earlier in the same file. This one has no \
+         anchor before it, or stands inside its own.\n\n    base: &base { memory: 256 }\n    other: *base";
+    "alias-limit" Error "YAML aliases that expand too far":
+        "Aliases of aliases grow exponentially, which is how a small file fills the memory of whoever reads it. The limit \
+         on values after expansion is in docs/experiment.md. Write the repeated part as a profile.";
+    "ambiguous-netspec" Error "a NIC that minimega would read differently":
+        "minimega takes a NIC as one word, `bridge,vlan,mac,driver`, and guesses what each part is. A VLAN or bridge that is \
+         called like a NIC model, like a MAC address or `qinq` would be taken for that. Rename it.";
+    "cannot-quote" Error "a value that the command language cannot carry":
+        "Commands are lines of words; a NUL, or a mix of quotes that no quoting carries, cannot be sent. Write the value \
+         without it.";
+    "cpu-topology" Error "virtual CPUs that do not fill their sockets, cores and threads":
+        "QEMU starts only if vcpus equals sockets x cores x threads; parts that are not given are computed, so vcpus must be \
+         a multiple of those that are.\n\n    vcpus: 4\n    sockets: 1\n    cores: 4    # threads is 1 then";
+    "dependency-cycle" Error "things that need each other":
+        "`depends_on` says what must be there first. Here a chain of it comes back to its beginning, so nothing could be \
+         first. The message shows the whole chain; remove one link.";
+    "duplicate-ip" Error "an address given twice":
+        "Two taps would have the same address in the engine's network, and answers would go to either. Give each its own.";
+    "duplicate-key" Error "a key given twice in one map":
+        "YAML and TOML both forbid it, because readers differ in which of the two counts. Remove one.";
+    "duplicate-mac" Error "a MAC address given twice":
+        "Two NICs with one MAC address on a VLAN take each other's frames. Leave `mac` out to have a stable one assigned.";
+    "duplicate-name" Error "two entries of one name":
+        "Names of VMs, VLANs, profiles and taps are given once, after `for_each`, `count` and `include` are expanded. The message shows both places, and for which elements. A repeated entry needs `{{ each.key }}` or `{{ count.index }}` in its name, a file that is included twice a `prefix`.";
+    "duplicate-tag" Error "a VLAN tag given twice":
+        "Two aliases with the same tag are one broadcast domain under two names. Use one alias, or another tag.";
+    "duplicate-uuid" Error "a UUID given twice":
+        "minimega launches only one VM with a UUID; the second launch fails. Leave `uuid` out to have one assigned.";
+    "duplicate-vm" Error "two VMs of one name":
+        "Names are unique in a namespace. Ranges and counts are expanded first, so `web[0-2]` and `web1` clash.";
+    "expansion-limit" Error "composition that makes too much":
+        "The limits on values and copies are in docs/experiment.md. For many VMs with the same settings, `count` and ranges in names make one entry of them instead of thousands.";
+    "expression" Error "an expression without a value":
+        "The message says what could not be computed. `megaform eval FILE` tries expressions one after the other.";
+    "file-kind" Error "not an experiment file by its name":
+        "The name's end tells the format: .yaml, .yml or .toml. `-` reads YAML from standard input.";
+    "file-too-large" Error "a file above the size limit":
+        "The limit is in docs/experiment.md. Ranges, counts and profiles describe many VMs in few lines.";
+    "fixed-for-many" Error "a MAC address or UUID for several VMs":
+        "The entry stands for several VMs (a range or a count), and all would get the one value. Split the entry, or leave \
+         the value out to have one assigned to each.";
+    "for-each-count" Error "`for_each` and `count` together":
+        "An entry is repeated by one of the two. `for_each: \"{{ range(5) }}\"` counts and has `each.key`.";
+    "include" Error "a key that an included file cannot have":
+        "Keys of the whole experiment, such as `vlan_range`, stand in the experiment file alone.";
+    "include-cycle" Error "files that include each other":
+        "The message shows the chain; remove one of its includes.";
+    "include-limit" Error "files that include each other too deep, or too often":
+        "The limits are in docs/experiment.md.";
+    "invalid-name" Error "a name that is not allowed":
+        "Names have to pass through the command language and into file and interface names; the message says which \
+         characters and length this kind takes. Words of the language (`all`) and whole numbers are no VM names.";
+    "invalid-range" Error "a range that does not expand":
+        "Ranges are written `web[0-9,12]`, first number not above the last; several may stand in one name.";
+    "invalid-value" Error "a value that is not allowed":
+        "The key exists and the type is right, but the value is not one of those it takes. The message says which are.";
+    "key-type" Error "a key that is no text":
+        "Keys of maps are text. Quote a number or truth value that is meant as a name.";
+    "lonely-vlan" Warning "a VLAN with one member":
+        "Only one NIC or tap is on it, so its traffic reaches nobody. Often a misspelled alias; if it is on purpose, a tap \
+         on the same VLAN (or the warning) tells the next reader.";
+    "merge-key" Error "a merge key without a map":
+        "`<<` copies the entries of a map, or of a list of maps, given by alias.\n\n    web: { <<: *base, memory: 512 }";
+    "missing-file" Warning "a file that is not there":
+        "The path is sent as it is written. A relative path that exists beside the experiment file is made absolute; \
+         otherwise the engine looks in its files folder, and a launch fails if the file is not there by then.";
+    "missing-key" Error "a key that must be given":
+        "The message names it and what it is for.";
+    "missing-variable" Error "a variable without a value":
+        "A variable without a `default` is given with --var, --var-file or MEGAFORM_VAR_NAME; that of an included file in `with`.";
+    "needs-kernel" Error "append or initrd without kernel":
+        "QEMU passes both to a kernel that it boots directly (`-kernel`). With a disk, the guest's boot loader has its own.";
+    "not-carried" Error "a value that the command language would change":
+        "The target expands `$NAME`, and fetches words that begin with `file:`, `http:` or `tar:`, before a command sees them, \
+         so this value would arrive as another. The message says which part it is.";
+    "not-constant" Error "an expression where a fixed value must stand":
+        "The declaration of a variable says what may be given from outside, so it cannot be computed. Compute it in `locals`.";
+    "not-formatted" Error "a file that `megaform fmt` leaves as it is":
+        "The normal form is read again and compared with the file. At this place it would mean something else, or nothing. The file is not changed.";
+    "not-utf-8" Error "a file that is not UTF-8 text":
+        "The message gives the first byte that is not. Save the file as UTF-8.";
+    "out-of-range" Error "a number outside its range":
+        "The message gives the range, both ends included.";
+    "profile-cycle" Error "profiles that extend each other":
+        "A profile takes what it does not say itself from the profile that it names. Here that comes back to itself.";
+    "queueing" Error "a namespace that queues launches":
+        "With `ns queueing true`, `vm launch` only queues, so the VMs of a plan would not come. Launch or flush the queue and turn \
+         queueing off; the message has the commands.";
+    "reference-cycle" Error "expressions that need each other":
+        "The message shows the chain of locals and included files; take one reference away.";
+    "reserved-tag" Error "a tag that megaform keeps for itself":
+        "Tags that begin with `megaform.` say whose a VM is and what it was launched with. Choose another key.";
+    "second-document" Error "a second YAML document":
+        "A file is one experiment; `---` begins another document. Use two files.";
+    "self-dependency" Error "a VM that depends on itself":
+        "VMs of one entry share `depends_on`, so none of them can be named in it. Split the entry.";
+    "shared-disk" Error "one disk image, several writers":
+        "With `snapshot: false` a VM writes to the image itself. Two VMs on one image destroy each other's file system; QEMU \
+         locks the image, so the second one does not even start. Keep `snapshot: true`, where each VM has its own overlay, \
+         or give each VM its own copy.";
+    "short-secret" Warning "a sensitive value that cannot be hidden":
+        "Sensitive values are found in texts by what they are. One of fewer than 4 characters stands everywhere by chance, so it is shown.";
+    "subnet-overlap" Warning "overlapping subnets on different VLANs":
+        "The taps are interfaces of one network (the engine's). Where their subnets overlap, the kernel sends everything for the \
+         common addresses through one of them, and the other VLAN is not reached.";
+    "syntax" Error "not valid YAML or TOML":
+        "The message is that of the parser and points at where it could not go on; the mistake is there or just before.";
+    "template-limit" Error "an expression that takes too long or makes too much":
+        "Steps, length and parts of expressions are limited; the limits are in docs/experiment.md.";
+    "template-syntax" Error "text that is not a valid expression":
+        "`{{` and `{%` begin an expression in every text. `{{ '{{' }}` gives the braces themselves. There are no assignments: name values in `locals`.";
+    "too-deep" Error "lists and maps nested too deeply":
+        "The limit is in docs/experiment.md; nothing in an experiment needs it.";
+    "too-many-cpus" Warning "a VM with more CPUs than this machine":
+        "More virtual CPUs than the machine has run slower than as many as it has: they wait for each other.";
+    "too-many-vms" Error "more VMs than the limit":
+        "A range or a count may be mistyped. The limit is in docs/experiment.md.";
+    "too-much-memory" Warning "more memory than this machine has":
+        "QEMU takes memory as the guest touches it, so the VMs start, and the kernel ends some of them when there is none left. \
+         The sum counts the VMs that are to run.";
+    "undefined-name" Error "a name that an expression does not know":
+        "Names are `var.NAME`, `local.NAME`, `module.NAME.OUTPUT`, `experiment.name`, `prefix`, and in repeated entries `each` and `count`. `x | default(1)` stands in for what may be missing.";
+    "unknown-function" Error "a function, filter or test that does not exist":
+        "docs/experiment.md lists the functions; filters and tests are those of minijinja.";
+    "unknown-key" Error "a key that does not exist here":
+        "Nothing that is written is ignored. The message lists the keys of this place, or the nearest one.";
+    "unknown-profile" Error "a profile that does not exist":
+        "Profiles are entries of `profiles`.";
+    "unknown-variable" Error "a variable that does not exist":
+        "--var, --var-file and `with` can set only what the file declares in `variables`.";
+    "unknown-vlan" Error "a VLAN alias that is not declared":
+        "Every alias is an entry of `vlans`, so that a mistyped one is not silently another network, as it is in minimega. \
+         `name: {}` declares one whose tag is given out.";
+    "unknown-vm" Error "a VM that does not exist":
+        "`depends_on` names VMs of this experiment; VMs of a range by their numbered names.";
+    "unmanaged-vm" Error "a VM of that name that is not megaform's":
+        "A VM in the namespace has the name, but not the tag that says it belongs to this experiment, so somebody else made it. \
+         megaform touches nothing of others. The message has the command that removes it and the one that adopts it.";
+    "unreadable" Error "a file that cannot be read":
+        "The message is that of the operating system.";
+    "unused-profile" Warning "a profile that no VM uses":
+        "Perhaps a misspelled name, or left over.";
+    "unused-vlan" Warning "a VLAN that nothing is on":
+        "No NIC and no tap of the experiment is on it.";
+    "variable-rule" Error "a value that a rule of its variable refuses":
+        "`min`, `max`, `pattern`, `one_of` and `validation` of the declaration say what a value may be, whoever gives it.";
+    "vlan-in-use" Error "a VLAN alias that cannot be bound anew":
+        "The alias has another tag than the file gives, and something that is not megaform's is connected to it. Binding it anew \
+         would cut that off. Disconnect it, or give the alias the tag that it has.";
+    "vlan-prefix" Error "a VLAN alias that cannot be unbound alone":
+        "minimega unbinds aliases by prefix: `clear vlans dmz` takes `dmz2` with it. Rename one of the two.";
+    "vlan-range" Error "too few tags in the range":
+        "`vlan_range` has fewer free tags than there are aliases without a fixed one.";
+    "wrong-type" Error "a value of the wrong type":
+        "The message says what was expected. In YAML `no`, `off`, `1e3` and `0x10` are no text unless quoted.";
+    "yaml-tag" Error "a YAML tag":
+        "Tags such as `!include` make a value mean something else to some readers; here they have no meaning.";
+}
+
+/// The entry of a code.
+pub fn code(name: &str) -> Option<&'static Code> {
+    CODES.binary_search_by(|code| code.code.cmp(name)).ok().map(|index| &CODES[index])
+}
+
+/// Every code as Markdown (`docs/diagnostics.md`).
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Errors and warnings of experiments\n\nGenerated; `MEGAFORM_UPDATE=1 cargo test --lib diagnostic::` rewrites it. \
+         `megaform explain CODE` prints one.\n",
+    );
+    for code in CODES {
+        text.push_str(&format!("\n## {}\n\n{}: {}.\n\n{}\n", code.code, code.severity, code.title, code.text));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn sources(folder: &Path, out: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.to_string_lossy().into_owned();
+            if path.is_dir() {
+                sources(&path, out);
+            } else if name.ends_with(".rs") && !name.contains("tests") && !name.contains("src/diagnostic/") {
+                out.push(std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+
+    /// The codes that the sources report with.
+    fn reported() -> BTreeSet<String> {
+        let mut texts = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
+        let mut codes = BTreeSet::new();
+        for text in &texts {
+            for start in ["Diagnostic::error(", "Diagnostic::warning(", ".problem(", "code: "] {
+                for part in text.split(start).skip(1) {
+                    let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
+                    let code = rest.split('"').next().unwrap();
+                    if code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+                        codes.insert(code.to_owned());
+                    }
+                }
+            }
+        }
+        codes
+    }
+
+    #[test]
+    fn sorted_and_short() {
+        assert!(CODES.windows(2).all(|pair| pair[0].code < pair[1].code));
+        assert!(CODES.iter().all(|code| code.title.len() <= 80 && !code.text.is_empty()));
+        assert!(code("duplicate-mac").is_some() && code("nosuch").is_none());
+    }
+
+    #[test]
+    fn every_code_in_the_sources_is_explained_and_no_other() {
+        let reported = reported();
+        assert!(reported.len() > 40, "{reported:?}");
+        let known: BTreeSet<String> = CODES.iter().map(|code| code.code.to_owned()).collect();
+        let missing: Vec<_> = reported.difference(&known).collect();
+        assert!(missing.is_empty(), "codes without an explanation: {missing:?}");
+        // Some are given to a function that reports them.
+        let indirect = ["duplicate-mac", "duplicate-uuid", "unknown-function"];
+        let unused: Vec<_> = known.difference(&reported).filter(|code| !indirect.contains(&code.as_str())).collect();
+        assert!(unused.is_empty(), "codes that nothing reports: {unused:?}");
+    }
+
+    #[test]
+    fn the_document_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/diagnostics.md");
+        let text = document();
+        if std::env::var_os("MEGAFORM_UPDATE").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text, "run with MEGAFORM_UPDATE=1");
+    }
+}

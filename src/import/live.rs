@@ -1,0 +1,121 @@
+//! From a live namespace.
+
+use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
+use crate::language::field::{Change, FIELDS, FieldType, FieldValue, VmConfig};
+use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
+use crate::live::{Live, LiveNic, LiveVm, VmState};
+use crate::name::Namespace;
+use crate::plan::ownership;
+
+/// The tags that minimega gives aliases when no range was set (its `vlans range`).
+const USUAL_RANGE: (u16, u16) = (101, 4096);
+
+/// What a namespace holds, as an experiment would say it. Addresses and tags that were given out, not asked for, are left
+/// out, so that equal VMs stay equal.
+pub fn live(name: &Namespace, live: &Live) -> Found {
+    let mut found = Found { name: name.to_string(), ..Found::default() };
+    let range = live.vlan_range.unwrap_or(USUAL_RANGE);
+    found.vlan_range = live.vlan_range.filter(|range| *range != USUAL_RANGE);
+    let count = u16::try_from(live.vlans.len()).unwrap_or(u16::MAX);
+    for (alias, tag) in &live.vlans {
+        // Given tags are the first ones of the range. One of them may be fixed all the same; then it is given again.
+        let given = (range.0..range.0.saturating_add(count)).contains(tag);
+        found.vlans.insert(alias.clone(), (!given).then_some(*tag));
+    }
+    for vm in live.vms.values() {
+        if vm.kind != "kvm" {
+            found.notes.push(format!("the VM {} is a {}, which experiments cannot have yet", vm.name, vm.kind));
+            continue;
+        }
+        let read = read(vm, &mut found.notes);
+        found.vms.insert(vm.name.clone(), read);
+    }
+    for (tap, seen) in &live.taps {
+        let Some(vlan) = seen.alias.clone().or_else(|| seen.vlan.map(|tag| tag.to_string())) else {
+            found.notes.push(format!("the tap {tap} is on no VLAN and is left out"));
+            continue;
+        };
+        let addresses = seen.addresses.clone().unwrap_or_else(|| {
+            found.notes.push(format!("the addresses of the tap {tap} are not known"));
+            Vec::new()
+        });
+        for address in addresses.iter().skip(1) {
+            found.notes.push(format!("the tap {tap} also has the address {address}; a tap of an experiment has one"));
+        }
+        let tap_of = FoundTap { vlan, ip: addresses.first().cloned(), bridge: bridge(&seen.bridge) };
+        found.taps.insert(tap.clone(), tap_of);
+    }
+    found
+}
+
+fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
+    let mut config = VmConfig::new();
+    let launched = |field: &&crate::language::field::Field| {
+        field.change == Change::Replace && !matches!(field.ty, FieldType::Networks | FieldType::Tags | FieldType::Uuid)
+    };
+    for field in FIELDS.iter().filter(launched) {
+        let seen = field.observe(&vm.record);
+        if !field.in_file() {
+            if let Some(value) = seen.filter(|value| *value != field.default_value()) {
+                notes.push(format!("the VM {} has {} {value}, which experiments cannot say", vm.name, field.name));
+            }
+            continue;
+        }
+        match seen {
+            Some(FieldValue::Disks(mut disks)) => {
+                // A record shows the usual interface even where the launch left it open.
+                for disk in &mut disks {
+                    disk.interface = disk
+                        .interface
+                        .take()
+                        .filter(|interface| interface != crate::language::diskspec::DEFAULT_INTERFACE);
+                }
+                config.set(field.name, FieldValue::Disks(disks));
+            }
+            Some(value) => config.set(field.name, value),
+            None => notes.push(format!("the target does not show `{}` of the VM {}", field.name, vm.name)),
+        }
+    }
+    let own = |key: &String| key.starts_with(ownership::RESERVED);
+    let tags = vm.tags.iter().filter(|(key, _)| !own(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    match vm.state {
+        VmState::Quit | VmState::Error => notes.push(format!(
+            "the VM {} is in the state {}; the file says running, and an apply brings it there",
+            vm.name,
+            vm.state.word()
+        )),
+        VmState::Building | VmState::Paused | VmState::Running => {}
+    }
+    let nics = vm.nics.iter().enumerate().filter_map(|(index, nic)| nic_of(vm, index, nic, notes)).collect();
+    FoundVm { config, nics, tags, paused: matches!(vm.state, VmState::Building | VmState::Paused) }
+}
+
+fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> Option<FoundNic> {
+    let asked = nic.launched_as.as_deref().and_then(|raw| NetSpec::parse(raw).ok());
+    if asked.as_ref().is_some_and(|spec| spec.qinq) {
+        notes.push(format!("NIC {index} of the VM {} tunnels VLANs (qinq), which experiments cannot say", vm.name));
+    }
+    let vlan = match nic.alias.clone().or_else(|| nic.vlan.map(|tag| tag.to_string())) {
+        Some(vlan) => vlan,
+        None => {
+            let Some(spec) = asked.as_ref() else {
+                notes.push(format!("NIC {index} of the VM {} is disconnected and is left out", vm.name));
+                return None;
+            };
+            notes.push(format!(
+                "NIC {index} of the VM {} is disconnected; the file has the VLAN that it was launched with",
+                vm.name
+            ));
+            spec.vlan.clone()
+        }
+    };
+    // An address that the launch asked for is kept; one that was given out is not. Where the target does not show what
+    // was asked for, all addresses are kept, because a guest may depend on them.
+    let fixed = asked.as_ref().is_none_or(|spec| spec.mac.is_some());
+    Some(FoundNic {
+        vlan,
+        mac: (fixed && !nic.mac.is_empty()).then(|| nic.mac.clone()),
+        driver: nic.driver.clone().filter(|driver| driver != DEFAULT_DRIVER && !driver.is_empty()),
+        bridge: bridge(&nic.bridge),
+    })
+}

@@ -1,0 +1,78 @@
+//! From what is there to an experiment file: a live namespace, or a script of minimega commands.
+//!
+//! Everything becomes one [`Found`], which is written as YAML. What the experiment file cannot say is never dropped in
+//! silence: it is a note, with the place that it came from. Must not know the socket, nor plan anything.
+
+use std::collections::BTreeMap;
+
+use crate::language::field::VmConfig;
+
+mod live;
+mod script;
+mod write;
+
+pub use live::live;
+pub use script::{ScriptError, script};
+pub use write::write;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The experiment's name: the namespace.
+    pub name: String,
+    /// VLAN aliases; a tag only where it is to be fixed.
+    pub vlans: BTreeMap<String, Option<u16>>,
+    /// The tags that aliases are given, if they are not the usual ones.
+    pub vlan_range: Option<(u16, u16)>,
+    /// VMs by name.
+    pub vms: BTreeMap<String, FoundVm>,
+    /// Host taps by name.
+    pub taps: BTreeMap<String, FoundTap>,
+    /// What the file cannot say, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// One VM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundVm {
+    /// Its configuration but NICs and tags.
+    pub config: VmConfig,
+    /// Its NICs.
+    pub nics: Vec<FoundNic>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Its guest is not to run.
+    pub paused: bool,
+}
+
+/// One NIC.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundNic {
+    /// An alias or a tag.
+    pub vlan: String,
+    /// Its address, where it is fixed.
+    pub mac: Option<String>,
+    /// Its model, where it is not the usual one.
+    pub driver: Option<String>,
+    /// Its bridge, where it is not the usual one.
+    pub bridge: Option<String>,
+}
+
+/// One tap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundTap {
+    /// An alias or a tag.
+    pub vlan: String,
+    /// Its address and prefix length.
+    pub ip: Option<String>,
+    /// Its bridge, where it is not the usual one.
+    pub bridge: Option<String>,
+}
+
+/// A bridge, unless it is the usual one.
+fn bridge(name: &str) -> Option<String> {
+    (!name.is_empty() && name != crate::name::BridgeName::default_bridge().as_str()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,442 @@
+//! From a script of minimega commands, by interpreting what each would leave behind.
+//!
+//! Only what shapes the experiment counts: configurations, launches, starts, tags, NICs, VLANs and taps. A command that only
+//! shows something is passed over; any other is a note with its place.
+
+use std::collections::BTreeMap;
+
+use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
+use crate::language::field::{FieldType, FieldValue, VmConfig, field};
+use crate::language::grammar::{Args, Compiled, Grammar};
+use crate::language::netspec::NetSpec;
+use crate::language::range;
+use crate::plan::ownership;
+
+/// How deep scripts may `read` others. minimega refuses the first nested one.
+const MAX_READS: usize = 8;
+
+/// Commands that leave nothing behind.
+const SHOWS: &[&str] = &[
+    "args", "check", "echo", "help", "history", "host", "log", "mesh", "ns", "pipe", "plumb", "version", "vm info",
+    "vm top", "write",
+];
+
+/// Why a script became no experiment.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ScriptError {
+    /// It makes nothing.
+    #[error("{script} makes no VM, VLAN or tap")]
+    Nothing {
+        /// The script.
+        script: String,
+    },
+    /// It fills several namespaces.
+    #[error("{script} fills the namespaces {}, and an experiment is one: choose with --namespace", namespaces.join(", "))]
+    Several {
+        /// The script.
+        script: String,
+        /// The namespaces.
+        namespaces: Vec<String>,
+    },
+    /// The namespace that was asked for stays empty.
+    #[error("{script} makes nothing in the namespace {namespace}")]
+    Empty {
+        /// The script.
+        script: String,
+        /// The namespace.
+        namespace: String,
+    },
+}
+
+/// How a VM stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Building,
+    Running,
+    Paused,
+    Quit,
+}
+
+#[derive(Debug, Clone)]
+struct Vm {
+    /// NICs and tags too, as they are by now.
+    config: VmConfig,
+    state: State,
+    /// NICs that are disconnected.
+    cut: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Space {
+    config: VmConfig,
+    saved: BTreeMap<String, VmConfig>,
+    vms: BTreeMap<String, Vm>,
+    vlans: BTreeMap<String, u16>,
+    range: Option<(u16, u16)>,
+    taps: BTreeMap<String, FoundTap>,
+    notes: Vec<String>,
+}
+
+impl Space {
+    fn is_empty(&self) -> bool {
+        self.vms.is_empty() && self.vlans.is_empty() && self.taps.is_empty()
+    }
+}
+
+struct Interpreter<'a> {
+    grammar: &'a Grammar,
+    read: &'a mut dyn FnMut(&str) -> Option<String>,
+    active: String,
+    spaces: BTreeMap<String, Space>,
+}
+
+/// What a script leaves behind. `name` is for messages; `read` gives the text of another script; `namespace` chooses among
+/// several.
+pub fn script(
+    name: &str,
+    text: &str,
+    grammar: &Grammar,
+    namespace: Option<&str>,
+    read: &mut dyn FnMut(&str) -> Option<String>,
+) -> Result<Found, ScriptError> {
+    let active = crate::name::Namespace::default_namespace().to_string();
+    let mut interpreter = Interpreter { grammar, read, active, spaces: BTreeMap::new() };
+    interpreter.lines(name, text, 0);
+    let script = name.to_owned();
+    let mut spaces = interpreter.spaces;
+    let filled: Vec<String> = spaces.iter().filter(|(_, space)| !space.is_empty()).map(|(n, _)| n.clone()).collect();
+    let chosen = match (namespace, filled.as_slice()) {
+        (Some(namespace), _) if filled.iter().any(|name| name == namespace) => namespace.to_owned(),
+        (Some(namespace), _) => return Err(ScriptError::Empty { script, namespace: namespace.to_owned() }),
+        (None, [one]) => one.clone(),
+        (None, []) => return Err(ScriptError::Nothing { script }),
+        (None, _) => return Err(ScriptError::Several { script, namespaces: filled }),
+    };
+    let space = spaces.remove(&chosen).expect("it is filled");
+    Ok(found(chosen, space))
+}
+
+fn found(name: String, space: Space) -> Found {
+    let mut found = Found { name, vlan_range: space.range, taps: space.taps, notes: space.notes, ..Found::default() };
+    found.vlans = space.vlans.into_iter().map(|(alias, tag)| (alias, Some(tag))).collect();
+    let mut used: Vec<String> = found.taps.values().map(|tap| tap.vlan.clone()).collect();
+    for (name, vm) in space.vms {
+        if vm.state == State::Quit {
+            found.notes.push(format!("the VM {name} is killed at the end and is left out"));
+            continue;
+        }
+        let mut nics = Vec::new();
+        for (index, spec) in vm.config.networks().into_iter().enumerate() {
+            if vm.cut.contains(&index) {
+                found.notes.push(format!("NIC {index} of the VM {name} is disconnected, which experiments cannot say"));
+            }
+            if spec.qinq {
+                found
+                    .notes
+                    .push(format!("NIC {index} of the VM {name} tunnels VLANs (qinq), which experiments cannot say"));
+            }
+            used.push(spec.vlan.clone());
+            nics.push(FoundNic {
+                vlan: spec.vlan,
+                mac: spec.mac.map(|mac| mac.to_string()),
+                driver: spec.driver,
+                bridge: spec.bridge.as_deref().and_then(bridge),
+            });
+        }
+        // A plan's script sets the tags that every apply sets.
+        let mut tags = vm.config.tags();
+        tags.retain(|key, _| !key.starts_with(ownership::RESERVED));
+        let mut config = vm.config;
+        config.clear("networks");
+        config.clear("tags");
+        let paused = matches!(vm.state, State::Building | State::Paused);
+        found.vms.insert(name, FoundVm { config, nics, tags, paused });
+    }
+    for vlan in used {
+        // A number is a tag, which needs no alias.
+        if vlan.parse::<u16>().is_err() {
+            found.vlans.entry(vlan).or_default();
+        }
+    }
+    found
+}
+
+impl Interpreter<'_> {
+    fn space(&mut self, name: &str) -> &mut Space {
+        self.spaces.entry(name.to_owned()).or_default()
+    }
+
+    fn lines(&mut self, file: &str, text: &str, depth: usize) {
+        for (index, line) in text.lines().enumerate() {
+            let place = format!("{file}:{}", index + 1);
+            let note = match self.grammar.compile(line) {
+                Ok(None) => None,
+                Ok(Some(compiled)) => self.command(&compiled, None, depth),
+                Err(_) => Some(format!("`{}` is not imported: no command that megaform knows", line.trim())),
+            };
+            if let Some(note) = note {
+                let active = self.active.clone();
+                self.space(&active).notes.push(format!("{place}: {note}"));
+            }
+        }
+    }
+
+    /// Carry out one command. What it answers is a note: what cannot be imported, and why.
+    fn command(&mut self, compiled: &Compiled, namespace: Option<&str>, depth: usize) -> Option<String> {
+        let grammar = self.grammar;
+        let name = &*grammar.declarations()[compiled.command].name;
+        let nested = compiled.nested.as_deref();
+        let args = &compiled.args;
+        let at = namespace.unwrap_or(&self.active).to_owned();
+        match (name, nested) {
+            ("namespace", None) => {
+                if let Some(name) = args.str("name") {
+                    self.active = name.to_owned();
+                }
+                return None;
+            }
+            ("namespace", Some(inner)) => {
+                let name = args.str("name").unwrap_or_default().to_owned();
+                return self.command(inner, Some(&name), depth);
+            }
+            ("clear namespace", _) => {
+                let name = args.str("name").unwrap_or(&at).to_owned();
+                match name.as_str() {
+                    "all" => self.spaces.clear(),
+                    name => drop(self.spaces.remove(name)),
+                }
+                self.active = crate::name::Namespace::default_namespace().to_string();
+                return None;
+            }
+            ("clear all", _) => {
+                self.spaces.clear();
+                return None;
+            }
+            ("read", _) => {
+                let file = args.str("file").unwrap_or_default();
+                if args.flag("check") {
+                    return None;
+                }
+                return match (depth < MAX_READS).then(|| (self.read)(file)).flatten() {
+                    Some(text) => {
+                        self.lines(file, &text, depth + 1);
+                        None
+                    }
+                    None => Some(format!("`{}` is not imported: the file cannot be read", compiled.original)),
+                };
+            }
+            // The builtins change how an answer is shown.
+            (builtin, Some(inner)) if builtin.starts_with('.') => return self.command(inner, namespace, depth),
+            (builtin, None) if builtin.starts_with('.') && ![".alias", ".env", ".unalias"].contains(&builtin) => {
+                return None;
+            }
+            _ => {}
+        }
+        let space = self.space(&at);
+        match space.command(name, args) {
+            Ok(true) => None,
+            Ok(false) if SHOWS.contains(&name) => None,
+            Ok(false) => Some(format!("`{}` is not imported", compiled.original)),
+            Err(error) => Some(format!("`{}` is not imported: {error}", compiled.original)),
+        }
+    }
+}
+
+/// The words of a `vm config FIELD` command.
+fn words(args: &Args, ty: FieldType) -> Vec<String> {
+    let one = |text: Option<&str>| text.map(|t| vec![t.to_owned()]).unwrap_or_default();
+    match ty {
+        FieldType::Bool => one(args.choice("true,false")),
+        FieldType::Words => args.list("value").to_vec(),
+        FieldType::Networks => args.list("netspec").to_vec(),
+        FieldType::Disks => args.list("diskspec").to_vec(),
+        FieldType::Tags => [args.str("key"), args.str("value")].into_iter().flatten().map(str::to_owned).collect(),
+        _ => one(args.str("value")),
+    }
+}
+
+impl Space {
+    /// Carry out a command of this namespace; false if it is none that shapes an experiment.
+    fn command(&mut self, name: &str, args: &Args) -> Result<bool, String> {
+        let target = |args: &Args| args.str("vm target").or(args.str("vm name")).unwrap_or_default().to_owned();
+        if let Some(field) = name.strip_prefix("vm config ").and_then(field) {
+            if !field.in_file() {
+                return Err("experiments cannot say it".to_owned());
+            }
+            let words = words(args, field.ty);
+            // Without a value, or with the key of a tag alone, it shows one.
+            if words.len() > usize::from(field.ty == FieldType::Tags) {
+                self.config.set(field.name, field.parse(&words).map_err(|error| error.to_string())?);
+            }
+            return Ok(true);
+        }
+        match name {
+            "vm config" => self.config_command(args)?,
+            "clear vm config" => {
+                match crate::language::field::FIELDS.iter().find(|field| args.flag(field.name)) {
+                    Some(field) => self.config.clear(field.name),
+                    None => self.config = VmConfig::new(),
+                };
+            }
+            "clear vm config tag" => match args.str("key") {
+                Some("all") | None => self.config.clear("tags"),
+                Some(key) => self.config.remove_tag(key),
+            },
+            "vm launch" => self.launch(args)?,
+            "vm start" => self.each(&target(args), |vm| vm.state = State::Running)?,
+            "vm stop" => self.each(&target(args), |vm| {
+                if vm.state == State::Running {
+                    vm.state = State::Paused;
+                }
+            })?,
+            "vm kill" => self.each(&target(args), |vm| vm.state = State::Quit)?,
+            "vm flush" => self.vms.retain(|_, vm| vm.state != State::Quit),
+            "vm tag" => {
+                if let (Some(key), Some(value)) = (args.str("key"), args.str("value")) {
+                    let tag = FieldValue::Tags(BTreeMap::from([(key.to_owned(), value.to_owned())]));
+                    self.each(&target(args), |vm| vm.config.set("tags", tag.clone()))?;
+                }
+            }
+            "clear vm tag" => {
+                let key = args.str("tag").unwrap_or("all").to_owned();
+                let all = target(args).is_empty();
+                self.each(if all { "all" } else { args.str("vm target").unwrap_or("all") }, |vm| match key.as_str() {
+                    "all" => vm.config.clear("tags"),
+                    key => vm.config.remove_tag(key),
+                })?;
+            }
+            "vm net connect" | "vm net disconnect" => self.nic(name.ends_with(" connect"), &target(args), args)?,
+            "vlans" => self.vlans(args)?,
+            "clear vlans" => match args.str("prefix") {
+                Some(prefix) => self.vlans.retain(|alias, _| !alias.starts_with(prefix)),
+                None => self.vlans.clear(),
+            },
+            "tap" => self.tap(args),
+            "clear tap" => self.taps.clear(),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn config_command(&mut self, args: &Args) -> Result<(), String> {
+        let named = |name: &str| args.str(name).unwrap_or_default().to_owned();
+        if args.flag("save") {
+            self.saved.insert(named("name"), self.config.clone());
+        } else if args.flag("clone") {
+            let name = named("vm name");
+            let vm = self.vms.get(&name).ok_or_else(|| format!("there is no VM {name}"))?;
+            self.config = vm.config.clone();
+            self.config.clear("uuid");
+        } else if args.flag("restore")
+            && let Some(name) = args.str("name")
+        {
+            self.config = self.saved.get(name).ok_or_else(|| format!("nothing is saved as {name}"))?.clone();
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, args: &Args) -> Result<(), String> {
+        if !args.flag("kvm") {
+            return Err("experiments have kvm VMs only so far".to_owned());
+        }
+        let config = match args.str("config") {
+            Some(name) => self.saved.get(name).ok_or_else(|| format!("nothing is saved as {name}"))?.clone(),
+            None => self.config.clone(),
+        };
+        let names = args.str("name or count").unwrap_or_default();
+        let names: Vec<String> = match names.parse::<usize>() {
+            Ok(count) => (0..)
+                .map(|n| format!("vm-{n}"))
+                .filter(|n| !self.vms.contains_key(n))
+                .take(count.min(100_000))
+                .collect(),
+            Err(_) => range::expand(names).map_err(|error| error.to_string())?,
+        };
+        if let Some(name) = names.iter().find(|name| self.vms.contains_key(*name)) {
+            return Err(format!("there is a VM {name} already"));
+        }
+        for name in names {
+            self.vms.insert(name, Vm { config: config.clone(), state: State::Building, cut: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// Do something to each VM of a target. Names that are not there are an error, as minimega makes none of it.
+    fn each(&mut self, target: &str, mut act: impl FnMut(&mut Vm)) -> Result<(), String> {
+        if target == "all" {
+            self.vms.values_mut().for_each(act);
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        for name in range::expand(target).map_err(|error| error.to_string())? {
+            match self.vms.get_mut(&name) {
+                Some(vm) => act(vm),
+                None => missing.push(name),
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(format!("there is no VM {}", range::compress(&missing))) }
+    }
+
+    fn nic(&mut self, connect: bool, target: &str, args: &Args) -> Result<(), String> {
+        let position = args.str("tap position").unwrap_or_default();
+        let index: usize = position.parse().map_err(|_| format!("`{position}` is no position of a NIC"))?;
+        let vlan = args.str("vlan").unwrap_or_default().to_owned();
+        let to = args.str("bridge").map(str::to_owned);
+        let mut outside = false;
+        self.each(target, |vm| {
+            let mut nics: Vec<NetSpec> = vm.config.networks();
+            let Some(nic) = nics.get_mut(index) else {
+                outside = true;
+                return;
+            };
+            vm.cut.retain(|cut| *cut != index);
+            if connect {
+                nic.vlan.clone_from(&vlan);
+                nic.bridge = to.clone().or_else(|| nic.bridge.take());
+                vm.config.set("networks", FieldValue::Networks(nics));
+            } else {
+                vm.cut.push(index);
+            }
+        })?;
+        if outside { Err(format!("a VM has no NIC {index}")) } else { Ok(()) }
+    }
+
+    fn vlans(&mut self, args: &Args) -> Result<(), String> {
+        let tag = |name: &str| {
+            let text = args.str(name)?;
+            Some(text.parse::<u16>().map_err(|_| format!("`{text}` is no VLAN tag")))
+        };
+        if args.flag("add") {
+            if let (Some(alias), Some(tag)) = (args.str("alias"), tag("vlan").transpose()?) {
+                self.vlans.insert(alias.to_owned(), tag);
+            }
+        } else if args.flag("range") {
+            if let (Some(min), Some(max)) = (tag("min").transpose()?, tag("max").transpose()?) {
+                self.range = Some((min, max));
+            }
+        } else if args.flag("blacklist") && args.str("vlan").is_some() {
+            return Err("experiments have no blacklist".to_owned());
+        }
+        Ok(())
+    }
+
+    fn tap(&mut self, args: &Args) {
+        if args.flag("create") {
+            let name = args.str("tap name").map_or_else(
+                || (0..).map(|n| format!("tap{n}")).find(|n| !self.taps.contains_key(n)).expect("one is free"),
+                str::to_owned,
+            );
+            let tap = FoundTap {
+                vlan: args.str("vlan").unwrap_or_default().to_owned(),
+                ip: args.str("ip").map(str::to_owned),
+                bridge: args.str("bridge").and_then(bridge),
+            };
+            self.taps.insert(name, tap);
+        } else if args.flag("delete") {
+            match args.str("tap name or all") {
+                Some("all") | None => self.taps.clear(),
+                Some(name) => drop(self.taps.remove(name)),
+            }
+        }
+    }
+}

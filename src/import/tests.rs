@@ -1,0 +1,104 @@
+use super::*;
+use crate::language::grammar::Grammar;
+
+fn grammar() -> Grammar {
+    crate::commands::grammar(&crate::commands::all())
+}
+
+fn read(text: &str) -> Result<Found, ScriptError> {
+    script("lab.mm", text, &grammar(), None, &mut |file| {
+        (file == "other.mm").then(|| "vm launch kvm other\n".to_owned())
+    })
+}
+
+#[test]
+fn a_script_becomes_what_it_leaves_behind() {
+    let text = r#"
+namespace lab
+vlans range 300 400
+vlans add core 250
+vm config memory 128   # for all
+vm config append console=ttyS0 "quiet splash"
+vm config disk a,b.qcow2
+vm config disks a.qcow2,virtio,none
+vm config networks dmz br1,core,00:11:22:33:44:55,virtio-net-pci 77
+vm config tags role "a: b"
+vm config save one
+vm launch kvm web[0-3]
+clear vm config
+vm config net dmz
+vm launch kvm 2
+vm launch kvm late one
+namespace other vm config memory 9
+vm start web[0-1],late
+vm stop late
+vm kill web3
+vm kill web2
+vm flush web2
+vm tag web0 extra yes
+clear vm tag web1 role
+vm net connect web0 0 core
+tap create dmz bridge br1 ip 10.0.0.1/24 mgmt
+tap create 7
+.columns name vm info
+"#;
+    let found = read(text).unwrap();
+    insta::assert_snapshot!(write(&found, "Imported from lab.mm."));
+}
+
+#[test]
+fn what_cannot_be_said_is_a_note_with_its_place() {
+    let text = "shell rm -rf x\nread other.mm\nread gone.mm\nvm launch container c\nvm config memory lots\nbogus\nvm launch kvm other\n\
+                vm start nosuch\nvm config networks a,qinq\nvm launch kvm q\nvm net disconnect q 0\nvm net connect q 3 b\n\
+                vm launch kvm a[1-\nvlans blacklist 7\nvm config restore nosuch\n";
+    let found = read(text).unwrap();
+    insta::assert_snapshot!(found.notes.join("\n"));
+    assert_eq!(found.vms.len(), 2);
+}
+
+#[test]
+fn one_namespace_is_an_experiment() {
+    let two = "vm launch kvm a\nnamespace b vm launch kvm b\n";
+    let several = ScriptError::Several { script: "lab.mm".into(), namespaces: vec!["b".into(), "minimega".into()] };
+    assert_eq!(read(two), Err(several));
+    let chosen = script("lab.mm", two, &grammar(), Some("b"), &mut |_| None).unwrap();
+    assert_eq!((chosen.name.as_str(), chosen.vms.len()), ("b", 1));
+    let empty = script("lab.mm", two, &grammar(), Some("c"), &mut |_| None);
+    assert_eq!(empty, Err(ScriptError::Empty { script: "lab.mm".into(), namespace: "c".into() }));
+    assert_eq!(read("version\nclear all\n"), Err(ScriptError::Nothing { script: "lab.mm".into() }));
+    assert_eq!(read("namespace b vm launch kvm b\nclear namespace b\n"), read("version\n"));
+}
+
+#[test]
+fn a_script_that_reads_itself_ends() {
+    let mut reads = 0;
+    let found = script("a.mm", "read a.mm\nvm launch kvm x\n", &grammar(), None, &mut |_| {
+        reads += 1;
+        Some("read a.mm\n".to_owned())
+    });
+    assert_eq!((found.unwrap().vms.len(), reads), (1, 8));
+}
+
+#[test]
+fn every_text_is_written_so_that_it_is_read_again() {
+    let odd = [
+        "yes", "1e3", "0x10", "a: b", "- a", "#x", "'", "\"", "*a", "&a", "[a]", "{a}", "a, b", " a ", "é", "1.5", "~",
+        "null", "{{ x }}", "a{%b", "{{{",
+    ];
+    let mut found = Found { name: "lab".into(), ..Found::default() };
+    let mut vm = FoundVm::default();
+    for (index, text) in odd.iter().enumerate() {
+        vm.tags.insert(format!("k{index}"), (*text).to_owned());
+    }
+    let words = odd.iter().filter(|word| **word != " a ").map(|word| (*word).to_owned()).collect();
+    vm.config.set("append", crate::language::field::FieldValue::Words(words));
+    vm.config.set("kernel", crate::language::field::FieldValue::Text("/a b/c,d".into()));
+    found.vms.insert("vm".into(), vm.clone());
+    let text = write(&found, "x");
+    let loaded = crate::spec::parse("x.yaml", &text, crate::spec::Format::Yaml, &crate::spec::NoFiles);
+    let experiment = loaded.experiment.unwrap_or_else(|| panic!("{:#?}\n{text}", loaded.diagnostics));
+    let body = &experiment.vms.values().next().unwrap().body;
+    assert_eq!(body.config.tags(), vm.tags);
+    assert_eq!(body.config.get("append"), vm.config.get("append"));
+    assert_eq!(body.config.get("kernel"), vm.config.get("kernel"));
+}

@@ -1,0 +1,169 @@
+//! What would break when it runs: VMs that QEMU would refuse, disks with several writers, taps whose subnets clash.
+
+use std::collections::{HashMap, HashSet};
+
+use ipnet::IpNet;
+
+use super::{Body, Checks};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::name::{TapName, VlanAlias, VmName};
+use crate::spec::model::VlanRef;
+
+impl<'d> Checks<'d> {
+    /// QEMU starts only if the parts of its CPU topology multiply to the number of CPUs. Source: qemu-system-x86_64(1), -smp.
+    pub(super) fn topology(&mut self, name: &VmName, (_, span, body): &Body<'d>) {
+        let config = &body.config;
+        let parts: Vec<(&str, u64)> = ["sockets", "cores", "threads"]
+            .into_iter()
+            .map(|part| (part, config.uint(part)))
+            .filter(|(_, number)| *number > 0)
+            .collect();
+        let Some((last, _)) = parts.last() else { return };
+        let vcpus = config.uint("vcpus");
+        let product = parts.iter().fold(1u64, |product, (_, number)| product.saturating_mul(*number));
+        let fits = if parts.len() == 3 { product == vcpus } else { vcpus % product == 0 };
+        if fits {
+            return;
+        }
+        let place = body.spans.get("vcpus").or_else(|| body.spans.get(last)).copied().unwrap_or(*span);
+        let text: Vec<String> = parts.iter().map(|(part, number)| format!("{part} {number}")).collect();
+        let expected = if parts.len() == 3 { format!("{product}") } else { format!("a multiple of {product}") };
+        let mut diagnostic = Diagnostic::error(
+            "cpu-topology",
+            place,
+            format!("the VM `{name}` has {vcpus} vcpus with {}, expected {expected}", text.join(", ")),
+        )
+        .hint(format!("set `vcpus` to {expected}, or leave sockets, cores and threads out"));
+        for (part, _) in &parts {
+            if let Some(span) = body.spans.get(part).filter(|span| **span != place) {
+                diagnostic = diagnostic.label(*span, format!("{part} given here"));
+            }
+        }
+        self.push(diagnostic);
+    }
+
+    /// An image that more than one VM writes to.
+    pub(super) fn disks(&mut self, bodies: &[Body<'d>]) {
+        let mut members: HashMap<*const _, usize> = HashMap::new();
+        for vm in self.draft.vms.values() {
+            *members.entry(std::sync::Arc::as_ptr(&vm.body)).or_default() += 1;
+        }
+        let mut writers: HashMap<String, (&VmName, Span)> = HashMap::new();
+        for (name, span, body) in bodies {
+            if body.config.bool("snapshot") {
+                continue;
+            }
+            let place = body.spans.get("disks").copied().unwrap_or(*span);
+            let many = members.get(&std::ptr::from_ref(*body)).copied().unwrap_or(1);
+            for disk in body.config.disks() {
+                let hint = "give each VM an image of its own, or set `snapshot: true`";
+                if many > 1 {
+                    let message = format!("{many} VMs would write to the image {}", crate::spec::shown(&disk.path));
+                    self.push(
+                        Diagnostic::error("shared-disk", place, message)
+                            .label(*span, format!("{many} VMs come from here"))
+                            .hint(hint),
+                    );
+                    continue;
+                }
+                match writers.get(&disk.path) {
+                    Some((other, first)) => {
+                        let who = if other == name {
+                            format!("the VM `{name}` has the image {} twice", crate::spec::shown(&disk.path))
+                        } else {
+                            format!(
+                                "`{other}` and `{name}` would write to the image {}",
+                                crate::spec::shown(&disk.path)
+                            )
+                        };
+                        let mut diagnostic = Diagnostic::error("shared-disk", place, who).hint(hint);
+                        if *first != place {
+                            diagnostic = diagnostic.label(*first, "first given here");
+                        }
+                        self.push(diagnostic);
+                    }
+                    None => {
+                        writers.insert(disk.path, (name, place));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Subnets of taps on two VLANs.
+    pub(super) fn subnets(&mut self) {
+        struct Seen<'d> {
+            net: IpNet,
+            vlan: &'d VlanRef,
+            name: &'d TapName,
+            span: Span,
+        }
+        let draft = self.draft;
+        let mut seen: Vec<Seen<'d>> = Vec::new();
+        let mut said = HashSet::new();
+        let mut taps: Vec<_> = draft.taps.iter().collect();
+        taps.sort_by_key(|(_, tap)| tap.span);
+        for (name, tap) in taps {
+            let Some(ip) = &tap.ip else { continue };
+            let (address, prefix) = ip.value;
+            let net = IpNet::new(address, prefix).expect("the decoder checked the prefix length");
+            let vlan = &tap.vlan.value;
+            let clash = seen.iter().find(|other| {
+                // The same address on both is said already.
+                *other.vlan != *vlan
+                    && other.net.addr() != address
+                    && (other.net.contains(&net) || net.contains(&other.net))
+            });
+            // Once for two VLANs, however many taps they have.
+            let first = clash.is_some_and(|other| said.insert((vlan.min(other.vlan), vlan.max(other.vlan))));
+            if let Some(other) = clash.filter(|_| first) {
+                let message = format!(
+                    "the subnet {} of `{name}` on {vlan} overlaps {} of `{}` on {}",
+                    net.trunc(),
+                    other.net.trunc(),
+                    other.name,
+                    other.vlan
+                );
+                self.push(
+                    Diagnostic::warning("subnet-overlap", ip.span, message)
+                        .label(other.span, "the other one")
+                        .hint("give each VLAN a subnet of its own"),
+                );
+            }
+            seen.push(Seen { net, vlan, name, span: ip.span });
+        }
+    }
+
+    /// VLANs with a single NIC or tap.
+    pub(super) fn lonely(&mut self) {
+        let draft = self.draft;
+        let mut members: HashMap<&VlanAlias, (u64, Span)> = HashMap::new();
+        let mut member = |vlan: &'d VlanRef, span: Span| {
+            if let VlanRef::Alias(alias) = vlan {
+                members.entry(alias).or_insert((0, span)).0 += 1;
+            }
+        };
+        for vm in draft.vms.values() {
+            vm.body.networks.iter().for_each(|nic| member(&nic.vlan, nic.span));
+        }
+        draft.taps.values().for_each(|tap| member(&tap.vlan.value, tap.vlan.span));
+        let mut lonely: Vec<_> = draft
+            .vlans
+            .iter()
+            .filter_map(|(alias, vlan)| Some((alias, vlan, members.get(alias).filter(|(count, _)| *count == 1)?.1)))
+            .collect();
+        lonely.sort_by_key(|(_, vlan, _)| vlan.span);
+        for (alias, vlan, span) in lonely {
+            let mut hint = "put something else on it too, or correct the name".to_owned();
+            let others = draft.vlans.keys().filter(|other| *other != alias).map(VlanAlias::as_str);
+            if let Some(near) = self.suggester.nearest(alias.as_str(), others) {
+                hint = format!("did you mean `{near}`?");
+            }
+            self.push(
+                Diagnostic::warning("lonely-vlan", vlan.span, format!("only one NIC or tap is on the VLAN `{alias}`"))
+                    .label(span, "this one")
+                    .hint(hint),
+            );
+        }
+    }
+}
