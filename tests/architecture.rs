@@ -29,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("commands", &["name", "diagnostic", "engine", "language", "logging"]),
     ("daemon", &["name", "diagnostic", "commands", "engine", "wire", "language", "host", "logging"]),
     ("generate", &["name", "diagnostic", "language", "spec", "commands"]),
-    ("import", &["name", "language", "live", "plan"]),
+    ("import", &["name", "language", "live", "plan", "spec"]),
     ("cli", &[ANY]),
     ("main", &["cli", "diagnostic"]),
 ];

@@ -7,11 +7,16 @@ pub mod check;
 pub mod console;
 pub mod daemon;
 pub mod destroy;
+pub mod eval;
 pub mod exec_net;
+pub mod expand;
 pub mod experiment;
 pub mod explain;
+pub mod fmt;
 pub mod generate;
 pub mod import;
+pub mod init;
+pub mod output;
 pub mod pipe;
 pub mod plan;
 pub mod progress;
@@ -60,12 +65,17 @@ pub struct TargetArgs {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
+    Init(init::InitArgs),
     Validate(validate::ValidateArgs),
+    Fmt(fmt::FmtArgs),
+    Expand(expand::ExpandArgs),
+    Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
     Destroy(destroy::DestroyArgs),
     Show(show::ShowArgs),
+    Output(output::OutputArgs),
     #[command(visible_alias = "graph")]
     Viz(viz::VizArgs),
     Import(import::ImportArgs),
@@ -93,11 +103,16 @@ pub fn main() -> ExitCode {
     let result: Result<Exit, Box<dyn std::error::Error>> = match (cli.execute, cli.command) {
         (Some(words), _) => raw::command(&target.socket, &words).map_err(Into::into),
         (None, Some(Subcommands::Validate(args))) => experiment::settled(validate::run(&args, &target)),
+        (None, Some(Subcommands::Init(args))) => experiment::settled(init::run(&args)),
+        (None, Some(Subcommands::Fmt(args))) => experiment::settled(fmt::run(&args)),
+        (None, Some(Subcommands::Expand(args))) => experiment::settled(expand::run(&args)),
+        (None, Some(Subcommands::Eval(args))) => experiment::settled(eval::run(&args)),
         (None, Some(Subcommands::Explain(args))) => experiment::settled(explain::run(&args)),
         (None, Some(Subcommands::Plan(args))) => experiment::settled(plan::run(&args, &target)),
         (None, Some(Subcommands::Apply(args))) => experiment::settled(apply::run(&args, &target)),
         (None, Some(Subcommands::Destroy(args))) => experiment::settled(destroy::run(&args, &target)),
         (None, Some(Subcommands::Show(args))) => experiment::settled(show::run(&args, &target)),
+        (None, Some(Subcommands::Output(args))) => experiment::settled(output::run(&args)),
         (None, Some(Subcommands::Viz(args))) => experiment::settled(viz::run(&args, &target)),
         (None, Some(Subcommands::Import(args))) => experiment::settled(import::run(&args, &target)),
         (None, Some(Subcommands::Daemon(args))) => {
