@@ -1,4 +1,4 @@
-//! `megaform import` of a running namespace and of scripts, with the real engine.
+//! `megaform import` of a running namespace and of scripts, and saved plans with secrets, with the real engine.
 #![allow(missing_docs)]
 
 mod support;
@@ -77,4 +77,29 @@ fn refusals_say_why() {
     lab.run(&["import", "lab"]).fails("no daemon at");
     lab.file("version.mm", "version\n");
     lab.run(&["import", "version.mm"]).fails("makes no VM, VLAN or tap");
+}
+
+#[test]
+fn what_is_sensitive_is_in_a_saved_plan_for_its_owner_alone_and_not_shown() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !have(&["root", "qemu-system-x86_64"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let text = "experiment: lab\nvariables: { pw: { type: string, sensitive: true } }\n\
+        vms: { a: { memory: 32, state: paused, tags: { pw: \"{{ var.pw }}\" } } }\n";
+    lab.file("lab.yaml", text);
+    let planned = lab.run(&["plan", "lab.yaml", "--out", "lab.plan", "--var", "pw=hunter2-hunter2"]).ok();
+    assert!(!planned.out.contains("hunter2"), "{}", planned.out);
+    let saved = lab.folder.path().join("lab.plan");
+    let mode = std::fs::metadata(&saved).expect("it was saved").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    lab.run(&["apply", "lab.plan", "--yes", "--var", "pw=x"]).fails("--var");
+    for how in [&["apply", "--yes", "lab.plan"][..], &["apply", "--yes", "--json", "lab.plan"]] {
+        let applied = lab.run(how).ok();
+        assert!(!applied.out.contains("hunter2") && !applied.err.contains("hunter2"), "{}{}", applied.out, applied.err);
+        assert_eq!(lab.rows("namespace lab .columns name vm info"), [["a"]]);
+        assert!(lab.e("namespace lab vm tag a pw").ok().out.contains("hunter2-hunter2"));
+        lab.run(&["destroy", "--yes", "--experiment", "lab"]).ok();
+    }
 }
