@@ -1,16 +1,18 @@
 //! VMs that launch with one configuration.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::super::super::draft::Draft;
 use super::super::super::{Goal, Reason, ownership};
 use super::super::Scene;
-use crate::language::field::{FIELDS, FieldType, FieldValue};
+use crate::language::field::{FIELDS, FieldType, FieldValue, VmConfig};
 use crate::language::netspec::NetSpec;
 use crate::language::range;
+use crate::live::{LiveVm, Observed};
 use crate::name::BridgeName;
-use crate::spec::model::{Nic, RunState, Vm, VmBody};
+use crate::spec::model::{Nic, RunState, Vm, VmBody, VmKind};
 
 /// What VMs that launch together have in common.
 pub(super) struct Class<'a> {
@@ -26,6 +28,46 @@ pub(super) struct Class<'a> {
     pub state: RunState,
     /// The VMs that must be ready before them.
     pub depends_on: Vec<&'a str>,
+    /// What of live VMs was found to be as the class wants it, with the fields that the target does not show.
+    matched: RefCell<HashMap<*const Observed, Vec<&'static str>>>,
+    /// Something is wrong with it, which every body of it is to be told.
+    bad: bool,
+}
+
+impl Class<'_> {
+    /// The fields that the target does not show, if everything else is known to be as it is to be.
+    pub fn matched(&self, live: &LiveVm) -> Option<Vec<&'static str>> {
+        self.matched.borrow().get(&Arc::as_ptr(&live.observed)).cloned()
+    }
+
+    /// Remember that nothing differs but perhaps what the target does not show.
+    pub fn remember(&self, live: &LiveVm, hidden: &[&'static str]) {
+        self.matched.borrow_mut().insert(Arc::as_ptr(&live.observed), hidden.to_vec());
+    }
+}
+
+/// What bodies of one class have in common, to be compared without making their commands.
+#[derive(PartialEq, Eq, Hash)]
+struct Content<'a> {
+    kind: VmKind,
+    state: RunState,
+    config: &'a VmConfig,
+    networks: Vec<&'a Nic>,
+    depends_on: BTreeSet<&'a str>,
+    ignored: Vec<&'a str>,
+}
+
+impl<'a> Content<'a> {
+    fn of(body: &'a VmBody) -> Self {
+        Self {
+            kind: body.kind,
+            state: body.state,
+            config: &body.config,
+            networks: body.networks.iter().map(|nic| &nic.value).collect(),
+            depends_on: body.depends_on.iter().map(|d| d.value.as_str()).collect(),
+            ignored: body.lifecycle.ignore_changes.iter().map(|path| path.as_str()).collect(),
+        }
+    }
 }
 
 /// All classes; bodies of equal content share one.
@@ -33,7 +75,7 @@ pub(super) struct Class<'a> {
 pub(super) struct Classes<'a> {
     classes: Vec<Class<'a>>,
     by_body: HashMap<*const VmBody, usize>,
-    by_content: HashMap<String, usize>,
+    by_content: HashMap<Content<'a>, usize>,
     parts: HashMap<*const VmBody, Vec<Reason>>,
     goals: HashMap<*const VmBody, Arc<Goal>>,
 }
@@ -138,6 +180,12 @@ impl<'a> Classes<'a> {
         if let Some(class) = self.by_body.get(&body) {
             return *class;
         }
+        let content = Content::of(&vm.body);
+        if let Some(class) = self.by_content.get(&content).filter(|class| !self.classes[**class].bad) {
+            self.by_body.insert(body, *class);
+            return *class;
+        }
+        let problems = draft.problems.len();
         let digest = ownership::digest(&vm.body);
         for key in vm.body.config.tags().into_keys().filter(|k| k.starts_with(ownership::RESERVED)) {
             let span = vm.body.spans.get("tags").copied().unwrap_or(vm.span);
@@ -157,13 +205,22 @@ impl<'a> Classes<'a> {
         let config = config(&vm.body, &tags);
         let kind = vm.body.kind.word();
         let state = vm.body.state;
-        let depends_on: BTreeSet<&str> = vm.body.depends_on.iter().map(|d| d.value.as_str()).collect();
-        let content = format!("{kind} {state:?} {depends_on:?} {config:?}");
         let next = self.classes.len();
         let class = *self.by_content.entry(content).or_insert(next);
         if class == next {
+            let depends_on = vm.body.depends_on.iter().map(|d| d.value.as_str()).collect::<BTreeSet<_>>();
             let depends_on = depends_on.into_iter().collect();
-            self.classes.push(Class { kind, config, tags, digest, state, depends_on });
+            let bad = draft.problems.len() > problems;
+            self.classes.push(Class {
+                kind,
+                config,
+                tags,
+                digest,
+                state,
+                depends_on,
+                matched: RefCell::default(),
+                bad,
+            });
         }
         self.by_body.insert(body, class);
         class

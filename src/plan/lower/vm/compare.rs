@@ -132,8 +132,8 @@ struct Launch {
     grows: Option<Reason>,
 }
 
-fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
-    let all = all_launch_reasons(scene, vm, live);
+fn launch_reasons(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm) -> Launch {
+    let all = all_launch_reasons(scene, vm, class, live);
     let ignores = |field: &str| vm.body.lifecycle.ignores(field);
     let before = (all.reasons.len(), all.hidden.len());
     let reasons: Vec<Reason> = all.reasons.into_iter().filter(|reason| !ignores(&reason.field)).collect();
@@ -144,20 +144,11 @@ fn launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
     Launch { reasons, hidden, ignored, grows }
 }
 
-fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
+/// The fields that differ, and those that the target does not show.
+fn field_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> (Vec<Reason>, Vec<&'static str>) {
     let body = &vm.body;
     let place = |key: &str| body.spans.get(key).and_then(|s| scene.place(*s));
     let (mut reasons, mut hidden) = (Vec::new(), Vec::new());
-    if live.kind != body.kind.word() {
-        let new = Some(body.kind.word().to_owned());
-        reasons.push(Reason {
-            field: "type".into(),
-            old: Some(live.kind.clone()),
-            new,
-            place: place("type"),
-            drift: false,
-        });
-    }
     for field in FIELDS.iter().filter(|f| f.change == Change::Replace && f.in_file()) {
         let wanted = body.config.get(field.name);
         if field.ty == FieldType::Uuid && wanted == field.default_value() {
@@ -178,6 +169,35 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
             },
         }
     }
+    (reasons, hidden)
+}
+
+fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm) -> Launch {
+    let body = &vm.body;
+    let place = |key: &str| body.spans.get(key).and_then(|s| scene.place(*s));
+    let mut reasons = Vec::new();
+    if live.kind != body.kind.word() {
+        let new = Some(body.kind.word().to_owned());
+        reasons.push(Reason {
+            field: "type".into(),
+            old: Some(live.kind.clone()),
+            new,
+            place: place("type"),
+            drift: false,
+        });
+    }
+    let mut hidden = match class.matched(live) {
+        Some(hidden) => hidden,
+        None => {
+            let (differs, hidden) = field_reasons(scene, vm, live);
+            // A UUID is not among what VMs share.
+            if differs.is_empty() && body.config.text("uuid").is_empty() {
+                class.remember(live, &hidden);
+            }
+            reasons.extend(differs);
+            hidden
+        }
+    };
     let mut grows = None;
     if live.nics.len() != body.networks.len() {
         let reason = Reason {
@@ -343,9 +363,13 @@ fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut 
 pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, asked: bool) -> Difference {
     let mut out = Difference::default();
     let state_place = vm.body.spans.get("state").and_then(|s| scene.place(*s)).or_else(|| scene.place(vm.span));
-    let Launch { mut reasons, hidden, ignored, grows } = launch_reasons(scene, vm, live);
+    let Launch { mut reasons, hidden, ignored, grows } = launch_reasons(scene, vm, class, live);
     let digest = ownership::digest_of(live);
-    let launched = ownership::launched_from(live, &vm.body);
+    let launched = match ownership::digest_of(live) {
+        // The usual case takes no hash.
+        Some(digest) if digest == class.digest => Some((true, true)),
+        _ => ownership::launched_from(live, &vm.body),
+    };
     let launched_as_wanted = launched.is_some_and(|(same, _)| same);
     // A digest that still covers what is ignored since differs because of that.
     let explained = ignored && launched.is_some_and(|(_, covers_the_same)| !covers_the_same);
