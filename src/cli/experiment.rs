@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::daemon;
+use super::lines;
 use super::target::Target;
 use crate::apply::{ReplanError, journal, lock, plan_on};
 use crate::diagnostic::{Diagnostic, Exit, Severity, SourceMap, Span, Spanned, render};
@@ -160,6 +161,7 @@ pub fn load(path: &Path, here: Option<&Target>) -> Option<Loaded> {
     if let (Some(experiment), Some(machine)) = (&experiment, here.and_then(machine)) {
         diagnostics.extend(spec::machine(experiment, &machine));
     }
+    diagnostics.extend(experiment.iter().flat_map(lines::check));
     let graph = experiment.as_ref().map(Graph::new);
     let graph = match graph {
         Some(Ok(graph)) => Some(graph),
@@ -187,6 +189,7 @@ pub fn named(name: &Namespace) -> Loaded {
         vlan_range: None,
         vms: Default::default(),
         taps: Default::default(),
+        commands: Default::default(),
     };
     let graph = Graph::new(&experiment).expect("nothing needs nothing, so there is no cycle");
     Loaded { experiment, graph, sources }

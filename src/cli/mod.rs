@@ -11,6 +11,7 @@ pub mod experiment;
 pub mod explain;
 pub mod generate;
 pub mod import;
+mod lines;
 pub mod plan;
 pub mod progress;
 pub mod raw;

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::carry::{self, HowArgs, SETTLE, STABLE};
-use super::experiment::{CommandError, counted, nobody};
+use super::experiment::{CommandError, advice, counted, nobody};
 use super::progress::Line;
 use super::target::Target;
 use crate::apply::Interrupt;
 use crate::diagnostic::Exit;
 use crate::live::{Live, LiveError, observe};
+use crate::plan::Advice;
 use crate::plan::saved::{MAGIC, Saved, is_saved, read};
 
 /// A saved plan is not larger than this.
@@ -75,11 +76,12 @@ pub fn carry_out(
         return report.nothing(Exit::Success);
     }
     let live = look(saved, target)?;
-    if saved.unmet(&live).is_empty() && !ends_namespace(saved, &live) {
+    let known = advice(target, name)?;
+    if saved.commands_met(&known) && saved.unmet(&live).is_empty() && !ends_namespace(saved, &live) {
         report.text("No changes. Everything is as this plan makes it.\n")?;
         return report.nothing(Exit::Success);
     }
-    if let Some(exit) = stale(saved, &live, how)? {
+    if let Some(exit) = stale(saved, &live, &known, how)? {
         return Ok(exit);
     }
     if rollback && let Some(note) = carry::irrevocable(plan) {
@@ -91,7 +93,7 @@ pub fn carry_out(
             return Ok(Exit::Error);
         }
         carry::ensure_engine(target)?;
-        if let Some(exit) = stale(saved, &look(saved, target)?, how)? {
+        if let Some(exit) = stale(saved, &look(saved, target)?, &known, how)? {
             return Ok(exit);
         }
     }
@@ -120,8 +122,9 @@ fn ends_namespace(saved: &Saved, live: &Live) -> bool {
 }
 
 /// Say what moved; None if nothing did.
-fn stale(saved: &Saved, live: &Live, how: &HowArgs) -> Result<Option<Exit>, CommandError> {
-    let moved = saved.moved(live);
+fn stale(saved: &Saved, live: &Live, known: &Advice, how: &HowArgs) -> Result<Option<Exit>, CommandError> {
+    let mut moved = saved.moved(live);
+    moved.extend(saved.moved_commands(known));
     if moved.is_empty() {
         return Ok(None);
     }

@@ -18,6 +18,7 @@ pub(crate) mod suggest;
 pub mod syntax;
 mod validate;
 
+pub use decode::why_refused;
 pub use keys::reference;
 pub use model::Experiment;
 pub use names::MAX_VMS;
@@ -171,6 +172,12 @@ pub fn parse(name: &str, text: &str, format: Format, files: &dyn Files) -> Loade
         experiment = None;
     }
     Loaded { sources, experiment, diagnostics }
+}
+
+/// The error for a command that must not stand in an experiment; `at` names the key that has it.
+pub fn refused_command(span: Span, at: &str, line: &str, why: &str) -> Diagnostic {
+    Diagnostic::error("refused-command", span, format!("{at} has the line `{}`, which is refused: {why}", shown(line)))
+        .hint("remove the line; `megaform explain refused-command` says more")
 }
 
 /// Text of a file for a message: control characters escaped, cut to a readable length.

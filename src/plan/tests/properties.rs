@@ -43,10 +43,16 @@ fn experiment() -> impl Strategy<Value = String> {
         Just("taps: { t0: { vlan: b, ip: 10.0.0.1/24 } }\n"),
         Just("taps: { t0: { vlan: 9, bridge: br2 } }\n"),
     ];
-    (vms, tag(), other(), other(), tap, any::<bool>()).prop_map(|(vms, a, b, c, tap, range)| {
+    let raw = prop_oneof![
+        Just(""),
+        Just("commands: { r: { create: [shell mkdir /r], destroy: [shell rmdir /r], check: shell test -d /r } }\n"),
+        Just("commands: { r: { create: [shell mkdir /r, shell mkdir /s], destroy: [shell rmdir /s, shell rmdir /r] } }\n"),
+        Just("commands: { s: { create: shell mkdir /t, destroy: shell rmdir /t }, t: { create: vlans } }\n"),
+    ];
+    (vms, tag(), other(), other(), (tap, raw), any::<bool>()).prop_map(|(vms, a, b, c, (tap, raw), range)| {
         // Two aliases cannot have one tag.
         let c = if b == c { "{}" } else { c };
-        let mut text = format!("experiment: random\nvlans: {{ a: {a}, b: {b}, c: {c} }}\n{tap}");
+        let mut text = format!("experiment: random\nvlans: {{ a: {a}, b: {b}, c: {c} }}\n{tap}{raw}");
         if range {
             text.push_str("vlan_range: [300, 400]\n");
         }
@@ -69,6 +75,10 @@ fn remember(advice: &mut Advice, plan: &Plan) {
             Some(super::super::advice::TapEffect::Made(name, tap)) => drop(advice.taps.insert(name, tap)),
             Some(super::super::advice::TapEffect::Removed(name)) => drop(advice.taps.remove(&name)),
             None => {}
+        }
+        advice.sent(&step.command, step.mark.as_ref());
+        if let Some(mark) = &step.mark {
+            advice.answered(mark, super::super::advice::Answer::Done);
         }
     }
 }
@@ -116,7 +126,7 @@ proptest! {
             prop_assert!(left.is_empty(), "left to do:\n{}", text(&left));
         }
         // A part first and then everything comes to the same as everything at once; so does all but a part.
-        let addresses = ["vm.web", "vm.n1", "vm.a", "vlan.a", "tap.t0", "vlan.b"];
+        let addresses = ["vm.web", "vm.n1", "command.r", "vlan.a", "tap.t0", "vlan.b"];
         let parts = super::selection::selectors(&[addresses[seed], addresses[(seed + 2) % 6]]);
         for (file, selection) in [
             (&b, Selection { targets: parts.clone(), ..Selection::default() }),
@@ -141,8 +151,11 @@ proptest! {
             // The digest is of the words of the file, and adopting sets it.
             let differs = |change: &&Change| change.reasons.iter().any(|r| r.field != "tags.megaform.digest");
             let differing: Vec<_> = plan.changes.iter().filter(differs).collect();
-            // Without its address, the tap of the target is not the file's.
-            let unseen = |change: &&Change| !shows && change.address.kind == crate::name::Kind::Tap;
+            // Without its address, the tap of the target is not the file's; and raw commands are seen nowhere.
+            let unseen = |change: &&Change| match change.address.kind {
+                crate::name::Kind::Tap => !shows,
+                kind => kind == crate::name::Kind::Command,
+            };
             prop_assert!(differing.iter().all(unseen), "{differing:#?}\nfor\n{written}");
         }
         let destroy = planned_destroy(&mm, &a, advice);
