@@ -260,4 +260,66 @@ mod tests {
         journal.remove().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
+
+    #[test]
+    fn it_remembers_raw_commands_through_compaction() {
+        use crate::plan::advice::CommandLines;
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("minimega");
+        let lab = Namespace::new("lab").unwrap();
+        let lines = CommandLines {
+            create: vec!["one".into(), "two".into()],
+            destroy: vec!["undo".into(), "more".into()],
+            depends_on: vec!["web1".into()],
+        };
+        let create = |line| Mark::Create {
+            name: "raw".into(),
+            line,
+            lines: (line == 0).then(|| lines.clone()),
+        };
+        let destroy = |line| Mark::Destroy { name: "raw".into(), line, last: line == 1 };
+        let mut journal = Journal::open(&socket, &lab).unwrap();
+        let mut seen = Vec::new();
+        for (mark, end) in [
+            (Some(create(0)), Some(End::Done)),
+            (Some(create(1)), None),
+            (Some(create(1)), Some(End::Unknown { error: "lost".into() })),
+            (Some(create(1)), Some(End::Failed { error: "no".into() })),
+            (Some(create(1)), Some(End::Done)),
+            (None, Some(End::Done)),
+            (Some(destroy(0)), Some(End::Failed { error: "no".into() })),
+            (Some(destroy(1)), None),
+            (Some(destroy(1)), Some(End::Done)),
+        ] {
+            let launch = "namespace lab vm launch kvm web[0-2]";
+            let step = Step { mark, ..step(1, launch) };
+            journal.started(&step).unwrap();
+            if let Some(end) = end {
+                journal.ended(&step, &end).unwrap();
+            }
+            let known = advice(&socket, &lab).unwrap();
+            let entry = known.commands.get("raw").cloned();
+            seen.push(entry.map(|e| (e.created, e.unknown, e.error, e.launched.len(), e.destroyed)));
+            let file = path(&socket, &lab);
+            let text = fs::read_to_string(&file).unwrap() + &"x".repeat(usize::try_from(COMPACT).unwrap()) + "\n";
+            fs::write(&file, text).unwrap();
+            journal = Journal::open(&socket, &lab).unwrap();
+            assert_eq!(advice(&socket, &lab).unwrap(), known, "after {}", seen.len());
+        }
+        let no = Some("no".to_owned());
+        assert_eq!(
+            seen,
+            [
+                Some((1, false, None, 0, None)),
+                Some((1, true, None, 0, None)),
+                Some((1, true, None, 0, None)),
+                Some((1, false, no, 0, None)),
+                Some((2, false, None, 0, None)),
+                Some((2, false, None, 1, None)),
+                Some((2, false, None, 1, Some(1))),
+                Some((2, true, None, 1, Some(1))),
+                None,
+            ]
+        );
+    }
 }

@@ -142,6 +142,12 @@ fn again(
     None
 }
 
+/// Note that the lines of an entry are not run, and why.
+fn not_run(draft: &mut Draft, name: &str, lines: &[String], why: &str) {
+    let lines: Vec<String> = lines.iter().map(|line| format!("`{line}`")).collect();
+    draft.notes.push(format!("command.{name} {why}, so what takes it back is not run: {}", lines.join(", ")));
+}
+
 impl Commands {
     fn wanted(&mut self, scene: &Scene<'_>, draft: &mut Draft, name: &str, entry: &CommandEntry) {
         let address = Address { kind: name::Kind::Command, name: name.to_owned() };
@@ -218,11 +224,7 @@ impl Commands {
             }
             Some(_) => {}
             None => {
-                let lines: Vec<String> = entry.destroy.iter().map(|line| format!("`{}`", line.value)).collect();
-                let lines = lines.join(", ");
-                draft.notes.push(format!(
-                    "command.{name} is not known to have run, so what takes it back is not run: {lines}"
-                ));
+                not_run(draft, name, &texts(&entry.destroy), "is not known to have run");
             }
         }
     }
@@ -249,6 +251,10 @@ impl<'a> Lower<'a> for Commands {
                 if !known.contains_key(name.as_str()) {
                     self.unremembered(scene, draft, name.as_str(), entry);
                 }
+            }
+        } else {
+            for (name, entry) in known.iter().filter(|(name, entry)| has(name) && !left(entry).0.is_empty()) {
+                not_run(draft, name, &entry.lines.destroy, "ran in a namespace that is gone");
             }
         }
         self.work.sort_by(|a, b| a.name.cmp(&b.name));

@@ -213,6 +213,24 @@ fn chosen_by_address() {
     assert_eq!(raw(&target.selected(&gone, false, without)).len(), 3);
 }
 
+#[test]
+fn a_namespace_that_went_took_them_along() {
+    let mut target = Target::default();
+    target.apply(RAW);
+    target.mm.by_hand("clear namespace lab");
+    let destroy = target.plan(&file(RAW), true);
+    assert!(destroy.is_empty());
+    assert_eq!(
+        destroy.notes,
+        [
+            "command.edge ran in a namespace that is gone, so what takes it back is not run: `clear vm tag fw role`, `shell rmdir /edge`",
+            "command.probe ran in a namespace that is gone, so what takes it back is not run: `shell rmdir /probe`"
+        ]
+    );
+    target.mm.0.lock().unwrap().folders.clear();
+    assert_eq!(target.apply(RAW), CREATE);
+}
+
 /// Killed at any command, before it is carried out or after: the next apply leads to the same, and so does the next destroy.
 #[test]
 fn killed_anywhere_it_converges() {
