@@ -76,7 +76,10 @@ fn a_run_is_taken_back_if_that_is_asked_for() {
     lab.file("edge", "in the way");
     let failed = lab.run(&["apply", "--yes", "--rollback", "lab.yaml"]).fails("rolled back");
     assert!(!lab.folder.path().join("late").exists(), "{}{}", failed.out, failed.err);
-    assert!(!lab.folder.path().join("edge").exists(), "the first line of the entry was done, so its lines take it back");
+    assert!(
+        !lab.folder.path().join("edge").exists(),
+        "the first line of the entry was done, so its lines take it back"
+    );
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
 }
 
@@ -142,7 +145,11 @@ fn lines_are_held_against_the_language() {
     ] {
         lab.file("lab.yaml", &entry(line));
         let answer = lab.run(&["validate", "lab.yaml"]).fails(says);
-        assert!(answer.err.contains(&format!("error[{code}]")) && answer.err.contains("lab.yaml:4:16"), "{}", answer.err);
+        assert!(
+            answer.err.contains(&format!("error[{code}]")) && answer.err.contains("lab.yaml:4:16"),
+            "{}",
+            answer.err
+        );
     }
     lab.file("lab.yaml", &entry("vm tagg a b c"));
     let answer = lab.run(&["validate", "lab.yaml"]).ok();

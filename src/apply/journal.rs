@@ -25,13 +25,36 @@ enum Line {
     /// An apply or destroy begins; nothing of an earlier one runs any more.
     Begun,
     /// A step is about to be sent.
-    Started { step: usize, command: String, time: u64, #[serde(flatten)] of: Of },
+    Started {
+        step: usize,
+        command: String,
+        time: u64,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// A step was carried out.
-    Done { step: usize, command: String, #[serde(flatten)] of: Of },
+    Done {
+        step: usize,
+        command: String,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// A step failed.
-    Failed { step: usize, command: String, error: String, #[serde(flatten)] of: Of },
+    Failed {
+        step: usize,
+        command: String,
+        error: String,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// Whether a step was carried out is not known.
-    Unknown { step: usize, command: String, error: String, #[serde(flatten)] of: Of },
+    Unknown {
+        step: usize,
+        command: String,
+        error: String,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// A tap of ours, from a journal that was reduced.
     Tap { name: String, address: Option<String> },
     /// Raw commands of ours, from a journal that was reduced.
@@ -159,7 +182,12 @@ impl Journal {
     /// Note that a step is about to be sent.
     pub fn started(&self, step: &Step) -> io::Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.note(&Line::Started { step: step.id, command: step.command.clone(), time, of: Of { mark: step.mark.clone() } })
+        self.note(&Line::Started {
+            step: step.id,
+            command: step.command.clone(),
+            time,
+            of: Of { mark: step.mark.clone() },
+        })
     }
 
     /// Note how a step ended.
@@ -272,11 +300,7 @@ mod tests {
             destroy: vec!["undo".into(), "more".into()],
             depends_on: vec!["web1".into()],
         };
-        let create = |line| Mark::Create {
-            name: "raw".into(),
-            line,
-            lines: (line == 0).then(|| lines.clone()),
-        };
+        let create = |line| Mark::Create { name: "raw".into(), line, lines: (line == 0).then(|| lines.clone()) };
         let destroy = |line| Mark::Destroy { name: "raw".into(), line, last: line == 1 };
         let mut journal = Journal::open(&socket, &lab).unwrap();
         let mut seen = Vec::new();

@@ -9,8 +9,8 @@ use super::executor::chain;
 use super::journal::Journal;
 use super::{Connect, End, Outcome};
 use crate::live::{LiveVm, VmState, observe};
-use crate::plan::ownership::owns;
 use crate::name::Kind;
+use crate::plan::ownership::owns;
 use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb};
 use crate::wire::Transport;
 

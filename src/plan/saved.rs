@@ -148,9 +148,7 @@ impl StepRecord {
                 Undo::Act(Verb::Stop, vms) => UndoRecord::Stop(names(vms)),
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
-                Undo::Lines { name, commands } => {
-                    UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() }
-                }
+                Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
             expect: match &step.expect {
@@ -479,7 +477,9 @@ impl Saved {
 
     /// Whether its raw commands were run, by what is remembered; nothing can be observed of them.
     pub fn commands_met(&self, advice: &Advice) -> bool {
-        let made = |name: &str| self.plan.steps.iter().any(|step| matches!(&step.mark, Some(Mark::Create { name: n, .. }) if n == name));
+        let made = |name: &str| {
+            self.plan.steps.iter().any(|step| matches!(&step.mark, Some(Mark::Create { name: n, .. }) if n == name))
+        };
         self.plan.steps.iter().all(|step| match &step.mark {
             None => true,
             Some(Mark::Create { name, line, lines }) => advice.commands.get(name).is_some_and(|entry| {

@@ -277,6 +277,9 @@ impl<'a> Lower<'a> for Commands {
     }
 
     fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+        if self.work.is_empty() {
+            return;
+        }
         // They may use the configuration that VMs are launched from, so nothing else is under way then.
         let mut after: Vec<StepId> = draft.last_steps();
         for work in &self.work {

@@ -175,6 +175,10 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
                 Reason { field: "tag".to_owned(), old: Some(tag.to_string()), new: None, place: None, drift: false };
             serves.push(draft.change(address, Action::Destroy, place, vec![tag], Vec::new()));
         }
-        draft.raw_step(&Arc::from(serves), format!("clear namespace {name}"), Extra { needs, after, ..Extra::default() });
+        draft.raw_step(
+            &Arc::from(serves),
+            format!("clear namespace {name}"),
+            Extra { needs, after, ..Extra::default() },
+        );
     }
 }

@@ -113,7 +113,10 @@ fn run_once_for_each_content_and_taken_back() {
         ["clear vm tag fw role", "shell rmdir /edge", "shell mkdir /edge", "vm tag fw role core"],
         "by the lines that it was made with"
     );
-    assert_eq!(target.apply(&other.replace("check: shell test -d /probe", "check: shell test -d /edge")), [] as [&str; 0]);
+    assert_eq!(
+        target.apply(&other.replace("check: shell test -d /probe", "check: shell test -d /edge")),
+        [] as [&str; 0]
+    );
     let gone = RAW.split("commands:").next().unwrap();
     assert_eq!(target.apply(gone), ["shell rmdir /probe", "shell rmdir /edge"]);
     assert!(target.advice.commands.is_empty() && target.folders().is_empty());
@@ -177,7 +180,11 @@ fn a_line_that_failed_is_where_it_goes_on() {
     let lab = file(&bad);
     assert_eq!(target.carry_out(&target.plan(&lab, false), |_| Fate::Carried), ["shell mkdir /bad"]);
     let plan = target.plan(&lab, false);
-    assert!(text(&plan).contains("create[1]: failed: exit status: 1 -> shell mkdir /bad  (lab.yaml:"), "{}", text(&plan));
+    assert!(
+        text(&plan).contains("create[1]: failed: exit status: 1 -> shell mkdir /bad  (lab.yaml:"),
+        "{}",
+        text(&plan)
+    );
     target.mm.by_hand("namespace lab shell rmdir /bad");
     assert_eq!(target.apply(&bad), ["shell mkdir /bad", "vm tag fw role edge"]);
 }
@@ -235,7 +242,8 @@ fn a_namespace_that_went_took_them_along() {
 #[test]
 fn killed_anywhere_it_converges() {
     // Lines that may be run twice: whether one that was cut off was carried out, nobody knows.
-    let text = RAW.replace("shell mkdir /edge", "vm tag fw edge yes").replace("shell rmdir /edge", "clear vm tag fw edge");
+    let text =
+        RAW.replace("shell mkdir /edge", "vm tag fw edge yes").replace("shell rmdir /edge", "clear vm tag fw edge");
     let edited = text.replace("role edge", "role core");
     for after in [false, true] {
         for at in 1.. {
@@ -249,7 +257,7 @@ fn killed_anywhere_it_converges() {
             };
             for (lab, destroy) in [(&first, false), (&second, false), (&second, true)] {
                 let plan = target.plan(lab, destroy);
-                target.carry_out(&plan, &fate);
+                target.carry_out(&plan, fate);
                 if step.get() >= at && !reached {
                     reached = true;
                     let plan = target.plan(lab, destroy);

@@ -46,7 +46,9 @@ fn experiment() -> impl Strategy<Value = String> {
     let raw = prop_oneof![
         Just(""),
         Just("commands: { r: { create: [shell mkdir /r], destroy: [shell rmdir /r], check: shell test -d /r } }\n"),
-        Just("commands: { r: { create: [shell mkdir /r, shell mkdir /s], destroy: [shell rmdir /s, shell rmdir /r] } }\n"),
+        Just(
+            "commands: { r: { create: [shell mkdir /r, shell mkdir /s], destroy: [shell rmdir /s, shell rmdir /r] } }\n"
+        ),
         Just("commands: { s: { create: shell mkdir /t, destroy: shell rmdir /t }, t: { create: vlans } }\n"),
     ];
     (vms, tag(), other(), other(), (tap, raw), any::<bool>()).prop_map(|(vms, a, b, c, (tap, raw), range)| {

@@ -119,7 +119,7 @@ fn hidden(words: &[&str]) -> Option<&'static str> {
     }
     match words {
         [first, _, rest @ ..] if first.starts_with('.') => hidden(rest),
-        ["mesh", "send", _, rest @ ..] => hidden(rest),
+        ["mesh", "send", _, rest @ ..] | ["ns", "run", rest @ ..] => hidden(rest),
         _ => None,
     }
 }
@@ -135,5 +135,37 @@ pub fn why_refused(words: &[&str]) -> Option<&'static str> {
         ["quit", ..] => Some("it would end the daemon"),
         ["read", ..] => Some("a plan cannot show the commands that a script runs; write them as lines"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Format, NoFiles, parse};
+
+    #[test]
+    fn one_line_is_a_list_of_one_in_yaml_and_toml() {
+        let yaml = "experiment: lab\nvms: { fw: {}, web: {} }\ncommands:\n  edge: { create: [' vm tag fw a \"b c\" '], destroy: clear vm tag fw a, check: echo x, depends-on: [web, fw] }\n";
+        let toml = "experiment = 'lab'\nvms.fw = {}\nvms.web = {}\n[commands.edge]\ndestroy = ['clear vm tag fw a']\ncreate = 'vm tag fw a \"b c\"'\ncheck = 'echo x'\ndepends_on = ['fw', 'web']\n";
+        let outline = |name, text, format| {
+            let loaded = parse(name, text, format, &NoFiles);
+            loaded.experiment.unwrap_or_else(|| panic!("{:#?}", loaded.diagnostics)).outline()
+        };
+        let outline_of_yaml = outline("lab.yaml", yaml, Format::Yaml);
+        assert_eq!(outline_of_yaml, outline("lab.toml", toml, Format::Toml));
+        assert!(outline_of_yaml.contains("command.edge.create.0 = vm tag fw a \"b c\"\n"), "{outline_of_yaml}");
+    }
+
+    #[test]
+    fn short_words_of_other_commands_are_let_through() {
+        for line in ["clear vm config", "ns schedules", "mesh status", "vm net connect fw 0 lan", "clear n", "qos list"]
+        {
+            let words: Vec<&str> = line.split(' ').map(full).collect();
+            assert_eq!(hidden(&words), None, "{line}");
+        }
+        for line in ["na other", "cl namesp x", "clear all", "rea x", "ns run quit", ".csv true .json true cl al"] {
+            let words: Vec<&str> = line.split(' ').map(full).collect();
+            assert!(hidden(&words).is_some(), "{line}");
+        }
     }
 }
