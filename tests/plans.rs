@@ -260,6 +260,32 @@ fn a_rollback_after_any_step_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_rollback_where_an_answer_was_lost_takes_back_what_is_known_and_names_the_rest() {
+    let reference = Lab::applied();
+    reference.write("lab.yaml", EDITED);
+    let plan = reference.run(&["plan", "lab.yaml"]).ends(0).out;
+    let commands: Vec<&str> = plan.lines().filter(|l| l.starts_with("namespace") && !l.contains("config")).collect();
+    for command in commands.iter().step_by(2) {
+        for after in [false, true] {
+            let lab = Lab::applied();
+            let before = lab.seen();
+            lab.write("lab.yaml", EDITED);
+            lab.minimega.state().hang_up_at = Some(((*command).to_owned(), after));
+            let answer = lab.run(&["apply", "--yes", "--rollback", "lab.yaml"]);
+            match answer.code {
+                // What could be looked at was found done.
+                0 => lab.settles(),
+                1 => assert_eq!(lab.seen(), before, "{command} {after}:\n{}", answer.err),
+                4 => assert!(answer.err.contains("rolled back, but not as it was: "), "{command}:\n{}", answer.err),
+                other => panic!("{other}: {}", answer.err),
+            }
+            assert!(!lab.seen().contains_key("vm.new0") || answer.code == 0, "{command} {after}:\n{}", answer.err);
+            lab.settles();
+        }
+    }
+}
+
+#[test]
 fn a_rollback_says_what_it_cannot_take_back() {
     let lab = Lab::applied();
     let edited =

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::executor::chain;
 use super::journal::Journal;
 use super::{Connect, End, Outcome};
-use crate::live::{LiveVm, VmState, observe};
+use crate::live::{Live, LiveVm, VmState, observe};
 use crate::name::Kind;
 use crate::plan::ownership::owns;
 use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb};
@@ -96,6 +96,8 @@ impl Back<'_> {
             Undo::Command(command) | Undo::Reconnect(command) => self.send(command.clone()),
             Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
+            Undo::Rebind(..) if *end != End::Done => {}
+            Undo::Rebind(alias, tag) => self.rebind(alias, *tag, &step.undo),
             Undo::Remove(names) => {
                 self.act(Verb::Kill, names);
                 self.ended(names);
@@ -104,15 +106,29 @@ impl Back<'_> {
         }
     }
 
-    /// The VMs among these that are there and ours; None if nobody answers.
-    fn ours(&mut self, names: &[String]) -> Option<Vec<LiveVm>> {
+    /// What is live; None if nobody answers.
+    fn look(&mut self) -> Option<Live> {
         let mut connection = self.open().ok()?;
         // Lists namespaces first: asking inside one that is gone would make it again.
-        let Ok(live) = observe(connection.as_mut(), &self.plan.experiment) else { return None };
+        let live = observe(connection.as_mut(), &self.plan.experiment).ok()?;
         self.connection = Some(connection);
-        let mut vms = live.vms;
+        Some(live)
+    }
+
+    /// The VMs among these that are there and ours; None if nobody answers.
+    fn ours(&mut self, names: &[String]) -> Option<Vec<LiveVm>> {
+        let mut vms = self.look()?.vms;
         let found = names.iter().filter_map(|name| vms.remove(name));
         Some(found.filter(|vm| owns(&self.plan.experiment, vm)).collect())
+    }
+
+    fn rebind(&mut self, alias: &str, tag: u16, undo: &Undo) {
+        let bound = self.look().and_then(|live| live.vlans.get(alias).copied());
+        let commands = undo.commands(&self.plan.experiment).unwrap_or_default();
+        if bound != Some(tag) {
+            let unneeded = usize::from(bound.is_none());
+            commands.into_iter().skip(unneeded).for_each(|command| self.send(command));
+        }
     }
 
     fn act(&mut self, verb: Verb, names: &[String]) {
@@ -203,8 +219,7 @@ impl Back<'_> {
 
     /// The changes whose objects are not as they were.
     fn left(&mut self) -> Option<Vec<usize>> {
-        let mut connection = self.open().ok()?;
-        let live = observe(connection.as_mut(), &self.plan.experiment).ok()?;
+        let live = self.look()?;
         let changes = self.plan.changes.iter().enumerate();
         Some(changes.filter(|(_, change)| !change.is_as_before(&live)).map(|(index, _)| index).collect())
     }

@@ -196,6 +196,8 @@ pub enum Undo {
         /// The commands, as they are sent.
         commands: Arc<[String]>,
     },
+    /// A VLAN alias is bound to this tag again; a first use may have given it another since.
+    Rebind(String, u16),
     /// One command that connects a NIC where it was, after everything else was taken back: it names a VLAN alias, which
     /// has its old tag again then.
     Reconnect(String),
@@ -239,6 +241,10 @@ impl Undo {
             Self::Impossible => return None,
             Self::Remove(names) => [Verb::Kill, Verb::Flush].map(|verb| verb.command(namespace, names)).to_vec(),
             Self::Act(verb, names) => vec![verb.command(namespace, names)],
+            Self::Rebind(alias, tag) => vec![
+                format!("namespace {namespace} clear vlans {alias}"),
+                format!("namespace {namespace} vlans add {alias} {tag}"),
+            ],
             Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
             Self::Lines { commands, .. } => commands.to_vec(),
         })

@@ -109,6 +109,7 @@ enum UndoRecord {
     Command(String),
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
+    Rebind(String, u16),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -149,6 +150,7 @@ impl StepRecord {
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
+                Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
             expect: match &step.expect {
@@ -391,6 +393,7 @@ impl Reader {
                     UndoRecord::Lines { name, commands } => {
                         Undo::Lines { name: name.clone(), commands: commands.as_slice().into() }
                     }
+                    UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),
                 },
                 guard: None,

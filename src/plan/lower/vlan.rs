@@ -147,8 +147,9 @@ impl<'a> Lower<'a> for Vlans<'a> {
             if !cleared.iter().any(|c| alias.starts_with(c)) {
                 // Where more than the alias goes, one command does not bring it back.
                 let alone = scene.live.vlans.keys().filter(|other| other.starts_with(alias)).count() == 1;
-                let tag = scene.live.vlans[*alias].to_string();
-                let undo = alone.then(|| Undo::Command(draft.command(&["vlans", "add", alias, &tag])));
+                // An alias that others made may have a name that would have to be quoted.
+                let plain = crate::name::VlanAlias::new(alias).is_ok();
+                let undo = (alone && plain).then(|| Undo::Rebind((*alias).to_owned(), scene.live.vlans[*alias]));
                 let extra = Extra { needs: ready.clone(), undo: undo.unwrap_or_default(), ..Extra::default() };
                 let step = draft.step(&Arc::from([*change]), &["clear", "vlans", alias], extra);
                 ready.push(step);

@@ -61,6 +61,8 @@ pub struct State {
     pub broken: BTreeMap<String, String>,
     /// The connection is lost when a command with this text comes: before it is carried out (false) or after (true).
     pub drop_at: Option<(String, bool)>,
+    /// Answer this command with an error.
+    pub fail_at: Option<String>,
     /// Show addresses of taps in `Data`, as megaform's own engine does.
     pub shows_addresses: bool,
     /// Folders of the host, as `shell mkdir` makes them.
@@ -84,7 +86,8 @@ impl Transport for Minimega {
         }
         let words: Vec<String> = token::tokenize(command).unwrap().into_iter().map(|w| w.text).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let entry = state.run(&words);
+        let failing = state.fail_at.as_deref() == Some(command);
+        let entry = if failing { fail("told to fail") } else { state.run(&words) };
         if drop.is_some() {
             return Err(lost_connection());
         }

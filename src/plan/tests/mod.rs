@@ -9,7 +9,7 @@ use crate::spec::{Format, NoFiles};
 mod commands;
 mod lifecycle;
 pub(crate) mod minimega;
-mod properties;
+pub(crate) mod properties;
 mod scenarios;
 mod selection;
 
