@@ -54,10 +54,14 @@ fn they_are_run_once_restored_and_taken_back() {
     lab.run(&["apply", "--yes", "lab.yaml"]).ok();
     assert!(made("edge"));
     // One that fails is said, and everything else goes on.
-    lab.file("lab.yaml", &text(&folder).replace("mkdir -p", "mkdir /dev/null").replace("role edge", "role core"));
-    let failed = lab.run(&["apply", "--yes", "lab.yaml"]).fails("shell mkdir");
+    lab.file("lab.yaml", &text(&folder).replace("shell mkdir -p", "shell rmdir").replace("role edge", "role core"));
+    let failed = lab.run(&["apply", "--yes", "lab.yaml"]).fails("shell rmdir");
     assert_eq!(failed.code, 4, "{}{}", failed.out, failed.err);
     assert!(roles(&lab).iter().all(|row| row.contains("core")), "{:?}", roles(&lab));
+    assert!(!made("late"), "its old lines took it back before");
+    lab.file("lab.yaml", &text(&folder));
+    lab.run(&["apply", "--yes", "lab.yaml"]).ok();
+    assert!(made("late"));
     lab.file("lab.yaml", &text(&folder).replace("  late:", "  #"));
     lab.run(&["apply", "--yes", "lab.yaml"]).ok();
     assert!(!made("late"), "by what the journal remembers");
