@@ -80,7 +80,8 @@ pub struct CommandAdvice {
     pub unknown: bool,
     /// Why the next line of `create` failed.
     pub error: Option<String>,
-    /// How many lines of `destroy` were answered since it began to be taken back; None if it did not.
+    /// How many lines of `destroy` were answered since it began to be taken back; None if it did not. All, where the last
+    /// one failed.
     pub destroyed: Option<usize>,
     /// VMs that it needs and that were launched since.
     pub launched: Vec<String>,
@@ -120,6 +121,13 @@ pub enum Answer<'a> {
     Failed(&'a str),
     /// It is not known.
     Lost,
+}
+
+impl CommandAdvice {
+    /// Nothing is left to do to take it back.
+    pub fn is_taken_back(&self) -> bool {
+        self.destroyed.is_some_and(|lines| lines >= self.lines.destroy.len())
+    }
 }
 
 impl Advice {
@@ -162,7 +170,7 @@ impl Advice {
             (_, Answer::Lost) => {}
             (Mark::Create { line, .. }, Answer::Done) => entry.created = line + 1,
             (Mark::Create { .. }, Answer::Failed(error)) => entry.error = Some(error.to_owned()),
-            (Mark::Destroy { last: true, .. }, _) => {
+            (Mark::Destroy { last: true, .. }, Answer::Done) => {
                 self.commands.remove(name);
             }
             (Mark::Destroy { line, .. }, _) => entry.destroyed = Some(line + 1),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::advice::CommandAdvice;
 use super::display::{Style, render_with};
 use super::goal::{Goal, observed, unmet};
 use super::select::list;
@@ -489,7 +490,9 @@ impl Saved {
                 let same = lines.as_ref().is_none_or(|lines| entry.lines == *lines);
                 same && entry.created > *line && entry.destroyed.is_none()
             }),
-            Some(Mark::Destroy { name, .. }) => made(name) || !advice.commands.contains_key(name),
+            Some(Mark::Destroy { name, .. }) => {
+                made(name) || advice.commands.get(name).is_none_or(CommandAdvice::is_taken_back)
+            }
         })
     }
 

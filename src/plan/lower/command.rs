@@ -88,7 +88,7 @@ fn edits(scene: &Scene<'_>, entry: &CommandEntry, old: &CommandLines) -> Vec<Rea
 /// Lines of `destroy` that are still to be sent. An entry whose first line failed for certain made nothing.
 fn left(entry: &CommandAdvice) -> (Vec<String>, usize) {
     let made = entry.created > 0 || entry.unknown || entry.destroyed.is_some();
-    let lines = if made { entry.lines.destroy.clone() } else { Vec::new() };
+    let lines = if made && !entry.is_taken_back() { entry.lines.destroy.clone() } else { Vec::new() };
     (lines, entry.destroyed.unwrap_or_default())
 }
 
@@ -105,8 +105,11 @@ fn again(
         return Some((Action::Create, vec![reason("create", Some(old), Some("run again"), place)], 0));
     }
     if known.destroyed.is_some() {
-        let old = "its lines were begun and not ended";
-        return Some((Action::Update, vec![reason("destroy", Some(old), Some("ended, then created"), place)], 0));
+        let (old, new) = match known.is_taken_back() {
+            true => ("was run", "created anew"),
+            false => ("was begun", "ended, then created anew"),
+        };
+        return Some((Action::Update, vec![reason("destroy", Some(old), Some(new), place)], 0));
     }
     let launched = entry.depends_on.iter().filter(|vm| {
         let vm = vm.as_str();
@@ -125,7 +128,7 @@ fn again(
     // Where there is a check, it knows better than a line that failed or was lost.
     if known.created < entry.create.len() && !matches!(check, Some((_, None))) {
         let old = match &known.error {
-            Some(error) => format!("failed: {}", error.trim()),
+            Some(error) => format!("failed: {}", error.lines().next().unwrap_or_default()),
             None if known.unknown => "sent, and how it ended is not known".to_owned(),
             None => "not sent".to_owned(),
         };
@@ -199,7 +202,7 @@ impl Commands {
         let declared = scene.experiment.commands.get(name);
         let destroy = left(known);
         if destroy.0.is_empty() {
-            if !scene.destroy() && known.created > 0 {
+            if !scene.destroy() && known.created > 0 && known.destroyed.is_none() {
                 let sentence = "left the file and has no lines for `destroy`: what it made stays";
                 draft.notes.push(format!("command.{name} {sentence}"));
             }

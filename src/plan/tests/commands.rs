@@ -205,6 +205,23 @@ fn destroy_begins_with_the_lines_and_no_failure_holds_it_up() {
 }
 
 #[test]
+fn a_failure_to_take_back_delays_the_change_by_one_apply() {
+    let mut target = Target::default();
+    let text = RAW.replace("destroy: shell rmdir /probe", "destroy: shell rmdir /nosuch");
+    target.apply(&text);
+    let edited = text.replace("create: shell mkdir /probe", "create: [shell mkdir /more]");
+    let plan = target.plan(&file(&edited), false);
+    assert_eq!(raw(&plan), ["shell rmdir /nosuch", "shell mkdir /more"]);
+    assert_eq!(target.carry_out(&plan, |_| Fate::Carried), ["shell rmdir /nosuch"]);
+    assert!(!target.folders().contains(&"/more".to_owned()));
+    // The check says that it is there, but not from which lines.
+    assert_eq!(target.apply(&edited), ["shell mkdir /more"]);
+    let gone = target.plan(&file(RAW.split("commands:").next().unwrap()), false);
+    target.carry_out(&gone, |_| Fate::Carried);
+    assert!(target.plan(&file(RAW.split("commands:").next().unwrap()), false).is_empty(), "it is tried once");
+}
+
+#[test]
 fn chosen_by_address() {
     let mut target = Target::default();
     let of = |text: &str| super::selection::selectors(&[text]);
