@@ -299,3 +299,23 @@ fn killed_anywhere_it_converges() {
         }
     }
 }
+
+#[test]
+fn a_saved_plan_goes_by_what_is_remembered() {
+    let mut target = Target::default();
+    let socket = std::path::Path::new("/run/megaform/minimega");
+    let saved = |plan: &Plan| saved::read(&saved::write(plan, socket)).unwrap();
+    let create = saved(&target.plan(&file(RAW), false));
+    assert!(!create.commands_met(&target.advice) && create.moved_commands(&target.advice).is_empty());
+    assert_eq!(target.carry_out(&create.plan, |_| Fate::Carried), [] as [&str; 0]);
+    assert!(create.commands_met(&target.advice));
+    let edited = RAW.replace("role edge", "role core");
+    let edit = saved(&target.plan(&file(&edited), false));
+    assert!(edit.moved_commands(&target.advice).is_empty() && !edit.commands_met(&target.advice));
+    target.apply(&RAW.replace("role edge", "role other"));
+    assert_eq!(edit.moved_commands(&target.advice), ["command.edge was run or taken back since"]);
+    let gone = saved(&target.plan(&file(RAW), true));
+    assert!(!gone.commands_met(&target.advice));
+    target.carry_out(&gone.plan, |_| Fate::Carried);
+    assert!(gone.commands_met(&target.advice));
+}
