@@ -13,7 +13,7 @@
 //! The declarative half (`spec`, `graph`, `live`, `plan`, `apply`) knows only the command language and the wire, so it
 //! works the same against megaform's own engine and against a minimega. The engine half (`daemon`, `commands`,
 //! `engine`, `host`, `qmp`) is a minimega-compatible host engine. They share `name`, `diagnostic`, `language` and
-//! `wire`, nothing else. `tests/architecture.rs` holds the table of allowed edges.
+//! `wire`, nothing else; `logging` is the daemon's log. `tests/architecture.rs` holds the table of allowed edges.
 
 pub mod apply;
 pub mod cli;
@@ -27,6 +27,7 @@ pub mod host;
 pub mod import;
 pub mod language;
 pub mod live;
+pub mod logging;
 pub mod name;
 pub mod plan;
 pub mod qmp;

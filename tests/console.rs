@@ -6,7 +6,7 @@ mod support;
 use std::io::Write;
 use std::process::Stdio;
 
-use support::{Answer, Lab, have};
+use support::{Answer, Lab, have, wait_for};
 
 fn piped(lab: &Lab, args: &[&str], input: &str) -> Answer {
     let mut child = lab
@@ -56,11 +56,19 @@ fn a_check_names_every_bad_line_and_needs_no_daemon() {
     lab.file("good.mm", "# a script\n.columns name vm inf\nvm launch kvm web[0-2]\n");
     lab.file("bad.mm", "vm confg memory\nvm info\nvlans add a\nvm launch kvm \"x\n");
     assert_eq!(lab.run(&["check", "good.mm"]).code, 0);
-    let answer = lab.run(&["check", "good.mm", "bad.mm"]).fails("bad.mm:1: invalid command: `vm confg memory`");
-    for text in ["did you mean `config`", "bad.mm:3:", "expected `<vlan>`", "bad.mm:4: missing terminal \"", "3 lines"]
-    {
+    let answer = lab.run(&["check", "good.mm", "bad.mm"]).fails("bad.mm:1:4: invalid command: `vm confg memory`");
+    for text in [
+        "did you mean `vm config memory`",
+        "bad.mm:3:12: ",
+        "expected `<vlan>`",
+        "bad.mm:4:15: missing terminal \"",
+        "3 lines",
+    ] {
         assert!(answer.err.contains(text), "no {text:?} in\n{}", answer.err);
     }
+    lab.file("alias.mm", ".alias vmr=.columns name vm info\nvmr summary\nvmr bogus\n");
+    let answer = lab.run(&["check", "alias.mm"]).fails("alias.mm:3:1: invalid command: `.columns name vm info bogus`");
+    assert!(answer.err.contains("1 line is not a command"), "{}", answer.err);
     lab.run(&["check", "nosuch.mm"]).fails("cannot read nosuch.mm");
 }
 
@@ -79,6 +87,7 @@ fn what_is_generated_for_shells_is_complete() {
     assert!(checked.expect("bash").success());
     let man = lab.run(&["generate", "man"]).ok().out;
     assert!(man.starts_with(".ie") && man.contains(".SS vm launch"), "{}", &man[..200]);
+    assert!(man.contains(".SS megaform apply") && !man.contains("\\-apply(1)"), "one page describes every subcommand");
 }
 
 #[test]
@@ -130,6 +139,19 @@ fn a_file_is_read_line_by_line() {
     let lines: Vec<&str> = answer.out.lines().map(|line| line.rsplit(' ').next().unwrap_or_default()).collect();
     assert_eq!(lines, ["one", "32"]);
     lab.e(&format!("read {} check", path("r.mm"))).fails("r.mm:6 invalid command");
+    lab.file("three.mm", "vm confg memory 5\necho\n.alias e=echo a\ne b\nvm launch\nread x\ntap create\n'\n");
+    let all =
+        lab.e(&format!("read {} check", path("three.mm"))).fails("three.mm:1 invalid command: `vm confg memory 5`");
+    for text in [
+        "did you mean `vm config memory 5`?",
+        "three.mm:6 cannot run nested `read` commands",
+        "three.mm:7 invalid command: `tap create`",
+        "expected `<vlan>`",
+        "three.mm:8 missing terminal '",
+    ] {
+        assert!(all.err.contains(text), "no {text:?} in\n{}", all.err);
+    }
+    assert!(!all.err.contains("three.mm:4") && !all.err.contains("three.mm:2"), "{}", all.err);
 
     lab.file("ok.mm", "vm config memory bad\necho two\nnamespace bar\nvm config memory 33\n.columns name vm info\n");
     assert!(lab.e(&format!("read {}", path("ok.mm"))).fails("invalid memory").out.contains("two"), "it goes on");
@@ -178,4 +200,146 @@ fn words_that_stand_for_others() {
     lab.e(".unalias vmr").ok();
     lab.e("vmr").fails("invalid command: `vmr`");
     lab.e(".unalias vmr").fails("no alias `vmr`");
+}
+
+/// A console on a terminal of its own.
+struct Terminal {
+    child: std::process::Child,
+    keys: std::process::ChildStdin,
+    screen: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Terminal {
+    fn open(lab: &Lab, colours: bool) -> Self {
+        let mut console = lab.program();
+        let program = format!("exec {} console", console.get_program().to_string_lossy());
+        let mut command = std::process::Command::new("script");
+        command.args(["-qec", &program, "/dev/null"]).env("TERM", "xterm").env("XDG_STATE_HOME", lab.folder.path());
+        for (name, value) in console.env("PAGER", "false").get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.env_remove("NO_COLOR");
+        if !colours {
+            command.env("NO_COLOR", "1");
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script starts");
+        let (keys, mut output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let screen = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+        let seen = screen.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = std::io::Read::read(&mut output, &mut bytes) {
+                seen.lock().expect("no panic").push_str(&String::from_utf8_lossy(&bytes[..n]));
+            }
+        });
+        Self { child, keys, screen }
+    }
+
+    fn keys(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
+        self.keys.flush().expect("a pipe");
+    }
+
+    fn screen(&self) -> String {
+        self.screen.lock().expect("no panic").clone()
+    }
+
+    #[track_caller]
+    fn shows(&self, text: &str) {
+        let start = std::time::Instant::now();
+        while !self.screen().contains(text) {
+            assert!(start.elapsed().as_secs() < 90, "no {text:?} in\n{}", self.screen());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// Leave it with Ctrl-D; its exit code.
+    fn leave(mut self) -> Option<i32> {
+        // Before the prompt the terminal would take Ctrl-D for itself.
+        let screen = self.screen.clone();
+        wait_for("the prompt", || {
+            let screen = screen.lock().expect("no panic");
+            screen.ends_with("\x1b[?2026l") && screen.lines().last().is_some_and(|line| line.contains("$ "))
+        });
+        self.keys("\x04");
+        let mut code = None;
+        wait_for("the console to end", || {
+            code = self.child.try_wait().expect("our own child");
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_console_on_a_terminal() {
+    if !have(&["root", "script"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let mut terminal = Terminal::open(&lab, true);
+    terminal.shows("megaform[minimega]$ ");
+    terminal.keys("namespace foo\r");
+    terminal.shows("megaform[foo]$ ");
+    terminal.keys("vm config memory 77\r.annotate false vm conf mem\t\r");
+    terminal.shows("vm conf memory");
+    terminal.shows("77\r\n");
+    terminal.keys("namespace\r");
+    terminal.shows("\x1b[1mhost | namespace");
+    // Ctrl-C leaves the command, and the console goes on.
+    let begun = lab.folder.path().join("begun");
+    terminal.keys(&format!("shell sh -c \"touch {}; sleep 5\"\r", begun.display()));
+    wait_for("the command to begin", || begun.exists());
+    terminal.keys("\x03");
+    terminal.shows("the daemon goes on with this command");
+    terminal.keys("echo still here\r");
+    terminal.shows("still here\r\n");
+    assert!(!terminal.screen().contains("\x1b[31m"), "{}", terminal.screen());
+    // Pasted lines are one command each.
+    terminal.keys("\x1b[200~echo pasted one\necho pasted two\x1b[201~\r");
+    terminal.shows("pasted one\r\n");
+    terminal.shows(": pasted two\r\n");
+    terminal.keys("tap create\r");
+    terminal.shows("\x1b[31merror\x1b[0m: ");
+    terminal.shows("the command is not complete, expected `<vlan>`");
+    assert_eq!(terminal.leave(), Some(1), "a command failed");
+
+    // The history is there the next time, but for what began with a blank.
+    let mut terminal = Terminal::open(&lab, false);
+    terminal.shows("megaform[foo]$ ");
+    terminal.keys(" echo secret\r");
+    terminal.shows("secret\r\n");
+    terminal.keys(&"\x1b[A".repeat(6));
+    terminal.keys("\r");
+    terminal.shows("host | namespace");
+    assert!(!terminal.screen().contains("\x1b[1m"), "NO_COLOR is set");
+    assert_eq!(terminal.leave(), Some(0));
+    let history = std::fs::read_to_string(lab.folder.path().join("megaform/history")).expect("it was kept");
+    assert!(history.contains("vm config memory 77") && !history.contains("secret"), "{history}");
+}
+
+#[test]
+fn a_console_outlives_its_daemon() {
+    if !have(&["root", "script"]) {
+        return;
+    }
+    let mut lab = Lab::with_daemon();
+    let mut terminal = Terminal::open(&lab, false);
+    terminal.shows("megaform[minimega]$ ");
+    lab.kill_daemon();
+    terminal.keys("version\r");
+    terminal.shows("error: ");
+    terminal.shows("megaform$ ");
+    lab.start_daemon();
+    terminal.keys("\r");
+    terminal.keys("echo back again\r");
+    terminal.shows("back again\r\n");
+    assert_eq!(terminal.leave(), Some(1));
 }

@@ -411,6 +411,7 @@ fn a_connection_lost_while_looking_is_an_error_and_changes_nothing() {
         lab.minimega.state().hang_up_at = Some((command.to_owned(), false));
         let cut = lab.plan().ends(1);
         assert!(cut.err.contains("hung up"), "{command}: {}", cut.err);
+        // One line, after the warning about a VLAN with one member.
         assert_eq!(cut.err.lines().filter(|line| line.starts_with("error")).count(), 1, "{}", cut.err);
         assert_eq!(lab.take_changes(), [] as [&str; 0]);
     }
@@ -516,7 +517,7 @@ fn raw_commands() {
 fn an_unknown_raw_command_is_sent_and_refused_by_the_peer() {
     let lab = Lab::new();
     let failed = lab.run(&["-e", "bogus"]).ends(1);
-    assert_eq!(failed.err, "error: vm: invalid command: `bogus`\n");
+    assert!(failed.err.starts_with("error: vm: invalid command: `bogus`\n"), "{}", failed.err);
     // Sent as it stood: that one is not for the check of what the planner sends.
     assert_eq!(lab.minimega.take_log(), ["bogus"]);
     lab.run(&["-e", "version"]).ends(0);

@@ -55,7 +55,8 @@ def connect(
     namespace: run every command in this namespace, whatever the active one is.
     timeout: seconds to wait for each answer; None waits for ever.
 
-    A socket that does not exist raises FileNotFoundError, a command that takes too long socket.timeout.
+    A socket that does not exist raises FileNotFoundError, a command that takes too long socket.timeout; the connection
+    is of no use then, because its next answer would be that command's. Progress text is skipped (printed with debug).
     """
     return minimega(path, raise_errors, debug, namespace, timeout)
 
@@ -99,6 +100,7 @@ class _Connection:
     def __init__(self, path: str, debug: bool, timeout: Optional[float]) -> None:
         self.debug = debug
         self.more = False
+        self.due = False
         self.pending = b""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -111,12 +113,17 @@ class _Connection:
     def send(self, command: str) -> None:
         if self.more:
             raise Error("more responses to be read from last command")
+        if self.due:
+            # The answer that would come next belongs to the command before this one.
+            raise Error("the last command was not answered in time; connect again")
         if self.debug:
             print("[debug] sending: %s" % command)
+        self.due = True
         self.socket.sendall(json.dumps({"Command": command}).encode() + b"\n")
 
     def receive(self) -> Dict[str, Any]:
         """The next response that is not progress text."""
+        self.due = True
         while True:
             while b"\n" not in self.pending:
                 part = self.socket.recv(1 << 16)
@@ -126,11 +133,12 @@ class _Connection:
             line, self.pending = self.pending.split(b"\n", 1)
             if not line.strip():
                 continue
-            response = json.loads(line)
+            response: Dict[str, Any] = json.loads(line)
             if self.debug:
                 print("[debug] received: %s" % line.decode())
             if not response.get("Status"):
                 self.more = bool(response.get("More"))
+                self.due = False
                 return response
 
 
@@ -252,6 +260,78 @@ class minimega:
             return [str(value)]
         return [_quote(value)]
 
+    def args(self) -> List[Resp]:
+        """show the daemon's command line.
+
+            args
+
+        Shows the program and the arguments that the daemon was started with, joined by blanks.
+        """
+        return self._run(
+            [
+                [("word", "args", None)],
+            ],
+            {},
+        )
+
+    def background(self, command: Words) -> List[Resp]:
+        """start a program on the engine's host.
+
+            background <command>...
+
+        Starts a program like `shell`, with the daemon's rights and in the engine's network namespace, and answers at once with its id. The words are its arguments as they are. Its standard input is empty. It ends with the daemon: SIGTERM to its process group, SIGKILL after 2 s. To end it earlier, `shell kill PID`.
+
+            background tcpdump -i mega_tap0 -w /tmp/lab.pcap
+        """
+        return self._run(
+            [
+                [("word", "background", None), ("list", "command", None)],
+            ],
+            {"command": command},
+        )
+
+    def background_error(self, id: Word) -> List[Resp]:
+        """show what a background process wrote on standard error.
+
+            background-error <id>
+
+        Shows its standard error, also while it runs: the newest 1 MiB, as `background-output` does.
+        """
+        return self._run(
+            [
+                [("word", "background-error", None), ("text", "id", None)],
+            ],
+            {"id": id},
+        )
+
+    def background_output(self, id: Word) -> List[Resp]:
+        """show what a background process wrote.
+
+            background-output <id>
+
+        Shows its standard output, also while it runs: the newest 1 MiB. If there was more, the first line says how much is missing. All processes that have ended keep 64 MiB together; the oldest lose theirs first.
+        """
+        return self._run(
+            [
+                [("word", "background-output", None), ("text", "id", None)],
+            ],
+            {"id": id},
+        )
+
+    def background_status(self, id: Optional[Word] = None) -> List[Resp]:
+        """show background processes.
+
+            background-status [id]
+
+        Shows all background processes, or one. A process runs until it has ended and whatever it started has closed its outputs. ERROR says how it failed (`exit status 1`, `signal: killed`); it is empty after success. Of processes that have ended, the 1000 newest are kept.
+        """
+        return self._run(
+            [
+                [("word", "background-status", None), ("text?", "id", None)],
+            ],
+            {"id": id},
+        )
+
     def check(self) -> List[Resp]:
         """check that the host has what the engine needs.
 
@@ -262,6 +342,34 @@ class minimega:
         return self._run(
             [
                 [("word", "check", None)],
+            ],
+            {},
+        )
+
+    def clear_all(self) -> List[Resp]:
+        """clear everything.
+
+            clear all
+
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "all", None)],
+            ],
+            {},
+        )
+
+    def clear_background_status(self) -> List[Resp]:
+        """forget background processes that have ended.
+
+            clear background-status
+
+        Forgets the processes that have ended, and their outputs. Those that run are neither ended nor forgotten. Ids are not used again.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "background-status", None)],
             ],
             {},
         )
@@ -278,6 +386,176 @@ class minimega:
                 [("word", "clear", None), ("word", "history", None)],
             ],
             {},
+        )
+
+    def clear_log(self) -> List[Resp]:
+        """set the log back.
+
+            clear log
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None)],
+            ],
+            {},
+        )
+
+    def clear_log_file(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <file,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "file", None)],
+            ],
+            {},
+        )
+
+    def clear_log_filter(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <filter,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "filter", None)],
+            ],
+            {},
+        )
+
+    def clear_log_level(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <level,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "level", None)],
+            ],
+            {},
+        )
+
+    def clear_log_ring(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <ring,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "ring", None)],
+            ],
+            {},
+        )
+
+    def clear_log_stderr(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <stderr,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "stderr", None)],
+            ],
+            {},
+        )
+
+    def clear_log_syslog(self) -> List[Resp]:
+        """set the log back.
+
+            clear log <syslog,>
+
+        Sets one part of the log back to how it was when the daemon started, or all of it: the level, standard error on, no file, no filters, no syslog daemon, no ring.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "log", None), ("word", "syslog", None)],
+            ],
+            {},
+        )
+
+    def clear_pipe(self, pipe: Optional[Word] = None) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe [pipe]
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text?", "pipe", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_log(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <log,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "log", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_mode(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <mode,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "mode", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_pipe_via(self, pipe: Word) -> List[Resp]:
+        """remove pipes, or set one back.
+
+            clear pipe <pipe> <via,>
+
+        Removes a pipe of the namespace, or all of them; the pipelines that use it end, and clients that are connected to it are hung up. With mode, log or via, sets that back to its default and nothing else. A pipe that does not exist is an error.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "pipe", None), ("text", "pipe", None), ("word", "via", None)],
+            ],
+            {"pipe": pipe},
+        )
+
+    def clear_plumb(self, pipeline: Optional[Words] = None) -> List[Resp]:
+        """end pipelines.
+
+            clear plumb [pipeline]...
+
+        Ends a pipeline of the namespace, named by the elements that it was made with or by its line in the table, or all of them. Their programs get SIGTERM, and SIGKILL after 2 s; the answer comes when they have ended. Pipes stay.
+
+            clear plumb foo "sed -u s/foo/moo/" bar
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "plumb", None), ("list?", "pipeline", None)],
+            ],
+            {"pipeline": pipeline},
         )
 
     def clear_tap(self) -> List[Resp]:
@@ -1010,6 +1288,48 @@ class minimega:
             {"vm": vm, "tag": tag},
         )
 
+    def debug(self) -> List[Resp]:
+        """show what the daemon is made of at this moment.
+
+            debug
+
+        Shows its version, its threads, the tasks that are alive on them, the memory that is resident (kB) and its open file descriptors.
+        """
+        return self._run(
+            [
+                [("word", "debug", None)],
+            ],
+            {},
+        )
+
+    def debug_goroutine(self, file: Word) -> List[Resp]:
+        """write what the daemon's threads do.
+
+            debug <goroutine,> <file>
+
+        Writes a text file: every thread of the daemon with its state, what it waits for in the kernel and its kernel stack where the kernel shows it, and figures of the tasks on them. A relative path is relative to the engine's files folder. For the functions of the program itself, attach a debugger to the pid.
+        """
+        return self._run(
+            [
+                [("word", "debug", None), ("word", "goroutine", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def debug_memory(self, file: Word) -> List[Resp]:
+        """write what the daemon's memory is used for.
+
+            debug <memory,> <file>
+
+        Writes a text file: the process's figures (proc(5), status and smaps_rollup), and the C library's account of its heaps (malloc_info(3)). A relative path is relative to the engine's files folder.
+        """
+        return self._run(
+            [
+                [("word", "debug", None), ("word", "memory", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
     def echo(self, args: Optional[Words] = None) -> List[Resp]:
         """answer with words.
 
@@ -1022,6 +1342,87 @@ class minimega:
                 [("word", "echo", None), ("list?", "args", None)],
             ],
             {"args": args},
+        )
+
+    def file_delete(self, file: Word) -> List[Resp]:
+        """delete files.
+
+            file <delete,> <file>
+
+        Deletes a file, or a folder with all that is in it; of a symbolic link, the link. What does not exist is an error. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file delete *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "delete", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def file_get(self, file: Word) -> List[Resp]:
+        """make sure that a file is in the files folder.
+
+            file <get,> <file>
+
+        Answers with nothing if the file or folder is there, and with an error if not: this engine is one host, so there is nowhere else to get it from. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file get *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "get", None), ("text", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def file_list(self, path: Optional[Word] = None, recursive: Optional[Word] = None) -> List[Resp]:
+        """list the files folder.
+
+            file <list,>
+            file <list,> <path> [recursive,]
+
+        Lists what is in the files folder, or in a folder of it, or the files that match: `<dir>` for folders, the path in the files folder, the size in bytes and the time of the last change (UTC). With recursive, what is in folders too, those behind symbolic links excepted. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            file list images recursive
+            file list *.qcow2
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "list", None)],
+                [("word", "file", None), ("word", "list", None), ("text", "path", None), ("choice?", "recursive", ("recursive",))],
+            ],
+            {"path": path, "recursive": recursive},
+        )
+
+    def file_status(self) -> List[Resp]:
+        """show what is being fetched.
+
+            file <status,>
+
+        Lists downloads that are under way (`help .preprocess`): the file that it will be, where its content is meanwhile, how many bytes are there of how many (`?` where the server did not say), and whether it waits for another one.
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "status", None)],
+            ],
+            {},
+        )
+
+    def file_stream(self, file: Word) -> List[Resp]:
+        """send the content of a file to the client.
+
+            file <stream,> <file>
+
+        Answers with the content of one file: several responses, each with up to 64 KiB of it as base64 text in `Data`. Not limited in size. `megaform -e` writes the content itself. Paths are relative to the engine's files folder, BASE/files, with or without a `/` before them; none leads out of it, not by `..` nor by a symbolic link. `*`, `?` and `[a-z]` stand for what matches in one folder.
+
+            megaform -e file stream lab.dot > lab.dot
+        """
+        return self._run(
+            [
+                [("word", "file", None), ("word", "stream", None), ("text", "file", None)],
+            ],
+            {"file": file},
         )
 
     def history(self) -> List[Resp]:
@@ -1246,6 +1647,110 @@ class minimega:
                 [("word", "host", None), ("word", "vms", None)],
             ],
             {},
+        )
+
+    def log_file(self, file: Optional[Word] = None) -> List[Resp]:
+        """show or set the file that the log goes to.
+
+            log file [file]
+
+        Appends messages to a file on the engine's host, made with mode 0600, besides where they go already. A relative path is relative to the engine's files folder. A second file replaces the first. `clear log file` closes it.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "file", None), ("text?", "file", None)],
+            ],
+            {"file": file},
+        )
+
+    def log_filter(self, filter: Optional[Word] = None) -> List[Resp]:
+        """show the filters of the log, or add one.
+
+            log filter [filter]
+
+        With a text, drops every message that contains it, wherever messages go; case matters. Several may be given, one at a time. Without an argument, shows them, one a line. `clear log filter` drops nothing again.
+
+            log filter "vm info"
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "filter", None), ("text?", "filter", None)],
+            ],
+            {"filter": filter},
+        )
+
+    def log_level(self, debug_or_info_or_warn_or_error_or_fatal: Optional[Word] = None) -> List[Resp]:
+        """show or set how much is logged.
+
+            log level [debug,info,warn,error,fatal]
+
+        A level logs its own messages and those of the levels after it. debug: every command with its duration; info: VMs that change their state; warn: commands that fail, and what may need a look; error: VMs that fail; fatal: only what must never happen, a panic of the daemon. Default: info, or what MEGAFORM_LOG said when the daemon was started.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "level", None), ("choice?", "debug_or_info_or_warn_or_error_or_fatal", ("debug", "info", "warn", "error", "fatal",))],
+            ],
+            {"debug_or_info_or_warn_or_error_or_fatal": debug_or_info_or_warn_or_error_or_fatal},
+        )
+
+    def log_ring(self, size: Optional[Word] = None) -> List[Resp]:
+        """show the last messages, or keep some in memory.
+
+            log ring [size]
+
+        With a size, keeps that many of the last messages in memory, at most 1,000,000; those kept so far are forgotten. With 0, keeps none. Without an argument, shows what is kept, oldest first. Default: 0.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "ring", None), ("text?", "size", None)],
+            ],
+            {"size": size},
+        )
+
+    def log_stderr(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """show or set whether the log goes to standard error.
+
+            log stderr [true,false]
+
+        With false, the daemon writes no messages to its standard error (`daemon.log` of one that was started on demand). Default: true.
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "stderr", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def log_syslog_local(self) -> List[Resp]:
+        """send the log to a syslog daemon.
+
+            log syslog <local,>
+
+        Sends messages to a syslog daemon at HOST:PORT (RFC 5424; over TCP one line each), or to that of the engine's host by /dev/log, with the facility `daemon`. One at a time: the second replaces the first. A connection that breaks is tried again every five seconds; messages meanwhile are lost. `clear log syslog` ends it.
+
+            log syslog remote udp 10.0.0.1:514
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "syslog", None), ("word", "local", None)],
+            ],
+            {},
+        )
+
+    def log_syslog_remote(self, tcp_or_udp: Word, address: Word) -> List[Resp]:
+        """send the log to a syslog daemon.
+
+            log syslog remote <tcp,udp> <address>
+
+        Sends messages to a syslog daemon at HOST:PORT (RFC 5424; over TCP one line each), or to that of the engine's host by /dev/log, with the facility `daemon`. One at a time: the second replaces the first. A connection that breaks is tried again every five seconds; messages meanwhile are lost. `clear log syslog` ends it.
+
+            log syslog remote udp 10.0.0.1:514
+        """
+        return self._run(
+            [
+                [("word", "log", None), ("word", "syslog", None), ("word", "remote", None), ("choice", "tcp_or_udp", ("tcp", "udp",)), ("text", "address", None)],
+            ],
+            {"tcp_or_udp": tcp_or_udp, "address": address},
         )
 
     def mesh_degree(self, degree: Optional[Word] = None) -> List[Resp]:
@@ -1780,6 +2285,147 @@ class minimega:
             {},
         )
 
+    def pipe(self, pipe: Optional[Word] = None, data: Optional[Word] = None) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe
+            pipe <pipe> <data>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None)],
+                [("word", "pipe", None), ("text", "pipe", None), ("text", "data", None)],
+            ],
+            {"pipe": pipe, "data": data},
+        )
+
+    def pipe_log(self, pipe: Word, true_or_false: Union[str, bool]) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <log,> <true,false>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "log", None), ("choice", "true_or_false", ("true", "false",))],
+            ],
+            {"pipe": pipe, "true_or_false": true_or_false},
+        )
+
+    def pipe_mode(self, pipe: Word, all_or_round_robin_or_random: Word) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <mode,> <all,round-robin,random>
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "mode", None), ("choice", "all_or_round_robin_or_random", ("all", "round-robin", "random",))],
+            ],
+            {"pipe": pipe, "all_or_round_robin_or_random": all_or_round_robin_or_random},
+        )
+
+    def pipe_via(self, pipe: Word, command: Words) -> List[Resp]:
+        """show pipes, write to one, or change how one delivers.
+
+            pipe <pipe> <via,> <command>...
+
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+
+        With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
+        mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
+        log: with true, messages are also written to the daemon's log. Default: false.
+        via: every message passes a program for each reader; it gets the message on standard input and the reader gets the lines that it writes within 10 s, none for none.
+
+            pipe foo "Hello pipes!"
+            pipe foo via sed s/Hello/Bye/
+
+        A name with `//` after a namespace is another namespace's pipe. A slow reader is waited for, but not for ever: see docs/plumbing.md.
+        """
+        return self._run(
+            [
+                [("word", "pipe", None), ("text", "pipe", None), ("word", "via", None), ("list", "command", None)],
+            ],
+            {"pipe": pipe, "command": command},
+        )
+
+    def plumb(self, src: Optional[Word] = None, dst: Optional[Words] = None) -> List[Resp]:
+        """connect pipes and programs, or list what is connected.
+
+            plumb <src> <dst>...
+            plumb
+
+        Makes a pipeline. Each word is an element: a program with its arguments if its first word is a program in $PATH (quotes keep blanks inside it; there is no shell in between), else the name of a pipe. `NAMESPACE//NAME` is always a pipe. What a program writes goes on line by line, each line a message.
+
+            plumb foo "sed -u s/foo/moo/" bar
+
+        Programs run in the engine's network namespace, the first with an empty standard input; what a last program writes is dropped, and standard error goes to the daemon's log. When a program ends, so does its pipeline: what was written before still reaches what stands to the right. Several pipelines with a pipe in common make a tree.
+
+            plumb a b
+            plumb a c
+
+        Without arguments, lists the namespace's pipelines.
+        """
+        return self._run(
+            [
+                [("word", "plumb", None), ("text", "src", None), ("list", "dst", None)],
+                [("word", "plumb", None)],
+            ],
+            {"src": src, "dst": dst},
+        )
+
+    def quit(self, delay: Optional[Word] = None) -> List[Resp]:
+        """end the daemon.
+
+            quit [delay]
+
+        Answers and ends the daemon, at once or after a delay in seconds; commands that run then have two seconds to end. A second `quit` replaces the delay of the first.
+
+        VMs are left running, as when the daemon gets SIGTERM, and the next daemon on the same base folder adopts them; the answer says how many. To end them too, give `clear all` before.
+
+            quit 10
+        """
+        return self._run(
+            [
+                [("word", "quit", None), ("text?", "delay", None)],
+            ],
+            {"delay": delay},
+        )
+
     def read(self, file: Word, check: Optional[Word] = None) -> List[Resp]:
         """run the commands of a file.
 
@@ -1801,7 +2447,7 @@ class minimega:
 
             shell <command>...
 
-        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program ends. A status other than 0 is an error.
+        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
 
             shell ip address show dev mega_tap0
         """
@@ -1810,6 +2456,22 @@ class minimega:
                 [("word", "shell", None), ("list", "command", None)],
             ],
             {"command": command},
+        )
+
+    def status_updates(self, frequency: Optional[Word] = None) -> List[Resp]:
+        """show or set how often a long command tells how far it is.
+
+            status updates [frequency]
+
+        With a duration (`5s`, `500ms`, or a number of seconds), every command that runs that long sends progress to its client at that pace, before its answer: for how long it runs, how many VMs of a launch, a start or a kill are done, how much of a download is here. With 0, none. Without an argument, shows the value. Default: 0s. For every client of this daemon; those that do not know such frames skip them.
+
+            status updates 5s
+        """
+        return self._run(
+            [
+                [("word", "status", None), ("word", "updates", None), ("text?", "frequency", None)],
+            ],
+            {"frequency": frequency},
         )
 
     def tap(self) -> List[Resp]:
@@ -1976,6 +2638,22 @@ class minimega:
                 [("word", "version", None)],
             ],
             {},
+        )
+
+    def viz(self, filename: Word) -> List[Resp]:
+        """draw the namespace.
+
+            viz <filename>
+
+        Writes the namespace's VMs, host taps and VLANs, and what is connected to what, to a file in the dot language of graphviz. A relative path is relative to the engine's files folder. A file that exists is replaced.
+
+            viz /tmp/lab.dot
+        """
+        return self._run(
+            [
+                [("word", "viz", None), ("text", "filename", None)],
+            ],
+            {"filename": filename},
         )
 
     def vlans(self) -> List[Resp]:

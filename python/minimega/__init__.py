@@ -1,4 +1,5 @@
 """megaform's bindings under the name that scripts for minimega import."""
 
-from megaform import *  # noqa: F401,F403
-from megaform import __version__  # noqa: F401
+from megaform import Error, __version__, as_dict, connect, discard, megaform, minimega, print_rows
+
+__all__ = ["Error", "as_dict", "connect", "discard", "megaform", "minimega", "print_rows", "__version__"]

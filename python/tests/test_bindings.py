@@ -1,5 +1,6 @@
 """The bindings against the real daemon, and against a peer that answers as minimega 3.1.0 was recorded to."""
 
+import base64
 import json
 import os
 import pathlib
@@ -99,6 +100,24 @@ def test_namespaces_nest_and_leave_the_active_one(daemon):
     assert bound.vm_config_memory()[0]["Response"] == "17"
 
 
+def test_a_file_is_streamed_and_progress_is_skipped(daemon):
+    mm = megaform.connect(daemon)
+    content = bytes(range(256)) * 1000
+    (pathlib.Path(daemon).parent / "files" / "f").write_bytes(content)
+    mm.status_updates("20ms")
+    assert mm.shell(["sleep", "0.3"])[0]["Error"] == ""
+    parts = [mm.file_stream("f")] + list(mm.streamResponses())
+    assert len(parts) == 4
+    assert b"".join(base64.b64decode(part[0]["Data"]) for part in parts) == content
+    mm.status_updates("0")
+def test_arguments_arrive_as_they_are(daemon):
+    mm = megaform.connect(daemon)
+    for text in ["two words", 'a "b" c', "it's", "back\\slash", "# no comment", "a\tb\nc", "", "\u00e9\u4e16", "[x] {y}", "a=b,c"]:
+        assert mm.echo([text])[0]["Response"] == text, repr(text)
+    assert mm.echo(["a", "b c", 7])[0]["Response"] == "a b c 7"
+    assert mm.echo("sent as it stands")[0]["Response"] == "sent as it stands"
+
+
 def test_bad_arguments_are_told_before_anything_is_sent(daemon):
     mm = megaform.connect(daemon)
     with pytest.raises(ValueError, match="invalid argument combination"):
@@ -175,6 +194,85 @@ def test_against_what_minimega_was_recorded_to_answer(tmp_path):
         mm.vm_config_restore("nosuch")
     assert minimega.as_dict(mm.vm_info()[0]) == []
     assert minimega.as_dict(mm.vlans()[0])[1] == {"alias": "LAN", "vlan": "101"}
+
+
+class Replay(threading.Thread):
+    """Answers each command with the recorded answers of one row, in order, and insists on the row's command."""
+
+    def __init__(self, path, rows):
+        super().__init__(daemon=True)
+        self.rows = rows
+        self.problem = None
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.bind(str(path))
+        self.socket.listen(1)
+        self.start()
+
+    def run(self):
+        connection, _ = self.socket.accept()
+        with connection, connection.makefile("rwb") as stream:
+            for command, answers in self.rows:
+                line = stream.readline()
+                if json.loads(line)["Command"] != command:
+                    self.problem = "expected %r, got %r" % (command, line)
+                    return
+                for answer in answers:
+                    stream.write(answer.encode())
+                stream.flush()
+
+
+def test_every_recorded_answer_of_minimega_is_understood(tmp_path):
+    rows = [("version", VERSION["version"])]
+    for line in (ROOT / "tests" / "data" / "exchanges.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        answers = row["responses"]
+        try:
+            request = json.loads(row["request"])
+        except ValueError:
+            continue
+        # Not what became a pipe, nor what ended the connection.
+        if row["n"] == 0 or row["eof"] or not isinstance(request, dict) or list(request) != ["Command"]:
+            continue
+        if request["Command"].strip() and answers:
+            rows.append((request["Command"], answers))
+    assert len(rows) > 350
+    replay = Replay(tmp_path / "s", rows)
+    mm = minimega.connect(str(tmp_path / "s"))
+    errors = 0
+    for command, answers in rows[1:]:
+        expected = [json.loads(answer)["Resp"] or [] for answer in answers]
+        mm._connection.send(command)
+        found = []
+        try:
+            found.append(mm._checked(mm._connection.receive()))
+            while mm.moreResponses:
+                found.append(mm._checked(mm._connection.receive()))
+        except minimega.Error as error:
+            texts = [entry["Error"] for entries in expected for entry in entries if entry["Error"]]
+            assert str(error) in texts, command
+            assert not mm.moreResponses
+            errors += 1
+            continue
+        assert [[{k: v for k, v in e.items() if k != "More"} for e in entries] for entries in found] == expected
+    assert errors > 40
+    assert replay.problem is None
+
+
+def test_progress_is_never_taken_for_an_answer(tmp_path):
+    status = response(entry(Response="not this"), status=True)
+    Peer(tmp_path / "s", {**VERSION, "vm info": [status, status, response(entry(Response="this"))]})
+    mm = minimega.connect(str(tmp_path / "s"))
+    assert [r["Response"] for r in mm.vm_info()] == ["this"]
+    assert not mm.moreResponses
+
+
+def test_after_a_timeout_no_command_gets_anothers_answer(tmp_path):
+    Peer(tmp_path / "s", {**VERSION, "vm info": [], "history": [response(entry(Response="h"))]})
+    mm = minimega.connect(str(tmp_path / "s"), timeout=0.2)
+    with pytest.raises(socket.timeout):
+        mm.vm_info()
+    with pytest.raises(minimega.Error, match="connect again"):
+        mm.history()
 
 
 def test_streams_are_read_before_the_next_command(tmp_path):

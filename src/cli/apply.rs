@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::carry::{self, HowArgs, SETTLE, STABLE, confirmed, connect, ensure_engine, finish_destroy};
-use super::experiment::{CommandError, Loaded, advice, colours, counted, load, nobody, replan_error};
+use super::experiment::{
+    CommandError, Loaded, VarArgs, advice, colours, counted, load, nobody, plan_json, replan_error, shown_plan,
+};
+use super::output;
 use super::progress::{Line, Report};
 use super::saved;
 use super::select::{ReplaceArgs, SelectArgs};
@@ -15,7 +18,7 @@ use super::target::Target;
 use crate::apply::{Interrupt, ReplanError, replan, verify};
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
-use crate::plan::display::{Style, render};
+use crate::plan::display::Style;
 use crate::plan::{Options, Plan, Selection};
 
 /// How often to plan where a command of somebody else ran on all the same: it makes what is planned to be made, and so
@@ -42,6 +45,8 @@ pub struct ApplyArgs {
     /// that was removed, is said before and after.
     #[arg(long)]
     rollback: bool,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 /// Run it.
@@ -52,9 +57,12 @@ pub fn run(args: &ApplyArgs, target: &Target) -> Result<Exit, CommandError> {
         if selection != Selection::default() {
             return Err(CommandError::SavedSelection);
         }
+        if !args.vars.is_empty() {
+            return Err(CommandError::SavedVariables);
+        }
         return saved::carry_out(&saved, target, &args.how, args.rollback, &command);
     }
-    let loaded = load(&args.file, Some(target)).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, Some(target)).ok_or(CommandError::Reported)?;
     let work = Work { rollback: args.rollback, ..Work::new(&loaded, target, false, selection) };
     carry_out(&work, &args.how, &command)
 }
@@ -91,7 +99,7 @@ impl<'a> Work<'a> {
     fn replan(&self) -> Result<Plan, CommandError> {
         let connect = || connect(self.target);
         let mut plan = replan(&self.loaded.experiment, &self.loaded.graph, &self.options()?, &connect)
-            .map_err(|error| replan_error(error, &self.loaded.sources))?;
+            .map_err(|error| replan_error(error, self.loaded))?;
         if self.rollback {
             plan.notes.extend(carry::irrevocable(&plan));
         }
@@ -127,7 +135,7 @@ impl<'a> Work<'a> {
                     last_try = true;
                     continue;
                 }
-                Err(error) => Err(replan_error(error, &self.loaded.sources)),
+                Err(error) => Err(replan_error(error, self.loaded)),
             };
         }
     }
@@ -153,7 +161,7 @@ pub fn carry_out(work: &Work<'_>, how: &HowArgs, command: &str) -> Result<Exit, 
                 if work.destroy && !work.selection.is_partial() {
                     finish_destroy(work.target, work.name(), lock)?;
                 }
-                how.report().text(&text)?;
+                how.report(&work.loaded.secrets).text(&text)?;
                 return Ok(Exit::Success);
             }
             Round::Incomplete(exit) if rounds == 0 || work.rollback || interrupt.requested() => return Ok(exit),
@@ -173,15 +181,16 @@ enum Round {
 }
 
 fn round(work: &Work<'_>, how: &HowArgs, interrupt: &Interrupt) -> Result<Round, CommandError> {
-    let (target, report) = (work.target, how.report());
+    let (target, report) = (work.target, how.report(&work.loaded.secrets));
     let plan = work.replan()?;
     let shown = target.socket.to_string_lossy();
     let style = Style { target: &shown, colour: colours(&io::stdout()), verbose: false };
-    report.text(&render(&plan, style))?;
-    report.plan(&plan)?;
+    report.text(&shown_plan(&plan, style, &work.loaded.secrets))?;
+    report.plan(|| plan_json(&plan, &work.loaded.secrets))?;
     if plan.is_empty() {
         report.nothing(Exit::Success)?;
-        return Ok(Round::Done(String::new()));
+        let outputs = if work.destroy { String::new() } else { output::text(&work.loaded.outputs) };
+        return Ok(Round::Done(outputs));
     }
     if !how.yes {
         if !confirmed(&plan, interrupt)? {
@@ -198,7 +207,7 @@ fn round(work: &Work<'_>, how: &HowArgs, interrupt: &Interrupt) -> Result<Round,
     execute(work, &plan, interrupt, report)
 }
 
-fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt, report: Report) -> Result<Round, CommandError> {
+fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt, report: Report<'_>) -> Result<Round, CommandError> {
     let (outcome, failed) = carry::carry_out(work.target, plan, interrupt, report, work.rollback)?;
     if let Some(exit) = failed {
         return Ok(Round::Incomplete(carry::summarize(report, &outcome, exit)?));
@@ -210,7 +219,7 @@ fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt, report: Report) 
         Some(left) if !left.is_empty() => {
             let shown = work.target.socket.to_string_lossy();
             let style = Style { target: &shown, colour: colours(&io::stderr()), verbose: false };
-            eprint!("{}", render(&left, style));
+            eprint!("{}", shown_plan(&left, style, &work.loaded.secrets));
             eprintln!("error: every command was done, but what is live still differs as shown above");
             Ok(Round::Incomplete(carry::summarize(report, &outcome, Exit::Partial)?))
         }
@@ -222,7 +231,11 @@ fn execute(work: &Work<'_>, plan: &Plan, interrupt: &Interrupt, report: Report) 
                 (false, true) => "Applied what is selected of",
                 (true, true) => "Destroyed what is selected of",
             };
-            Ok(Round::Done(format!("{done} {}: {} done.\n", work.name(), counted(outcome.done(), "command"))))
+            let mut text = format!("{done} {}: {} done.\n", work.name(), counted(outcome.done(), "command"));
+            if !work.destroy {
+                text.push_str(&output::text(&work.loaded.outputs));
+            }
+            Ok(Round::Done(text))
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::diagnostic::Exit;
 use crate::name::Namespace;
 use crate::plan::display::{addresses, printable, summary};
 use crate::plan::{Plan, Undo};
+use crate::spec::Secrets;
 use crate::wire::{Client, Transport, WireError};
 
 /// How long states may take to settle after the last command.
@@ -49,8 +50,8 @@ pub struct HowArgs {
 
 impl HowArgs {
     /// How to report.
-    pub fn report(&self) -> Report {
-        Report { json: self.json }
+    pub fn report<'s>(&self, secrets: &'s Secrets) -> Report<'s> {
+        Report { json: self.json, secrets }
     }
 
     /// A question needs somebody to answer it.
@@ -132,7 +133,7 @@ pub fn carry_out(
     target: &Target,
     plan: &Plan,
     interrupt: &Interrupt,
-    report: Report,
+    report: Report<'_>,
     rollback: bool,
 ) -> Result<(Outcome, Option<Exit>), CommandError> {
     let name = &plan.experiment;
@@ -155,7 +156,7 @@ pub fn carry_out(
         unwritten?;
         return Ok((outcome, None));
     }
-    eprint!("{}", failures(plan, &outcome, interrupt.requested()));
+    eprint!("{}", report.secrets.mask(&failures(plan, &outcome, interrupt.requested())));
     let mut exit = if outcome.done() == 0 { Exit::Error } else { Exit::Partial };
     if rollback {
         let said = apply::rollback(plan, &outcome, &|| connect(target), Some(&journal), &mut |command| {
@@ -190,7 +191,7 @@ pub fn carry_out(
 }
 
 /// The last JSON line.
-pub fn summarize(report: Report, outcome: &Outcome, exit: Exit) -> Result<Exit, CommandError> {
+pub fn summarize(report: Report<'_>, outcome: &Outcome, exit: Exit) -> Result<Exit, CommandError> {
     let steps = |of: &dyn Fn(&End) -> bool| {
         outcome.ends.iter().enumerate().filter(|(_, end)| of(end)).map(|(index, _)| index + 1).collect()
     };

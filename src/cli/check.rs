@@ -8,11 +8,12 @@ use clap::Args;
 use crate::commands;
 use crate::diagnostic::Exit;
 use crate::language::CompileError;
+use crate::language::alias::{self, Aliases};
 
 /// Check scripts without running them.
 ///
-/// Reports every line that is not a command of megaform's engine, with its number, what was expected there and what
-/// was perhaps meant. Nothing is sent anywhere.
+/// Reports every line that is not a command of megaform's engine as FILE:LINE:COLUMN, with what was expected there or
+/// what was perhaps meant. Aliases that a script defines count from their line on. Nothing is sent anywhere.
 ///
 /// The exit status is 1 if there is such a line.
 #[derive(Debug, Args)]
@@ -33,6 +34,16 @@ pub struct CheckError {
     source: std::io::Error,
 }
 
+/// The column, from 1, where a line stops being a command.
+fn column(line: &str, problem: &CompileError) -> usize {
+    let at = match problem {
+        CompileError::Invalid(invalid) => invalid.span.start,
+        CompileError::Token(error) => error.at(),
+        CompileError::TooLong { .. } | CompileError::TooDeep => 0,
+    };
+    line.get(..at).map_or(0, |before| before.chars().count()) + 1
+}
+
 /// Check the scripts.
 pub fn run(args: &CheckArgs) -> Result<Exit, CheckError> {
     let grammar = commands::grammar(&commands::all());
@@ -44,12 +55,29 @@ pub fn run(args: &CheckArgs) -> Result<Exit, CheckError> {
         } else {
             Box::new(std::io::BufReader::new(std::fs::File::open(path).map_err(error)?))
         };
+        let mut aliases = Aliases::new();
         for (index, line) in input.lines().enumerate() {
-            if let Err(problem) = grammar.compile(&line.map_err(error)?) {
-                bad += 1;
-                eprintln!("{}:{}: {problem}", path.display(), index + 1);
-                if let CompileError::Invalid(invalid) = &problem {
-                    eprintln!("    {}", invalid.advice());
+            let line = line.map_err(error)?;
+            let expanded = alias::expand(&aliases, &line);
+            let text = expanded.as_deref().unwrap_or(&line);
+            match grammar.compile(text) {
+                Ok(None) => {}
+                Ok(Some(compiled)) => {
+                    if grammar.declarations()[compiled.command].name == ".alias" {
+                        alias::define(&mut aliases, compiled.list_as_written());
+                    }
+                }
+                Err(problem) => {
+                    bad += 1;
+                    let place = format!("{}:{}", path.display(), index + 1);
+                    // The place in an expansion is none in the file.
+                    let column = if expanded.is_some() { 1 } else { column(&line, &problem) };
+                    match &problem {
+                        CompileError::Invalid(invalid) => {
+                            eprintln!("{place}:{column}: {}\n    {}", invalid.plain(), invalid.advice());
+                        }
+                        _ => eprintln!("{place}:{column}: {problem}"),
+                    }
                 }
             }
         }

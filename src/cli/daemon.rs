@@ -12,6 +12,7 @@ use clap::Args;
 use crate::daemon::{self, DaemonError, LOG, SOCKET, Settings};
 use crate::engine::Accelerator;
 use crate::live;
+use crate::logging::Log;
 use crate::name::Namespace;
 use crate::wire::{Client, WireError};
 
@@ -84,21 +85,14 @@ pub enum StartError {
 
 /// Run the daemon.
 pub fn run(args: &DaemonArgs, base: &Path) -> Result<(), DaemonError> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("MEGAFORM_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let log = Log::install();
     daemon::run(&Settings {
         base: base.to_owned(),
         host_network: matches!(args.network, NetworkArg::Host),
         accelerator: args.accel,
         qemu: args.qemu.clone(),
         on_demand: args.on_demand,
+        log,
     })
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::apply::{Work, carry_out};
 use super::carry::HowArgs;
-use super::experiment::{CommandError, file_or_name};
+use super::experiment::{CommandError, VarArgs, file_or_name};
 use super::select::SelectArgs;
 use super::target::Target;
 use crate::diagnostic::Exit;
@@ -26,15 +26,17 @@ pub struct DestroyArgs {
     #[command(flatten)]
     select: SelectArgs,
     #[command(flatten)]
+    vars: VarArgs,
+    #[command(flatten)]
     how: HowArgs,
 }
 
 /// Run it.
 pub fn run(args: &DestroyArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref())?;
+    let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref(), &args.vars)?;
     let name = &loaded.experiment.name.value;
     if target.own && !target.base.exists() {
-        let report = args.how.report();
+        let report = args.how.report(&loaded.secrets);
         let base = target.base.display();
         report.text(&format!("No changes. Nothing of {name} is there: no engine has been at {base}.\n"))?;
         return report.nothing(Exit::Success);

@@ -1,7 +1,11 @@
 //! What the subcommands for experiments share: reading the file, reaching the target, and how they fail.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+
+use clap::Args;
 
 use super::daemon;
 use super::lines;
@@ -11,9 +15,11 @@ use crate::diagnostic::{Diagnostic, Exit, Severity, SourceMap, Span, Spanned, re
 use crate::graph::{Graph, RenderError};
 use crate::live::{self, Live, LiveError};
 use crate::name::Namespace;
+use crate::plan::display::{self, Style};
 use crate::plan::saved::SavedError;
 use crate::plan::{self, Advice, Options, Plan, PlanError};
-use crate::spec::{self, model::Experiment};
+use crate::spec::compose::HIDDEN;
+use crate::spec::{self, Inputs, Output, Secrets, model::Experiment};
 use crate::wire::{Client, WireError};
 
 /// Why a subcommand could not do its work.
@@ -69,6 +75,9 @@ pub enum CommandError {
     /// Options that change what a plan is of.
     #[error("a saved plan is carried out as it is: give --target, --exclude and --replace to `megaform plan --out`")]
     SavedSelection,
+    /// Variables for what has no variables any more.
+    #[error("a saved plan is carried out as it is: give --var and --var-file to `megaform plan --out`")]
+    SavedVariables,
     /// A saved plan of something else.
     #[error("the plan was made for the target {}, not for {}", made_for.display(), given.display())]
     OtherTarget {
@@ -95,6 +104,23 @@ pub enum CommandError {
     /// Signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    /// There is no such output.
+    #[error("the file has no output `{name}`; its outputs: {known}")]
+    NoOutput {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A file that `init` cannot write.
+    #[error("`{file}` is no name for a YAML file, expected one that ends with .yaml or .yml")]
+    InitName {
+        /// The name.
+        file: String,
+    },
+    /// A line could not be read.
+    #[error("cannot read an expression")]
+    Prompt(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What is there cannot become an experiment file.
     #[error("cannot import: {message}")]
     Import {
@@ -110,7 +136,7 @@ pub enum CommandError {
         hint: String,
     },
     /// JSON.
-    #[error("cannot write the plan as JSON")]
+    #[error("cannot write JSON")]
     Json(#[source] serde_json::Error),
 }
 
@@ -129,14 +155,54 @@ pub struct Loaded {
     pub experiment: Experiment,
     /// Its graph.
     pub graph: Graph,
-    /// Its text.
+    /// Its texts.
     pub sources: SourceMap,
+    /// Its outputs.
+    pub outputs: Vec<Output>,
+    /// What no text may show.
+    pub secrets: Secrets,
+}
+
+/// Where help shows the options for variables.
+const VARIABLES: &str = "Variables of the file";
+
+/// The environment variables that set variables of the file begin so.
+const ENVIRONMENT: &str = "MEGAFORM_VAR_";
+
+/// Values for the variables of an experiment file.
+#[derive(Debug, Default, Args)]
+pub struct VarArgs {
+    /// Set a variable of the file, as in --var web_count=3; may be given several times, and the last counts. Lists and maps are
+    /// written as YAML: --var 'sites=[a, b]'. The environment sets one with MEGAFORM_VAR_NAME.
+    #[arg(long = "var", value_name = "NAME=VALUE", help_heading = VARIABLES)]
+    var: Vec<String>,
+    /// Read variables from a YAML or TOML file; may be given several times. --var wins over it, and it wins over the environment.
+    #[arg(long = "var-file", value_name = "FILE", help_heading = VARIABLES)]
+    var_file: Vec<PathBuf>,
+}
+
+impl VarArgs {
+    /// Nothing was given on the command line.
+    pub fn is_empty(&self) -> bool {
+        self.var.is_empty() && self.var_file.is_empty()
+    }
+
+    /// With what the environment gives.
+    pub fn inputs(&self) -> Inputs {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.to_str()?.strip_prefix(ENVIRONMENT)?.to_owned();
+                Some((name, value.to_str()?.to_owned()))
+            })
+            .collect();
+        Inputs { vars: self.var.clone(), files: self.var_file.clone(), environment }
+    }
 }
 
 /// Print diagnostics to standard error.
-pub fn report(diagnostics: &[Diagnostic], sources: &SourceMap) {
+pub fn report(diagnostics: &[Diagnostic], sources: &SourceMap, secrets: &Secrets) {
     if !diagnostics.is_empty() {
-        eprint!("{}", render(diagnostics, sources, colours(&io::stderr())));
+        eprint!("{}", secrets.mask(&render(diagnostics, sources, colours(&io::stderr()))));
     }
 }
 
@@ -156,12 +222,15 @@ fn machine(target: &Target) -> Option<spec::Machine> {
 
 /// Read an experiment and its graph, printing what there is to say about it and about this machine if `here` is an
 /// engine on it. None if it has errors.
-pub fn load(path: &Path, here: Option<&Target>) -> Option<Loaded> {
-    let spec::Loaded { sources, experiment, mut diagnostics } = spec::load(path);
+pub fn load(path: &Path, vars: &VarArgs, here: Option<&Target>) -> Option<Loaded> {
+    let spec::Loaded { sources, experiment, outputs, secrets, mut diagnostics } = spec::load(path, &vars.inputs());
     if let (Some(experiment), Some(machine)) = (&experiment, here.and_then(machine)) {
         diagnostics.extend(spec::machine(experiment, &machine));
     }
     diagnostics.extend(experiment.iter().flat_map(lines::check));
+    // Copies of one entry have the same to say.
+    let mut said = HashSet::new();
+    diagnostics.retain(|d| said.insert((d.code, d.span, d.message.clone())));
     let graph = experiment.as_ref().map(Graph::new);
     let graph = match graph {
         Some(Ok(graph)) => Some(graph),
@@ -171,12 +240,12 @@ pub fn load(path: &Path, here: Option<&Target>) -> Option<Loaded> {
         }
         None => None,
     };
-    report(&diagnostics, &sources);
+    report(&diagnostics, &sources, &secrets);
     if diagnostics.iter().any(|d| d.severity == Severity::Error) && io::stderr().is_terminal() {
         eprintln!("`megaform explain CODE` tells more about a code in brackets");
     }
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
-    Some(Loaded { experiment: experiment.filter(|_| !failed)?, graph: graph?, sources })
+    Some(Loaded { experiment: experiment.filter(|_| !failed)?, graph: graph?, sources, outputs, secrets })
 }
 
 /// An experiment of which nothing but its name is known.
@@ -192,13 +261,13 @@ pub fn named(name: &Namespace) -> Loaded {
         commands: Default::default(),
     };
     let graph = Graph::new(&experiment).expect("nothing needs nothing, so there is no cycle");
-    Loaded { experiment, graph, sources }
+    Loaded { experiment, graph, sources, outputs: Vec::new(), secrets: Secrets::default() }
 }
 
 /// The file or the name that a subcommand was given.
-pub fn file_or_name(file: Option<&Path>, name: Option<&Namespace>) -> Result<Loaded, CommandError> {
+pub fn file_or_name(file: Option<&Path>, name: Option<&Namespace>, vars: &VarArgs) -> Result<Loaded, CommandError> {
     match (file, name) {
-        (Some(file), _) => load(file, None).ok_or(CommandError::Reported),
+        (Some(file), _) => load(file, vars, None).ok_or(CommandError::Reported),
         (None, Some(name)) => Ok(named(name)),
         (None, None) => unreachable!("clap asks for one of them"),
     }
@@ -228,7 +297,7 @@ pub fn planned(
         Some(mut client) => plan_on(&mut client, experiment, graph, live, options),
         None => plan::plan(experiment, graph, &live, options).map_err(Into::into),
     };
-    Ok((plan.map_err(|error| replan_error(error, &loaded.sources))?, note))
+    Ok((plan.map_err(|error| replan_error(error, loaded))?, note))
 }
 
 type Look = (Live, Option<String>, Option<Client>);
@@ -259,19 +328,75 @@ pub fn advice(target: &Target, namespace: &Namespace) -> Result<Advice, CommandE
 }
 
 /// Print what stops a plan.
-pub fn blocked(error: PlanError, sources: &SourceMap) -> CommandError {
+pub fn blocked(error: PlanError, loaded: &Loaded) -> CommandError {
     let PlanError::Blocked { problems } = error;
-    report(&problems, sources);
+    report(&problems, &loaded.sources, &loaded.secrets);
     CommandError::Reported
 }
 
 /// The same for an error that may be something else.
-pub fn replan_error(error: ReplanError, sources: &SourceMap) -> CommandError {
+pub fn replan_error(error: ReplanError, loaded: &Loaded) -> CommandError {
     match error {
-        ReplanError::Plan(error) => blocked(error, sources),
+        ReplanError::Plan(error) => blocked(error, loaded),
         other => other.into(),
     }
 }
+
+/// A plan as text without what is sensitive. Where that took something away, a note says so.
+pub fn shown_plan(plan: &Plan, style: Style<'_>, secrets: &Secrets) -> String {
+    let (plan, secrets) = veiled(plan, secrets);
+    let text = display::render(&plan, style);
+    let hidden = secrets.mask(&text);
+    if hidden == text {
+        return text;
+    }
+    let mut plan = plan.into_owned();
+    plan.notes.push(HIDDEN_NOTE.to_owned());
+    secrets.mask(&display::render(&plan, style))
+}
+
+/// A plan as JSON without what is sensitive. Where that took something away, a note says so.
+pub fn plan_json(plan: &Plan, secrets: &Secrets) -> Result<serde_json::Value, CommandError> {
+    let (plan, secrets) = veiled(plan, secrets);
+    let masked = |plan: &Plan| {
+        let plain = serde_json::to_value(plan).map_err(CommandError::Json)?;
+        let mut json = plain.clone();
+        secrets.mask_json(&mut json);
+        Ok::<_, CommandError>((json != plain, json))
+    };
+    let (hidden, json) = masked(&plan)?;
+    if !hidden {
+        return Ok(json);
+    }
+    let mut plan = plan.into_owned();
+    plan.notes.push(HIDDEN_NOTE.to_owned());
+    masked(&plan).map(|(_, json)| json)
+}
+
+/// Hide what a field is now where what it is to be is sensitive: it is likely to be an older secret, which no variable holds
+/// any more.
+pub fn veiled<'a>(plan: &'a Plan, secrets: &Secrets) -> (Cow<'a, Plan>, Secrets) {
+    let mut secrets = secrets.clone();
+    if secrets.is_empty() {
+        return (Cow::Borrowed(plan), secrets);
+    }
+    let mut veiled = plan.clone();
+    let mut old = Vec::new();
+    for reason in veiled.changes.iter_mut().flat_map(|change| &mut change.reasons) {
+        if reason.new.as_ref().is_some_and(|new| secrets.mask(new) != *new) {
+            old.extend(reason.old.as_mut().map(|old| std::mem::replace(old, HIDDEN.to_owned())));
+        }
+    }
+    for old in old {
+        // A list is shown in brackets, which its commands do not have.
+        secrets.add(old.trim_start_matches('[').trim_end_matches(']'));
+    }
+    (Cow::Owned(veiled), secrets)
+}
+
+/// What a plan says that was made shorter.
+pub const HIDDEN_NOTE: &str =
+    "sensitive values are shown as (sensitive), so this text cannot be run as it is; apply sends the values themselves";
 
 /// Write to standard output. A reader that has gone away, as in `plan | head`, is no failure.
 pub fn print(text: &str) -> Result<(), CommandError> {
@@ -285,4 +410,66 @@ pub fn print(text: &str) -> Result<(), CommandError> {
 /// How many there are of a thing.
 pub fn counted(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Action, Change, Expect, Reason, Step, Undo};
+
+    #[test]
+    fn the_old_value_of_a_sensitive_field_is_hidden_too() {
+        let reason = |field: &str, old: &str, new: &str| Reason {
+            field: field.to_owned(),
+            old: Some(old.to_owned()),
+            new: Some(new.to_owned()),
+            place: None,
+            drift: false,
+        };
+        let plan = Plan {
+            experiment: Namespace::new("lab").unwrap(),
+            destroy: false,
+            partial: false,
+            drift_only: false,
+            unchanged: Vec::new(),
+            unmanaged: Vec::new(),
+            learn: Default::default(),
+            changes: vec![Change {
+                address: crate::name::Address::vm(&crate::name::VmName::new("web").unwrap()),
+                action: Action::Replace,
+                place: None,
+                reasons: vec![reason("append", "[t=old-secret]", "[t=new-secret]"), reason("memory", "64", "128")],
+                costs: Vec::new(),
+                steps: Vec::new(),
+                renamed_from: None,
+                goal: std::sync::Arc::new(crate::plan::goal::Goal::Gone),
+                guard: None,
+            }],
+            steps: vec![Step {
+                id: 1,
+                command: "vm config append t=new-secret".to_owned(),
+                serves: [0].into(),
+                needs: Vec::new(),
+                after: Vec::new(),
+                undo: Undo::Command("vm config append t=old-secret".to_owned()),
+                guard: None,
+                expect: Expect::Answer,
+                mark: None,
+            }],
+            notes: Vec::new(),
+        };
+        let mut secrets = Secrets::default();
+        assert!(secrets.add("new-secret"));
+        let style = Style { target: "x", colour: false, verbose: true };
+        let text = shown_plan(&plan, style, &secrets);
+        assert!(
+            text.contains("append: (sensitive) -> [t=(sensitive)]") && text.contains("memory: 64 -> 128"),
+            "{text}"
+        );
+        let json = plan_json(&plan, &secrets).unwrap().to_string();
+        for text in [text, json] {
+            assert!(!text.contains("-secret") && text.contains(HIDDEN_NOTE), "{text}");
+        }
+        assert_eq!(shown_plan(&plan, style, &Secrets::default()), display::render(&plan, style));
+    }
 }

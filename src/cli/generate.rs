@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
-use crate::generate::{commands_json, declarations, manual, pretty, python};
+use crate::generate::{commands_text, declarations, manual, pretty, python};
 use crate::spec;
 
 /// Write what is derived from the declarations to standard output.
@@ -20,7 +20,7 @@ pub struct GenerateArgs {
 enum What {
     /// The JSON schema of the experiment file, for editors.
     ExperimentSchema,
-    /// Every command of the engine with its patterns and help, as JSON.
+    /// Every command of the engine with its patterns and help, as JSON in the shape of `minimega -cli`.
     Commands,
     /// The Python bindings, one module.
     Python,
@@ -34,6 +34,27 @@ enum What {
     Zsh,
 }
 
+/// The manual page up to the command language: the program's own part, and the help of every subcommand.
+fn page(command: &clap::Command) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut bytes)?;
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    text.push_str(".SH SUBCOMMANDS IN FULL\n");
+    for subcommand in command.get_subcommands() {
+        let name = subcommand.get_name();
+        // There is one page for all of them.
+        let (page, words) = (format!("megaform\\-{}(1)", name.replace('-', "\\-")), format!("megaform {name}"));
+        text = text.replace(&page, &words);
+        let help = subcommand.clone().bin_name(&words).term_width(76).render_long_help().to_string();
+        text.push_str(&format!(".SS {words}\n.nf\n"));
+        for line in help.lines() {
+            text.push_str(&format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")));
+        }
+        text.push_str(".fi\n");
+    }
+    Ok(text)
+}
+
 /// Write it.
 pub fn run(args: &GenerateArgs) -> std::io::Result<()> {
     let mut out = Vec::new();
@@ -43,7 +64,7 @@ pub fn run(args: &GenerateArgs) -> std::io::Result<()> {
         What::Fish => Some(Shell::Fish),
         What::Zsh => Some(Shell::Zsh),
         What::Man => {
-            clap_mangen::Man::new(command.clone()).render(&mut out)?;
+            out.extend_from_slice(page(&command)?.as_bytes());
             None
         }
         _ => None,
@@ -53,7 +74,7 @@ pub fn run(args: &GenerateArgs) -> std::io::Result<()> {
     }
     let text = match args.what {
         What::ExperimentSchema => pretty(&spec::schema()),
-        What::Commands => pretty(&commands_json()),
+        What::Commands => commands_text(),
         What::Python => python::module(&declarations()),
         What::Man => manual(&declarations()),
         What::Bash | What::Fish | What::Zsh => String::new(),

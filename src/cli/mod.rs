@@ -1,17 +1,24 @@
 //! The command line: one file per subcommand; errors become text and an exit code here, once.
 
+pub mod advice;
 pub mod apply;
 pub mod carry;
 pub mod check;
 pub mod console;
 pub mod daemon;
 pub mod destroy;
+pub mod eval;
 pub mod exec_net;
+pub mod expand;
 pub mod experiment;
 pub mod explain;
+pub mod fmt;
 pub mod generate;
 pub mod import;
+pub mod init;
 mod lines;
+pub mod output;
+pub mod pipe;
 pub mod plan;
 pub mod progress;
 pub mod raw;
@@ -59,18 +66,24 @@ pub struct TargetArgs {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
+    Init(init::InitArgs),
     Validate(validate::ValidateArgs),
+    Fmt(fmt::FmtArgs),
+    Expand(expand::ExpandArgs),
+    Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
     Destroy(destroy::DestroyArgs),
     Show(show::ShowArgs),
+    Output(output::OutputArgs),
     #[command(visible_alias = "graph")]
     Viz(viz::VizArgs),
     Import(import::ImportArgs),
     Daemon(daemon::DaemonArgs),
     ExecNet(exec_net::ExecNetArgs),
     Run(raw::RunArgs),
+    Pipe(pipe::PipeArgs),
     Check(check::CheckArgs),
     #[command(visible_alias = "attach")]
     Console(console::ConsoleArgs),
@@ -91,11 +104,16 @@ pub fn main() -> ExitCode {
     let result: Result<Exit, Box<dyn std::error::Error>> = match (cli.execute, cli.command) {
         (Some(words), _) => raw::command(&target.socket, &words).map_err(Into::into),
         (None, Some(Subcommands::Validate(args))) => experiment::settled(validate::run(&args, &target)),
+        (None, Some(Subcommands::Init(args))) => experiment::settled(init::run(&args)),
+        (None, Some(Subcommands::Fmt(args))) => experiment::settled(fmt::run(&args)),
+        (None, Some(Subcommands::Expand(args))) => experiment::settled(expand::run(&args)),
+        (None, Some(Subcommands::Eval(args))) => experiment::settled(eval::run(&args)),
         (None, Some(Subcommands::Explain(args))) => experiment::settled(explain::run(&args)),
         (None, Some(Subcommands::Plan(args))) => experiment::settled(plan::run(&args, &target)),
         (None, Some(Subcommands::Apply(args))) => experiment::settled(apply::run(&args, &target)),
         (None, Some(Subcommands::Destroy(args))) => experiment::settled(destroy::run(&args, &target)),
         (None, Some(Subcommands::Show(args))) => experiment::settled(show::run(&args, &target)),
+        (None, Some(Subcommands::Output(args))) => experiment::settled(output::run(&args)),
         (None, Some(Subcommands::Viz(args))) => experiment::settled(viz::run(&args, &target)),
         (None, Some(Subcommands::Import(args))) => experiment::settled(import::run(&args, &target)),
         (None, Some(Subcommands::Daemon(args))) => {
@@ -103,6 +121,9 @@ pub fn main() -> ExitCode {
         }
         (None, Some(Subcommands::ExecNet(args))) => {
             exec_net::run(&args, &target.base).map(|never| match never {}).map_err(Into::into)
+        }
+        (None, Some(Subcommands::Pipe(args))) => {
+            pipe::run(&args, &target.socket).map(|()| Exit::Success).map_err(Into::into)
         }
         (None, Some(Subcommands::Run(args))) => raw::script(&target.socket, &args).map_err(Into::into),
         (None, Some(Subcommands::Check(args))) => check::run(&args).map_err(Into::into),

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, advice, colours, load, planned, print};
-use super::saved::absolute;
+use super::experiment::{CommandError, VarArgs, advice, colours, load, plan_json, planned, print, shown_plan};
+use super::saved;
 use super::select::{ReplaceArgs, SelectArgs};
 use super::target::Target;
 use crate::diagnostic::Exit;
-use crate::plan::display::{Style, render};
-use crate::plan::{Options, saved};
+use crate::plan::Options;
+use crate::plan::display::Style;
 
 /// Show what apply would do, without doing it.
 ///
@@ -45,11 +45,13 @@ pub struct PlanArgs {
     /// Show what is unchanged too, and say for each command what it needs and how it is taken back.
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 /// Run it.
 pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, Some(target)).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, Some(target)).ok_or(CommandError::Reported)?;
     let name = &loaded.experiment.name.value;
     let options = Options {
         destroy: args.destroy,
@@ -60,16 +62,17 @@ pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
     let (mut plan, note) = planned(target, &loaded, &options)?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));
     if let Some(path) = &args.out {
-        std::fs::write(path, saved::write(&plan, &absolute(&target.socket)))
-            .map_err(|source| CommandError::Write { what: path.display().to_string(), source })?;
+        saved::save(path, &plan, target, &loaded.secrets)?;
     }
     if args.json {
-        let mut text = serde_json::to_string_pretty(&plan).map_err(CommandError::Json)?;
+        let json = plan_json(&plan, &loaded.secrets)?;
+        let mut text = serde_json::to_string_pretty(&json).map_err(CommandError::Json)?;
         text.push('\n');
         print(&text)?;
     } else {
         let target = target.socket.to_string_lossy();
-        print(&render(&plan, Style { target: &target, colour: colours(&io::stdout()), verbose: args.verbose }))?;
+        let style = Style { target: &target, colour: colours(&io::stdout()), verbose: args.verbose };
+        print(&shown_plan(&plan, style, &loaded.secrets))?;
         if let Some(path) = &args.out {
             print(&format!("# Saved: `megaform apply {}` carries it out.\n", path.display()))?;
         }

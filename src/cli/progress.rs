@@ -11,6 +11,7 @@ use super::experiment::{CommandError, print};
 use crate::apply::{End, Event, Undone};
 use crate::diagnostic::Exit;
 use crate::plan::Plan;
+use crate::spec::Secrets;
 
 /// The version of the JSON lines; a change that a reader could stumble over counts it up.
 const FORMAT: u32 = 1;
@@ -23,8 +24,8 @@ pub enum Line<'a> {
     Plan {
         /// The version of these lines.
         format: u32,
-        /// The plan.
-        plan: &'a Plan,
+        /// The plan, without what is sensitive.
+        plan: serde_json::Value,
     },
     /// What is live does not fit a saved plan any more.
     Stale {
@@ -85,12 +86,14 @@ pub enum Line<'a> {
 
 /// How a plan is reported.
 #[derive(Debug, Clone, Copy)]
-pub struct Report {
+pub struct Report<'s> {
     /// As JSON lines.
     pub json: bool,
+    /// What nothing may show.
+    pub secrets: &'s Secrets,
 }
 
-impl Report {
+impl Report<'_> {
     /// Write a JSON line, where these are asked for.
     pub fn line(self, line: &Line<'_>) -> Result<(), CommandError> {
         if !self.json {
@@ -107,8 +110,11 @@ impl Report {
     }
 
     /// The line that a plan begins with.
-    pub fn plan(self, plan: &Plan) -> Result<(), CommandError> {
-        self.line(&Line::Plan { format: FORMAT, plan })
+    pub fn plan(self, plan: impl FnOnce() -> Result<serde_json::Value, CommandError>) -> Result<(), CommandError> {
+        if !self.json {
+            return Ok(());
+        }
+        self.line(&Line::Plan { format: FORMAT, plan: plan()? })
     }
 
     /// The last line where no step was sent.
@@ -120,16 +126,16 @@ impl Report {
 
 /// Shows events.
 #[derive(Debug)]
-pub struct Progress {
-    report: Report,
+pub struct Progress<'r> {
+    report: Report<'r>,
     bar: Option<ProgressBar>,
     ended: usize,
     total: usize,
 }
 
-impl Progress {
+impl<'r> Progress<'r> {
     /// For the steps of a plan.
-    pub fn new(plan: &Plan, report: Report) -> Self {
+    pub fn new(plan: &Plan, report: Report<'r>) -> Self {
         let total = plan.steps.len();
         let bar = (!report.json && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total as u64);
@@ -148,9 +154,12 @@ impl Progress {
             Event::Started { step } => {
                 let command = plan.steps[step - 1].command.as_str();
                 if let Some(bar) = &self.bar {
-                    bar.set_message(command.to_owned());
+                    bar.set_message(self.report.secrets.mask(command));
                 }
-                self.report.line(&Line::Started { step: *step, command })?;
+                if self.report.json {
+                    let command = &self.report.secrets.mask(command);
+                    self.report.line(&Line::Started { step: *step, command })?;
+                }
             }
             Event::Ended { step, end } => {
                 self.ended += 1;
@@ -162,8 +171,14 @@ impl Progress {
                 };
                 match &self.bar {
                     Some(bar) => bar.inc(1),
-                    None if self.report.json => self.report.line(&Line::Ended { step: *step, result, error })?,
-                    None => eprintln!("[{}/{}] {result}: {}", self.ended, self.total, plan.steps[step - 1].command),
+                    None if self.report.json => {
+                        let error = error.map(|error| self.report.secrets.mask(error));
+                        self.report.line(&Line::Ended { step: *step, result, error: error.as_deref() })?;
+                    }
+                    None => {
+                        let command = self.report.secrets.mask(&plan.steps[step - 1].command);
+                        eprintln!("[{}/{}] {result}: {command}", self.ended, self.total);
+                    }
                 }
             }
             Event::Draining => {
@@ -187,13 +202,15 @@ impl Progress {
 }
 
 /// Show a command of a rollback.
-pub fn undone(report: Report, undone: &Undone) -> Result<(), CommandError> {
-    let (result, error) = (if undone.error.is_none() { "done" } else { "failed" }, undone.error.as_deref());
+pub fn undone(report: Report<'_>, undone: &Undone) -> Result<(), CommandError> {
+    let result = if undone.error.is_none() { "done" } else { "failed" };
+    let error = undone.error.as_deref().map(|error| report.secrets.mask(error));
+    let (command, error) = (&report.secrets.mask(&undone.command), error.as_deref());
     if !report.json {
-        eprintln!("[rollback] {result}: {}", undone.command);
+        eprintln!("[rollback] {result}: {command}");
         if let Some(error) = error {
             eprintln!("  {}", crate::plan::display::printable(error));
         }
     }
-    report.line(&Line::Undone { command: &undone.command, result, error })
+    report.line(&Line::Undone { command, result, error })
 }

@@ -3,9 +3,13 @@
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 
+use super::advice::{Style, advice};
 use crate::diagnostic::Exit;
+use crate::language::entry::Entry;
 use crate::language::token::{self, QuoteError};
 use crate::wire::{Client, Response, WireError};
 
@@ -65,31 +69,60 @@ pub fn line(words: &[String]) -> Result<String, RawError> {
     Ok(quoted?.join(" "))
 }
 
+/// The part of a file that an entry of `file stream` carries: its answer is nothing but base64 text in `Data`.
+fn content(entry: &Entry) -> Option<Vec<u8>> {
+    let bare = entry.response.is_empty() && entry.header.is_none() && entry.error.is_empty();
+    bare.then(|| BASE64_STANDARD.decode(entry.data.as_str()?).ok()).flatten()
+}
+
 /// Print one response: answers to standard output, errors to standard error with their host. True if there was none.
-fn show(response: &Response, place: Option<&str>) -> Result<bool, RawError> {
+fn show(line: &str, response: &Response, place: Option<&str>) -> Result<bool, RawError> {
+    if response.status {
+        eprintln!("{}", response.rendered.trim_end());
+        return Ok(true);
+    }
     if !response.rendered.is_empty() {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", response.rendered.trim_end_matches('\n')).map_err(RawError::Output)?;
+        let text = Style::of(&out).answer(response);
+        writeln!(out, "{text}").map_err(RawError::Output)?;
+    } else {
+        for content in response.resp.iter().flatten().filter_map(content) {
+            std::io::stdout().lock().write_all(&content).map_err(RawError::Output)?;
+        }
     }
+    let Style { red, plain, .. } = Style::of(&std::io::stderr());
     let mut good = true;
     for (host, error) in response.errors() {
         good = false;
         match place {
-            Some(place) => eprintln!("{place}: {host}: {error}"),
-            None => eprintln!("error: {host}: {error}"),
+            Some(place) => eprintln!("{red}{place}{plain}: {host}: {error}"),
+            None => eprintln!("{red}error{plain}: {host}: {error}"),
+        }
+        if let Some(advice) = advice(line, error) {
+            eprintln!("    {advice}");
         }
     }
     Ok(good)
+}
+
+/// Run a line and show each response as it comes. True if none told of a failure.
+fn run(client: &mut Client, line: &str, place: Option<&str>) -> Result<bool, RawError> {
+    let mut good = Ok(true);
+    client.call_while(line, &mut |response| {
+        if let Ok(before) = good {
+            good = show(line, &response, place).map(|this| before && this);
+        }
+        // Nobody reads the rest: the daemon stops sending when the connection goes.
+        good.is_ok()
+    })?;
+    good
 }
 
 /// Run one command.
 pub fn command(socket: &Path, words: &[String]) -> Result<Exit, RawError> {
     let line = line(words)?;
     let mut client = Client::connect(socket, None)?;
-    let mut good = true;
-    for response in client.call(&line)? {
-        good &= show(&response, None)?;
-    }
+    let good = run(&mut client, &line, None)?;
     Ok(if good { Exit::Success } else { Exit::Error })
 }
 
@@ -110,11 +143,7 @@ pub fn script(socket: &Path, args: &RunArgs) -> Result<Exit, RawError> {
             continue;
         }
         let place = format!("{}:{}", args.script.display(), index + 1);
-        let mut good = true;
-        for response in client.call(text)? {
-            good &= show(&response, Some(&place))?;
-        }
-        if !good {
+        if !run(&mut client, text, Some(&place))? {
             exit = Exit::Error;
             if !args.keep_going {
                 break;

@@ -1,18 +1,20 @@
 //! `megaform apply` of a plan that `megaform plan --out` saved.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::carry::{self, HowArgs, SETTLE, STABLE};
-use super::experiment::{CommandError, advice, counted, nobody};
-use super::progress::Line;
+use super::experiment::{CommandError, advice, counted, nobody, plan_json, veiled};
+use super::progress::{Line, Report};
 use super::target::Target;
 use crate::apply::Interrupt;
 use crate::diagnostic::Exit;
 use crate::live::{Live, LiveError, observe};
-use crate::plan::Advice;
-use crate::plan::saved::{MAGIC, Saved, is_saved, read};
+use crate::plan::saved::{self, MAGIC, Saved, is_saved, read};
+use crate::plan::{Advice, Plan};
+use crate::spec::Secrets;
 
 /// A saved plan is not larger than this.
 const MAX_BYTES: u64 = 256 << 20;
@@ -26,13 +28,26 @@ pub fn open(path: &Path) -> Result<Option<Saved>, CommandError> {
     let mut bytes = Vec::new();
     let unreadable = |source| CommandError::Read { path: path.to_owned(), source };
     // A folder fails here; the reader of experiments says so.
-    if file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut bytes).is_err() || !is_saved(&bytes) {
+    if std::io::Read::by_ref(&mut file).take(MAGIC.len() as u64).read_to_end(&mut bytes).is_err() || !is_saved(&bytes) {
         return Ok(None);
     }
     file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|error| unreadable(std::io::Error::other(error)))?;
     let saved = read(&text).map_err(|source| CommandError::Saved { path: path.to_owned(), source })?;
     Ok(Some(saved))
+}
+
+/// Save a plan. Its commands hold sensitive values, so only its owner can read the file.
+pub fn save(path: &Path, plan: &Plan, target: &Target, secrets: &Secrets) -> Result<(), CommandError> {
+    let (_, hidden) = veiled(plan, secrets);
+    let text = saved::write(plan, &absolute(&target.socket), &hidden.values().collect::<Vec<_>>());
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
+    });
+    written.map_err(|source| CommandError::Write { what: path.display().to_string(), source })
 }
 
 /// The target of a saved plan must be the one that is meant.
@@ -44,7 +59,7 @@ fn check_target(saved: &Saved, target: &Target) -> Result<(), CommandError> {
 }
 
 /// The path of a socket as saved plans name it.
-pub fn absolute(socket: &Path) -> std::path::PathBuf {
+fn absolute(socket: &Path) -> std::path::PathBuf {
     std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned())
 }
 
@@ -63,15 +78,19 @@ pub fn carry_out(
 ) -> Result<Exit, CommandError> {
     check_target(saved, target)?;
     how.check_terminal()?;
-    let (plan, report) = (&saved.plan, how.report());
+    let mut secrets = Secrets::default();
+    for value in &saved.hidden {
+        secrets.add(value);
+    }
+    let (plan, report) = (&saved.plan, how.report(&secrets));
     let name = &plan.experiment;
     let lock = carry::locked(target, name, how, command)?;
     let interrupt = carry::interruptible()?;
     if carry::cut_off(target, name)? {
         settle(saved, target)?;
     }
-    report.text(&saved.text)?;
-    report.plan(plan)?;
+    report.text(&secrets.mask(&saved.text))?;
+    report.plan(|| plan_json(plan, &secrets))?;
     if plan.is_empty() {
         return report.nothing(Exit::Success);
     }
@@ -81,7 +100,7 @@ pub fn carry_out(
         report.text("No changes. Everything is as this plan makes it.\n")?;
         return report.nothing(Exit::Success);
     }
-    if let Some(exit) = stale(saved, &live, &known, how)? {
+    if let Some(exit) = stale(saved, &live, &known, report)? {
         return Ok(exit);
     }
     if rollback && let Some(note) = carry::irrevocable(plan) {
@@ -93,7 +112,7 @@ pub fn carry_out(
             return Ok(Exit::Error);
         }
         carry::ensure_engine(target)?;
-        if let Some(exit) = stale(saved, &look(saved, target)?, &known, how)? {
+        if let Some(exit) = stale(saved, &look(saved, target)?, &known, report)? {
             return Ok(exit);
         }
     }
@@ -102,6 +121,7 @@ pub fn carry_out(
         return carry::summarize(report, &outcome, exit);
     }
     let left = verified(saved, target, &interrupt)?;
+    let left: Vec<String> = left.iter().map(|sentence| secrets.mask(sentence)).collect();
     report.line(&Line::Verified { left: left.clone() })?;
     if !left.is_empty() {
         eprintln!("error: every command was done, but what is live is not as the plan makes it:");
@@ -122,17 +142,17 @@ fn ends_namespace(saved: &Saved, live: &Live) -> bool {
 }
 
 /// Say what moved; None if nothing did.
-fn stale(saved: &Saved, live: &Live, known: &Advice, how: &HowArgs) -> Result<Option<Exit>, CommandError> {
-    let mut moved = saved.moved(live);
-    moved.extend(saved.moved_commands(known));
+fn stale(saved: &Saved, live: &Live, known: &Advice, report: Report<'_>) -> Result<Option<Exit>, CommandError> {
+    let moved = saved.moved(live).into_iter().chain(saved.moved_commands(known));
+    let moved: Vec<String> = moved.map(|sentence| report.secrets.mask(&sentence)).collect();
     if moved.is_empty() {
         return Ok(None);
     }
     eprintln!("error: what the plan touches is not as it was when the plan was made:");
     moved.iter().for_each(|sentence| eprintln!("  {}", crate::plan::display::printable(sentence)));
     eprintln!("Nothing was done. Make the plan again with `megaform plan --out`.");
-    how.report().line(&Line::Stale { moved: &moved })?;
-    how.report().nothing(Exit::Stale).map(Some)
+    report.line(&Line::Stale { moved: &moved })?;
+    report.nothing(Exit::Stale).map(Some)
 }
 
 /// Wait until what is live stays as it is.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use unicode_width::UnicodeWidthStr;
 
-use super::experiment::{CommandError, advice, file_or_name, observe, print};
+use super::experiment::{CommandError, VarArgs, advice, file_or_name, observe, print};
+use super::output;
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::language::range::natural_cmp;
@@ -14,7 +15,8 @@ use crate::live::{Live, LiveNic};
 use crate::name::Namespace;
 use crate::plan::ownership::owns;
 
-/// Show what is live in an experiment's namespace: VMs with their states, VLANs and taps, and what is managed.
+/// Show what is live in an experiment's namespace: VMs with their states, VLANs and taps, what is managed, and the outputs of
+/// the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The experiment file (.yaml, .yml, .toml).
@@ -23,11 +25,13 @@ pub struct ShowArgs {
     /// The name of the experiment.
     #[arg(long, value_name = "NAME")]
     experiment: Option<Namespace>,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 /// Run it.
 pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref())?;
+    let loaded = file_or_name(args.file.as_deref(), args.experiment.as_ref(), &args.vars)?;
     let name = &loaded.experiment.name.value;
     let (live, note) = observe(target, name)?;
     if note.is_some() {
@@ -40,7 +44,8 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
     }
     let known = advice(target, name)?;
     let tap_managed = |tap: &str| loaded.experiment.taps.contains_key(tap) || known.taps.contains_key(tap);
-    print(&text(name, &live, &tap_managed))?;
+    print(&loaded.secrets.mask(&text(name, &live, &tap_managed)))?;
+    print(&output::text(&loaded.outputs))?;
     Ok(Exit::Success)
 }
 

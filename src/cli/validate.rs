@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, counted, load, print};
+use super::experiment::{CommandError, VarArgs, counted, load, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
 
@@ -17,13 +17,15 @@ pub struct ValidateArgs {
     /// Experiment files (.yaml, .yml, .toml); `-` reads YAML from standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 /// Run it.
 pub fn run(args: &ValidateArgs, target: &Target) -> Result<Exit, CommandError> {
     let mut exit = Exit::Success;
     for file in &args.files {
-        match load(file, Some(target)) {
+        match load(file, &args.vars, Some(target)) {
             Some(loaded) => {
                 let e = &loaded.experiment;
                 let mut parts = vec![

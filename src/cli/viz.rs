@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::experiment::{CommandError, Loaded, advice, load, observe, planned, print};
+use super::experiment::{CommandError, Loaded, VarArgs, advice, load, observe, planned, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, mermaid, svg};
@@ -30,6 +30,8 @@ pub struct VizArgs {
     /// Write to a file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    vars: VarArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,7 +46,7 @@ enum Format {
 
 /// Run it.
 pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, None).ok_or(CommandError::Reported)?;
+    let loaded = load(&args.file, &args.vars, None).ok_or(CommandError::Reported)?;
     let extension = args.out.as_ref().and_then(|out| out.extension()).and_then(|e| e.to_str());
     let format = args.format.unwrap_or(match extension {
         Some("svg") => Format::Svg,
@@ -64,6 +66,7 @@ pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
         let topology = topology(args, &loaded, target)?;
         if format == Format::Mermaid { mermaid(&topology) } else { dot(&topology) }
     };
+    text = loaded.secrets.mask(&text);
     if format == Format::Svg {
         text = svg(&text)?;
     }

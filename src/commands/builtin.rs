@@ -32,6 +32,8 @@ pub enum Builtin {
     NsRun,
     /// `mesh send`
     MeshSend,
+    /// `clear all`
+    ClearAll,
 }
 
 fn switch(name: &'static str, patterns: &[&'static str], short: &'static str, long: &'static str) -> Command {
@@ -82,9 +84,15 @@ pub(super) fn commands() -> Vec<Command> {
                 ".preprocess",
                 &[".preprocess [true,false]", ".preprocess <true,false> (command)"],
                 "show or set whether variables and files are expanded",
-                "With true, `$NAME` and `${NAME}` stand for variables and `file:NAME` for the path of a file in the engine's \
-                 files folder. Default: true. `http:` and `tar:` are not fetched; such words stay as they are.\n\n\
-                 \x20   .preprocess false vm tag web0 price $5",
+                "With true, the words of a command may stand for something else. Default: true.\n\n\
+                 `$NAME` and `${NAME}` anywhere in a word: a variable (`.env`).\n\
+                 `file:NAME`: the path of NAME in the engine's files folder, whether or not it is there.\n\
+                 `http://…`, `https://…`: the file is downloaded to HOST/PATH in the files folder, unless it is there, and \
+                 the word is its path.\n\
+                 `tar:NAME`, `tar:http://…`: the archive is unpacked beside itself into a folder of its name without \
+                 `.tar.gz` or the like, unless that is there, and the word is the folder's path.\n\n\
+                 A fetch that fails fails the command. `file delete` what was fetched to fetch it anew.\n\n\
+                 \x20   vm config disks http://10.0.0.1/images/web.qcow2\n    .preprocess false echo http://10.0.0.1/",
             )
             .local(),
             run: Run::Builtin(Builtin::Preprocess),

@@ -2,18 +2,29 @@
 //!
 //! Must not know the socket, nor how an answer is rendered.
 
+mod args;
+mod background;
 mod builtin;
 mod check;
+mod clear_all;
+mod debug;
 mod echo;
+mod file;
 mod help;
 mod history;
 mod host;
+mod log;
 mod mesh;
 mod namespace;
 mod ns;
+mod pipe;
+mod plumb;
+mod quit;
 mod shell;
+mod status;
 mod tap;
 mod version;
+mod viz;
 mod vlans;
 mod vm_config;
 mod vm_flush;
@@ -30,12 +41,15 @@ mod write;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Engine, EngineError};
 use crate::language::declaration::Declaration;
 use crate::language::grammar::{Args, Grammar};
+use crate::logging::Log;
 use crate::name::Namespace;
 
 pub use builtin::Builtin;
@@ -50,6 +64,12 @@ pub struct Shared {
     pub grammar: Grammar,
     /// The lines that compiled.
     pub history: Mutex<Vec<String>>,
+    /// The daemon's log.
+    pub log: Arc<Log>,
+    /// How often a command that runs tells how far it is; None for never.
+    pub status_updates: Mutex<Option<Duration>>,
+    /// When the daemon is to end, once it was told to.
+    pub quit: watch::Sender<Option<tokio::time::Instant>>,
 }
 
 /// One command to carry out.
@@ -108,12 +128,30 @@ impl Answer {
 /// The future of a handler.
 pub type Handled = Pin<Box<dyn Future<Output = Result<Answer, EngineError>> + Send>>;
 
+/// Takes the parts of an answer that comes in several responses; the last one is what the handler returns.
+pub struct Parts(mpsc::Sender<Answer>);
+
+impl Parts {
+    /// A way for parts, at most one of which waits.
+    pub fn channel() -> (Self, mpsc::Receiver<Answer>) {
+        let (sender, parts) = mpsc::channel(1);
+        (Self(sender), parts)
+    }
+
+    /// Send a part. Waits while the client has too many unread ones. False if the client is gone.
+    pub async fn send(&self, part: Answer) -> bool {
+        self.0.send(part).await.is_ok()
+    }
+}
+
 /// What carries a command out.
 pub enum Run {
     /// It changes how another command is carried out or shown.
     Builtin(Builtin),
     /// It does something.
     Handler(Box<dyn Fn(Call) -> Handled + Send + Sync>),
+    /// It does something and answers in parts.
+    Stream(Box<dyn Fn(Call, Parts) -> Handled + Send + Sync>),
 }
 
 /// One command.
@@ -134,20 +172,41 @@ impl Command {
     }
 }
 
+impl Command {
+    fn stream<F, T>(declaration: Declaration, handler: F) -> Self
+    where
+        F: Fn(Call, Parts) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<Answer, EngineError>> + Send + 'static,
+    {
+        Self { declaration, run: Run::Stream(Box::new(move |call, parts| Box::pin(handler(call, parts)))) }
+    }
+}
+
 /// Every command, in the order of `help`.
 pub fn all() -> Vec<Command> {
     let mut commands = builtin::commands();
+    commands.extend(background::commands());
+    commands.extend(args::commands());
     commands.extend(check::commands());
+    commands.extend(clear_all::commands());
+    commands.extend(debug::commands());
     commands.extend(echo::commands());
+    commands.extend(file::commands());
     commands.extend(help::commands());
     commands.extend(history::commands());
     commands.extend(host::commands());
     commands.extend(mesh::commands());
-    commands.extend(namespace::commands());
     commands.extend(ns::commands());
+    commands.extend(pipe::commands());
+    commands.extend(plumb::commands());
+    commands.extend(log::commands());
+    commands.extend(namespace::commands());
+    commands.extend(quit::commands());
     commands.extend(shell::commands());
+    commands.extend(status::commands());
     commands.extend(tap::commands());
     commands.extend(version::commands());
+    commands.extend(viz::commands());
     commands.extend(vlans::commands());
     commands.extend(vm_config::commands());
     commands.extend(vm_flush::commands());

@@ -3,26 +3,32 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-use crate::commands::{Answer, Builtin, CLEAR_HISTORY, Call, Command, HISTORY_LIMIT, Run, Shared, namespaces};
-use crate::engine::Engine;
+use tokio::sync::watch;
+
+use crate::commands::{Answer, Builtin, CLEAR_HISTORY, Call, Command, HISTORY_LIMIT, Parts, Run, Shared, namespaces};
+use crate::engine::{Engine, Progress};
+use crate::language::alias;
 use crate::language::complete::Candidates;
 use crate::language::declaration::Completion;
 use crate::language::entry::Entry;
-use crate::language::grammar::{Args, CompileError, Compiled, Grammar};
+use crate::language::grammar::{Args, CompileError, Compiled, Grammar, MAX_DEPTH};
 use crate::language::output::{self, OutputMode};
 use crate::language::range;
+use crate::language::token::tokenize;
+use crate::logging::Log;
 use crate::name::Namespace;
-use crate::wire::{Handler, Reply, Response};
+use crate::wire::{Handler, PipeInput, PipeOutput, Reply, Response};
 
 use super::words::Words;
 
 /// The switches that all connections share.
-struct Switches {
+pub(super) struct Switches {
     mode: OutputMode,
     record: bool,
     preprocess: bool,
-    words: Words,
+    pub(super) words: Words,
 }
 
 /// Carries out the commands of all connections.
@@ -42,10 +48,17 @@ enum Selection {
 
 impl Dispatcher {
     /// A dispatcher of these commands.
-    pub fn new(commands: Vec<Command>, grammar: Grammar, engine: Arc<Engine>) -> Self {
+    pub fn new(commands: Vec<Command>, grammar: Grammar, engine: Arc<Engine>, log: Arc<Log>) -> Self {
         Self {
             commands,
-            shared: Arc::new(Shared { engine, grammar, history: Mutex::new(Vec::new()) }),
+            shared: Arc::new(Shared {
+                engine,
+                grammar,
+                history: Mutex::new(Vec::new()),
+                log,
+                status_updates: Mutex::new(None),
+                quit: watch::Sender::new(None),
+            }),
             switches: Mutex::new(Switches {
                 mode: OutputMode::default(),
                 record: true,
@@ -61,6 +74,11 @@ impl Dispatcher {
         self.open().len()
     }
 
+    /// Tells when the daemon is to end.
+    pub fn quit(&self) -> watch::Receiver<Option<tokio::time::Instant>> {
+        self.shared.quit.subscribe()
+    }
+
     fn open(&self) -> MutexGuard<'_, HashSet<u64>> {
         self.connections.lock().expect("no code panics while it holds the set of connections")
     }
@@ -69,7 +87,7 @@ impl Dispatcher {
         self.shared.engine.host()
     }
 
-    fn switches(&self) -> MutexGuard<'_, Switches> {
+    pub(super) fn switches(&self) -> MutexGuard<'_, Switches> {
         self.switches.lock().expect("no code panics while it holds the switches")
     }
 
@@ -93,8 +111,13 @@ impl Dispatcher {
 
     /// The command that a line means, after aliases.
     pub(super) fn compile(&self, line: &str) -> Result<Option<Compiled>, CompileError> {
-        let expanded = self.switches().words.unalias(line);
+        let expanded = alias::expand(&self.switches().words.aliases, line);
         self.shared.grammar.compile(expanded.as_deref().unwrap_or(line))
+    }
+
+    /// The aliases that are defined now.
+    pub(super) fn aliases(&self) -> alias::Aliases {
+        self.switches().words.aliases.clone()
     }
 
     /// An answer that is an error.
@@ -106,21 +129,50 @@ impl Dispatcher {
     async fn respond(&self, line: &str, reply: &Reply) {
         let response = match self.compile(line) {
             Ok(None) => Response::default(),
-            Err(error) => self.failure(error.to_string()),
-            Ok(Some(compiled)) => match self.script(&compiled) {
-                Some(script) => return self.read(script, reply).await,
-                None => self.answer(&compiled, None).await,
-            },
+            Err(error) => {
+                tracing::debug!(command = shown(line), %error, "no command");
+                self.failure(error.to_string())
+            }
+            Ok(Some(compiled)) if self.reads(&compiled) => return self.read(&compiled, reply).await,
+            Ok(Some(compiled)) => self.answer(&compiled, None, reply).await,
         };
         // A client that left meanwhile does not want the answer.
         reply.send(response).await;
     }
 
-    /// The whole answer to a command, which runs in `namespace` if it names none itself.
-    pub(super) async fn answer(&self, compiled: &Compiled, namespace: Option<&Namespace>) -> Response {
+    /// The last response to a command, which runs in `namespace` if it names none itself. Those before it, of a command
+    /// that answers in parts, and progress are sent meanwhile.
+    pub(super) async fn answer(&self, compiled: &Compiled, namespace: Option<&Namespace>, reply: &Reply) -> Response {
+        let start = Instant::now();
+        let progress = Progress::default();
+        let updates = *self.shared.status_updates.lock().expect("no code panics while it holds the frequency");
+        let work = progress.clone().of(self.carry_out(compiled, namespace, reply));
+        let response = match updates {
+            None => work.await,
+            Some(every) => {
+                tokio::pin!(work);
+                loop {
+                    if let Ok(response) = tokio::time::timeout(every, &mut work).await {
+                        break response;
+                    }
+                    reply.progress(update(&compiled.original, start.elapsed(), &progress.text()));
+                }
+            }
+        };
+        let duration = start.elapsed();
+        match response.errors().next() {
+            None => tracing::debug!(command = shown(&compiled.original), ?duration, "command"),
+            Some((_, error)) => {
+                tracing::warn!(command = shown(&compiled.original), ?duration, error, "command failed");
+            }
+        }
+        response
+    }
+
+    async fn carry_out(&self, compiled: &Compiled, namespace: Option<&Namespace>, reply: &Reply) -> Response {
         let mut mode = self.switches().mode;
         let recorded = self.recorded(compiled);
-        let entry = self.execute(compiled, &mut mode, namespace).await;
+        let entry = self.execute(compiled, &mut mode, namespace, reply).await;
         // Afterwards, so that `history` does not show itself; and a cleared history is empty.
         if recorded && self.commands[compiled.innermost().command].declaration.name != CLEAR_HISTORY {
             let mut history = self.shared.history.lock().expect("history is not poisoned");
@@ -130,20 +182,30 @@ impl Dispatcher {
             }
             history.push(compiled.original.clone());
         }
-        let entries = Vec::from_iter(entry);
-        let rendered = output::render(&entries, &mode);
-        Response { resp: Some(entries), rendered, ..Response::default() }
+        rendered(entry, &mode)
     }
 
     /// The answer of the one host that there is; None where the command is for hosts that are not there.
-    async fn execute(&self, compiled: &Compiled, mode: &mut OutputMode, within: Option<&Namespace>) -> Option<Entry> {
+    async fn execute(
+        &self,
+        compiled: &Compiled,
+        mode: &mut OutputMode,
+        within: Option<&Namespace>,
+        reply: &Reply,
+    ) -> Option<Entry> {
         let mut namespace = within.cloned();
         let mut preprocess = self.switches().preprocess;
         let mut selections = Vec::new();
         let mut at = compiled;
-        let mut entry = loop {
+        let entry = loop {
             let (run, name) = self.run_of(at);
-            let args = if preprocess { self.preprocessed(at) } else { at.args.clone() };
+            let args = match preprocess {
+                true => match self.preprocessed(at).await {
+                    Ok(args) => args,
+                    Err(error) => break Entry::failure(self.host(), error.chain()),
+                },
+                false => at.args.clone(),
+            };
             let text = |key: &str| args.str(key).unwrap_or_default().to_owned();
             let value = args.choice("true,false").map(|v| v == "true");
             let nested = at.nested.as_deref();
@@ -198,6 +260,7 @@ impl Dispatcher {
                     Ok(_) => return None,
                     Err(error) => break Entry::failure(self.host(), error.to_string()),
                 },
+                Run::Builtin(Builtin::ClearAll) => break self.entry(self.clear_all().await),
                 Run::Builtin(Builtin::Namespace) => {
                     let engine = &self.shared.engine;
                     let Some(name) = args.str("name") else {
@@ -217,13 +280,28 @@ impl Dispatcher {
                     }
                     namespace = Some(named);
                 }
-                Run::Handler(handler) => {
-                    let call = Call {
-                        shared: Arc::clone(&self.shared),
-                        namespace: namespace.unwrap_or_else(|| self.shared.engine.active()),
-                        args,
+                Run::Handler(_) | Run::Stream(_) => {
+                    let call = self.call(namespace.unwrap_or_else(|| self.shared.engine.active()), args);
+                    let answer = match run {
+                        Run::Handler(handler) => handler(call).await,
+                        Run::Stream(handler) => {
+                            let (parts, mut coming) = Parts::channel();
+                            let forward = async {
+                                while let Some(part) = coming.recv().await {
+                                    let entry = self.select(self.entry(part), &selections);
+                                    if !reply.send(Response { more: true, ..rendered([entry], mode) }).await {
+                                        break;
+                                    }
+                                }
+                                // The handler sees at once that nobody takes more.
+                                coming.close();
+                                while coming.try_recv().is_ok() {}
+                            };
+                            tokio::join!(handler(call, parts), forward).0
+                        }
+                        Run::Builtin(_) => unreachable!("matched above"),
                     };
-                    break match handler(call).await {
+                    break match answer {
                         Ok(answer) => self.entry(answer),
                         Err(error) => Entry::failure(self.host(), error.chain()),
                     };
@@ -231,6 +309,16 @@ impl Dispatcher {
             }
             at = nested.expect("a builtin that goes on has a nested command");
         };
+        Some(self.select(entry, &selections))
+    }
+
+    /// One command to carry out.
+    pub(super) fn call(&self, namespace: Namespace, args: Args) -> Call {
+        Call { shared: Arc::clone(&self.shared), namespace, args }
+    }
+
+    /// The part of an entry that was asked for.
+    fn select(&self, mut entry: Entry, selections: &[Selection]) -> Entry {
         for selection in selections.iter().rev() {
             if !entry.error.is_empty() {
                 break;
@@ -243,7 +331,7 @@ impl Dispatcher {
                 entry = Entry::failure(self.host(), error.to_string());
             }
         }
-        Some(entry)
+        entry
     }
 
     /// Is a command, or one nested in it, only for the host that it was given to?
@@ -253,15 +341,23 @@ impl Dispatcher {
             || compiled.nested.as_deref().is_some_and(|nested| self.stays(nested))
     }
 
-    /// The arguments with variables and files expanded.
-    pub(super) fn preprocessed(&self, compiled: &Compiled) -> Args {
-        let files = self.shared.engine.base().join("files");
-        let mut args = compiled.args.clone();
-        let switches = self.switches();
-        let expanded = args.try_map(|word| Ok::<_, std::convert::Infallible>(switches.words.preprocess(word, &files)));
-        match expanded {
-            Ok(()) => args,
+    /// The namespace that the beginning of a line names for the command that follows.
+    fn namespace_in(&self, line: &str) -> Option<Namespace> {
+        let words = tokenize(line.trim_end_matches(|c: char| !c.is_whitespace())).ok()?;
+        let mut named = None;
+        // With a command behind it, the beginning up to some word is one whose namespace can be asked.
+        for word in words.iter().take(MAX_DEPTH) {
+            let whole = format!("{} version", &line[..word.span.end]);
+            let Ok(Some(compiled)) = self.shared.grammar.compile(&whole) else { continue };
+            let mut at = Some(&compiled);
+            while let Some(compiled) = at {
+                if let (Run::Builtin(Builtin::Namespace), Some(_)) = (self.run_of(compiled).0, &compiled.nested) {
+                    named = compiled.args.str("name").and_then(|name| Namespace::new(name).ok()).or(named);
+                }
+                at = compiled.nested.as_deref();
+            }
         }
+        named
     }
 
     /// `.alias`, `.unalias` and `.env`.
@@ -275,8 +371,7 @@ impl Dispatcher {
             }
             // The text as written, because it is to be a line again.
             Run::Builtin(Builtin::Alias) => {
-                let text = compiled.original.split_once(char::is_whitespace).map_or("", |(_, text)| text);
-                if words.define(text) {
+                if alias::define(&mut words.aliases, compiled.list_as_written()) {
                     done()
                 } else {
                     Entry::failure(self.host(), "expected an alias as NAME=COMMAND")
@@ -307,7 +402,7 @@ impl Dispatcher {
         }
     }
 
-    fn entry(&self, answer: Answer) -> Entry {
+    pub(super) fn entry(&self, answer: Answer) -> Entry {
         let (header, tabular) = match answer.table {
             Some((header, rows)) => (Some(header), (answer.empty_list || !rows.is_empty()).then_some(rows)),
             None => (None, None),
@@ -323,6 +418,28 @@ impl Dispatcher {
     }
 }
 
+/// The response that an entry is.
+fn rendered(entries: impl IntoIterator<Item = Entry>, mode: &OutputMode) -> Response {
+    let entries = Vec::from_iter(entries);
+    let rendered = output::render(&entries, mode);
+    Response { resp: Some(entries), rendered, ..Response::default() }
+}
+
+/// A command as the log and progress show it: the beginning of a long one.
+fn shown(command: &str) -> String {
+    let mut text: String = command.chars().take(300).collect();
+    if text.len() < command.len() {
+        text.push('…');
+    }
+    text
+}
+
+/// The progress of a command in one line.
+fn update(command: &str, elapsed: Duration, progress: &str) -> String {
+    let comma = if progress.is_empty() { "" } else { ", " };
+    format!("{}: {:.1} s{comma}{progress}", shown(command), elapsed.as_secs_f64())
+}
+
 impl Handler for Dispatcher {
     async fn command(&self, connection: u64, command: String, reply: Reply) {
         self.open().insert(connection);
@@ -331,11 +448,16 @@ impl Handler for Dispatcher {
 
     async fn suggest(&self, line: String) -> Vec<String> {
         let engine = &self.shared.engine;
-        let active = engine.active();
+        let active = self.namespace_in(&line).unwrap_or_else(|| engine.active());
         let taps = engine.taps(&active).await.unwrap_or_default();
         let taps = taps.into_iter().map(|tap| tap.tap.to_string()).collect();
         let variables = self.switches().words.variables.keys().cloned().collect();
         self.shared.grammar.suggest(&line, &Names { engine, active, taps, variables })
+    }
+
+    async fn pipe(&self, connection: u64, name: String, input: PipeInput, output: PipeOutput) {
+        self.open().insert(connection);
+        self.join_pipe(&name, input, output).await;
     }
 
     fn closed(&self, connection: u64) {
@@ -367,15 +489,31 @@ impl Candidates for Names<'_> {
             Completion::Namespace => self.engine.namespaces().into_iter().map(|n| n.name.to_string()).collect(),
             Completion::Vlan => self.engine.vlan_rows(&self.active).into_iter().map(|row| row.alias).collect(),
             Completion::Tap => self.taps.clone(),
-            Completion::Path => return paths(&self.engine.base().join("files"), prefix),
+            Completion::Pipe => {
+                self.engine.pipes(&self.active).iter().map(|pipe| pipe.name.short().to_owned()).collect()
+            }
+            Completion::Path => return paths(self.engine.files().root(), prefix),
         };
         names.retain(|name| name.starts_with(prefix));
         names
     }
 }
 
-/// The paths that begin with a prefix; a relative one is relative to the engine's files folder. A folder ends in `/`.
+/// The paths that begin with a prefix; a relative one is relative to the engine's files folder, as is one that begins with
+/// `file:`. Nothing at all begins with the files folder itself. A folder ends in `/`.
 fn paths(files: &Path, prefix: &str) -> Vec<String> {
+    if prefix.is_empty() {
+        return vec![format!("{}/", files.display())];
+    }
+    if let Some(name) = prefix.strip_prefix("file:").filter(|name| !name.starts_with('/')) {
+        let found = if name.is_empty() { within(files, "") } else { paths(files, name) };
+        return found.into_iter().map(|path| format!("file:{path}")).collect();
+    }
+    within(files, prefix)
+}
+
+/// The same without the special prefixes.
+fn within(files: &Path, prefix: &str) -> Vec<String> {
     let (folder, start) = prefix.rsplit_once('/').map_or(("", prefix), |(folder, start)| (folder, start));
     let shown = if prefix.contains('/') { format!("{folder}/") } else { String::new() };
     let folder = if prefix.starts_with('/') { PathBuf::from(format!("{folder}/")) } else { files.join(folder) };

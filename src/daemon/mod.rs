@@ -4,10 +4,14 @@
 //! know how any command is carried out.
 //!
 //! A daemon that `apply` started on demand ends by itself when it has nothing left to hold: no VM, no tap, no namespace
-//! and no client. It takes its files with it. Any daemon that ends leaves running VMs alone; the next one adopts them.
+//! and no client. It takes its files with it. Any daemon that ends, by `quit` too, leaves running VMs alone; the next one
+//! adopts them.
 
 mod base;
+mod clear;
 mod dispatch;
+mod pipe;
+mod preprocess;
 mod script;
 mod words;
 
@@ -21,6 +25,7 @@ use crate::commands;
 use crate::engine::{Accelerator, Engine, EngineError, Options};
 use crate::host::NetworkPlace;
 use crate::host::linux::{LinuxNetwork, memory};
+use crate::logging::Log;
 use crate::wire::{self, WireError};
 
 use base::Base;
@@ -37,7 +42,6 @@ const LOOKS: u32 = 4;
 pub const NETWORK_PIN: &str = "netns";
 
 /// How a daemon is set up.
-#[derive(Debug, Clone)]
 pub struct Settings {
     /// The base folder; made if it is not there.
     pub base: PathBuf,
@@ -49,6 +53,8 @@ pub struct Settings {
     pub qemu: String,
     /// End when there is nothing left to hold.
     pub on_demand: bool,
+    /// The log.
+    pub log: Arc<Log>,
 }
 
 /// Why the daemon did not start or failed.
@@ -128,7 +134,7 @@ async fn serve(settings: &Settings, base: &Base) -> Result<(), DaemonError> {
     }
     let commands = commands::all();
     let grammar = commands::grammar(&commands);
-    let dispatcher = Arc::new(Dispatcher::new(commands, grammar, Arc::clone(&engine)));
+    let dispatcher = Arc::new(Dispatcher::new(commands, grammar, Arc::clone(&engine), Arc::clone(&settings.log)));
     let socket = base.socket();
     let listener = wire::bind(&socket)?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -146,15 +152,36 @@ async fn serve(settings: &Settings, base: &Base) -> Result<(), DaemonError> {
         }
         tracing::info!("nothing left to hold");
     };
+    let mut asked = dispatcher.quit();
+    let quit = async {
+        loop {
+            let at = *asked.borrow_and_update();
+            let due = async {
+                match at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => return,
+                // Another delay; the dispatcher, which sends it, lives as long as this.
+                _ = asked.changed() => {}
+            }
+        }
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     tokio::select! {
         () = unneeded => {}
+        () = quit => tracing::info!("told to quit; running VMs are left alone"),
         _ = terminate.recv() => tracing::info!("told to end; running VMs are left alone"),
         _ = interrupt.recv() => tracing::info!("interrupted; running VMs are left alone"),
     }
     stop.send_replace(true);
     // Clients get their last answers; one that does not read is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    if let Err(error) = engine.close().await {
+        tracing::warn!(error = %error.chain(), "something is left");
+    }
     Ok(())
 }

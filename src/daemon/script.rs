@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::commands::{Builtin, Run};
-use crate::language::grammar::Compiled;
+use crate::language::alias;
+use crate::language::grammar::{CompileError, Compiled};
 use crate::name::Namespace;
 use crate::wire::{Reply, Response};
 
@@ -12,47 +13,52 @@ use super::dispatch::Dispatcher;
 /// The largest script, in bytes.
 const LIMIT: u64 = 64 << 20;
 
+/// The most lines that a check reports.
+const REPORTED: usize = 100;
+
 /// A `read` that is to be carried out.
-pub(super) struct Script {
+struct Script {
     path: PathBuf,
     check: bool,
-    /// From `namespace NAME read FILE`.
-    namespace: Option<Result<Namespace, String>>,
+    namespace: Namespace,
 }
 
 impl Dispatcher {
-    /// The script that a command reads, if it is a `read`, alone or behind `namespace NAME`.
-    pub(super) fn script(&self, compiled: &Compiled) -> Option<Script> {
-        let mut namespace = None;
-        let mut at = compiled;
-        loop {
-            match self.run_of(at).0 {
-                Run::Builtin(Builtin::Read) => {
-                    let args = self.preprocessed(at);
-                    // An absolute path stays as it is.
-                    let path = self.shared.engine.base().join("files").join(args.str("file")?);
-                    return Some(Script { path, check: args.flag("check"), namespace });
-                }
-                Run::Builtin(Builtin::Namespace) => {
-                    let name = self.preprocessed(at).str("name")?.to_owned();
-                    namespace = Some(Namespace::new(&name).map_err(|error| error.to_string()));
-                    at = at.nested.as_deref()?;
-                }
-                _ => return None,
-            }
+    /// Is it a `read`, alone or behind `namespace NAME`?
+    pub(super) fn reads(&self, compiled: &Compiled) -> bool {
+        match (self.run_of(compiled).0, &compiled.nested) {
+            (Run::Builtin(Builtin::Read), _) => true,
+            (Run::Builtin(Builtin::Namespace), Some(nested)) => self.reads(nested),
+            _ => false,
         }
     }
 
+    /// What a `read` reads.
+    async fn script(&self, compiled: &Compiled) -> Result<Script, String> {
+        let mut namespace = None;
+        let mut at = compiled;
+        while let Some(nested) = at.nested.as_deref() {
+            let args = self.expanded(at);
+            namespace = Some(Namespace::new(args.str("name").unwrap_or_default()).map_err(|error| error.to_string())?);
+            at = nested;
+        }
+        let args = self.preprocessed(at).await.map_err(|error| error.chain())?;
+        // An absolute path stays as it is.
+        let path = self.shared.engine.files().root().join(args.str("file").unwrap_or_default());
+        let namespace = namespace.unwrap_or_else(|| self.shared.engine.active());
+        Ok(Script { path, check: args.flag("check"), namespace })
+    }
+
     /// Carry out a script and send its answers; all but the last say that more follow.
-    pub(super) async fn read(&self, script: Script, reply: &Reply) {
-        let mut namespace = match script.namespace.clone() {
-            Some(Ok(namespace)) => namespace,
-            Some(Err(error)) => {
+    pub(super) async fn read(&self, compiled: &Compiled, reply: &Reply) {
+        let script = match self.script(compiled).await {
+            Ok(script) => script,
+            Err(error) => {
                 reply.send(self.failure(error)).await;
                 return;
             }
-            None => self.shared.engine.active(),
         };
+        let mut namespace = script.namespace;
         let text = match read(&script.path).await {
             Ok(text) => text,
             Err(error) => {
@@ -62,36 +68,80 @@ impl Dispatcher {
             }
         };
         let file = script.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if script.check {
+            reply.send(self.check(&file, &text).await).await;
+            return;
+        }
         // Held back until it is known whether another one follows.
         let mut last: Option<Response> = None;
         for (index, line) in text.lines().enumerate() {
             let stop = |error: String| self.failure(format!("{file}:{} {error}", index + 1));
-            let (response, ends) = match self.compile(line) {
+            let compiled = match self.compile(line) {
                 Ok(None) => continue,
-                Err(error) => (stop(error.to_string()), true),
-                Ok(Some(compiled)) if self.script(&compiled).is_some() => {
-                    (stop("cannot run nested `read` commands".to_owned()), true)
+                Err(error) => Err(stop(error.to_string())),
+                Ok(Some(compiled)) if self.reads(&compiled) => {
+                    Err(stop("cannot run nested `read` commands".to_owned()))
                 }
-                Ok(Some(_)) if script.check => continue,
-                Ok(Some(compiled)) => {
-                    let response = self.answer(&compiled, Some(&namespace)).await;
-                    if let Some(changed) = self.activates(&compiled, &response) {
-                        namespace = changed;
-                    }
-                    (response, false)
-                }
+                Ok(Some(compiled)) => Ok(compiled),
             };
-            if let Some(before) = last.replace(response)
+            if let Some(before) = last.take()
                 && !reply.send(Response { more: true, ..before }).await
             {
                 // The client is gone, and with it whoever wanted the rest.
                 return;
             }
-            if ends {
-                break;
+            match compiled {
+                Ok(compiled) => {
+                    let response = self.answer(&compiled, Some(&namespace), reply).await;
+                    if let Some(changed) = self.activates(&compiled, &response) {
+                        namespace = changed;
+                    }
+                    last = Some(response);
+                }
+                Err(stopped) => {
+                    last = Some(stopped);
+                    break;
+                }
             }
         }
         reply.send(last.unwrap_or_default()).await;
+    }
+
+    /// Every line that is no command, with what was expected there. Clean scripts are answered with nothing.
+    async fn check(&self, file: &str, text: &str) -> Response {
+        let mut aliases = self.aliases();
+        let mut problems: Vec<String> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            // Others wait for this thread.
+            if index % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+            let place = format!("{file}:{}", index + 1);
+            let expanded = alias::expand(&aliases, line);
+            match self.shared.grammar.compile(expanded.as_deref().unwrap_or(line)) {
+                Ok(None) => {}
+                Ok(Some(compiled)) if self.reads(&compiled) => {
+                    problems.push(format!("{place} cannot run nested `read` commands"));
+                }
+                Ok(Some(compiled)) => {
+                    if let Run::Builtin(Builtin::Alias) = self.run_of(&compiled).0 {
+                        alias::define(&mut aliases, compiled.list_as_written());
+                    }
+                }
+                Err(CompileError::Invalid(invalid)) => {
+                    problems.push(format!("{place} {}\n    {}", invalid.plain(), invalid.advice()));
+                }
+                Err(error) => problems.push(format!("{place} {error}")),
+            }
+            if problems.len() == REPORTED {
+                problems.push(format!("{file}: the check ends after {REPORTED} such lines"));
+                break;
+            }
+        }
+        match problems.is_empty() {
+            true => Response::default(),
+            false => self.failure(problems.join("\n")),
+        }
     }
 
     /// The namespace that a command has made the active one.
@@ -100,7 +150,7 @@ impl Dispatcher {
         if !namespace || compiled.nested.is_some() || response.errors().next().is_some() {
             return None;
         }
-        Namespace::new(self.preprocessed(compiled).str("name")?).ok()
+        Namespace::new(self.expanded(compiled).str("name")?).ok()
     }
 }
 

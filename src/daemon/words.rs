@@ -1,12 +1,13 @@
-//! What stands for something else in a line: aliases, `$VARIABLE`, `file:NAME`.
+//! What stands for something else in a line: aliases and `$VARIABLE`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+
+use crate::language::alias::Aliases;
 
 /// The aliases and variables that all connections share.
 pub struct Words {
     /// Expansions by alias.
-    pub aliases: BTreeMap<String, String>,
+    pub aliases: Aliases,
     /// Values by variable; the daemon's environment at its start, as `.env` has changed it since.
     pub variables: BTreeMap<String, String>,
 }
@@ -16,39 +17,11 @@ impl Words {
     pub fn from_environment() -> Self {
         let variables =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        Self { aliases: BTreeMap::new(), variables }
+        Self { aliases: Aliases::new(), variables }
     }
 
-    /// Define an alias by `NAME=EXPANSION`; the text up to the first `=` is its name. False if there is no name.
-    pub fn define(&mut self, text: &str) -> bool {
-        match text.split_once('=') {
-            Some((name, expansion)) if !name.trim().is_empty() => {
-                self.aliases.insert(name.trim().to_owned(), expansion.trim().to_owned());
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The line with its first word expanded if that is an alias. Only once, so aliases cannot loop.
-    pub fn unalias(&self, line: &str) -> Option<String> {
-        let line = line.trim_start();
-        let end = line.find(char::is_whitespace).unwrap_or(line.len());
-        let expansion = self.aliases.get(&line[..end])?;
-        Some(format!("{expansion}{}", &line[end..]))
-    }
-
-    /// A word with its variables expanded; one that is not set stands for nothing. `file:NAME` is the path of a file in
-    /// the engine's files folder.
-    pub fn preprocess(&self, word: &str, files: &Path) -> String {
-        let text = self.expand(word);
-        match text.strip_prefix("file:") {
-            Some(name) => files.join(name).to_string_lossy().into_owned(),
-            None => text,
-        }
-    }
-
-    fn expand(&self, word: &str) -> String {
+    /// A word with its variables expanded; one that is not set stands for nothing.
+    pub fn expand(&self, word: &str) -> String {
         let mut text = String::with_capacity(word.len());
         let mut rest = word;
         while let Some(at) = rest.find('$') {
@@ -78,11 +51,11 @@ mod tests {
 
     fn words() -> Words {
         let variables = [("HOME", "/home/u"), ("a_1", "x")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-        Words { aliases: BTreeMap::new(), variables: variables.into() }
+        Words { aliases: Aliases::new(), variables: variables.into() }
     }
 
     #[test]
-    fn variables_and_files() {
+    fn variables() {
         for (word, text) in [
             ("$HOME", "/home/u"),
             ("${HOME}/x", "/home/u/x"),
@@ -92,24 +65,10 @@ mod tests {
             ("5$", "5$"),
             ("$ x", "$ x"),
             ("${HOME", "${HOME"),
-            ("file:a/b", "/base/files/a/b"),
-            ("file:$a_1", "/base/files/x"),
+            ("file:$a_1", "file:x"),
             ("é$HOMEé", "é/home/ué"),
         ] {
-            assert_eq!(words().preprocess(word, Path::new("/base/files")), text, "{word}");
+            assert_eq!(words().expand(word), text, "{word}");
         }
-    }
-
-    #[test]
-    fn an_alias_is_the_first_word_and_expanded_once() {
-        let mut words = words();
-        assert!(words.define("vmr=.columns name vm info"));
-        assert!(words.define("loop=loop x"));
-        assert!(!words.define("nothing"));
-        assert!(!words.define("=x"));
-        assert_eq!(words.unalias(" vmr summary").as_deref(), Some(".columns name vm info summary"));
-        assert_eq!(words.unalias("loop").as_deref(), Some("loop x"));
-        assert_eq!(words.unalias("vmrx"), None);
-        assert_eq!(words.unalias("echo vmr"), None);
     }
 }

@@ -50,6 +50,8 @@ codes! {
         "YAML and TOML both forbid it, because readers differ in which of the two counts. Remove one.";
     "duplicate-mac" Error "a MAC address given twice":
         "Two NICs with one MAC address on a VLAN take each other's frames. Leave `mac` out to have a stable one assigned.";
+    "duplicate-name" Error "two entries of one name":
+        "Names of VMs, VLANs, profiles and taps are given once, after `for_each`, `count` and `include` are expanded. The message shows both places, and for which elements. A repeated entry needs `{{ each.key }}` or `{{ count.index }}` in its name, a file that is included twice a `prefix`.";
     "duplicate-tag" Error "a VLAN tag given twice":
         "Two aliases with the same tag are one broadcast domain under two names. Use one alias, or another tag.";
     "duplicate-uuid" Error "a UUID given twice":
@@ -58,6 +60,10 @@ codes! {
         "Names are unique in a namespace. Ranges and counts are expanded first, so `web[0-2]` and `web1` clash.";
     "empty-command" Error "a line without a command":
         "A line of `commands` is empty or only a comment. Write a command, or remove the line; comments belong into YAML or TOML.";
+    "expansion-limit" Error "composition that makes too much":
+        "The limits on values and copies are in docs/experiment.md. For many VMs with the same settings, `count` and ranges in names make one entry of them instead of thousands.";
+    "expression" Error "an expression without a value":
+        "The message says what could not be computed. `megaform eval FILE` tries expressions one after the other.";
     "file-kind" Error "not an experiment file by its name":
         "The name's end tells the format: .yaml, .yml or .toml. `-` reads YAML from standard input.";
     "file-too-large" Error "a file above the size limit":
@@ -65,6 +71,14 @@ codes! {
     "fixed-for-many" Error "a MAC address or UUID for several VMs":
         "The entry stands for several VMs (a range or a count), and all would get the one value. Split the entry, or leave \
          the value out to have one assigned to each.";
+    "for-each-count" Error "`for_each` and `count` together":
+        "An entry is repeated by one of the two. `for_each: \"{{ range(5) }}\"` counts and has `each.key`.";
+    "include" Error "a key that an included file cannot have":
+        "Keys of the whole experiment, such as `vlan_range`, stand in the experiment file alone.";
+    "include-cycle" Error "files that include each other":
+        "The message shows the chain; remove one of its includes.";
+    "include-limit" Error "files that include each other too deep, or too often":
+        "The limits are in docs/experiment.md.";
     "invalid-command" Error "a line that does not split into words":
         "Quotes are closed on the same line, and a backslash stands before n, r, t, a quote, `#` or another backslash only.";
     "invalid-name" Error "a name that is not allowed":
@@ -86,11 +100,17 @@ codes! {
          otherwise the engine looks in its files folder, and a launch fails if the file is not there by then.";
     "missing-key" Error "a key that must be given":
         "The message names it and what it is for.";
+    "missing-variable" Error "a variable without a value":
+        "A variable without a `default` is given with --var, --var-file or MEGAFORM_VAR_NAME; that of an included file in `with`.";
     "needs-kernel" Error "append or initrd without kernel":
         "QEMU passes both to a kernel that it boots directly (`-kernel`). With a disk, the guest's boot loader has its own.";
     "not-carried" Error "a value that the command language would change":
         "The target expands `$NAME`, and fetches words that begin with `file:`, `http:` or `tar:`, before a command sees them, \
          so this value would arrive as another. The message says which part it is.";
+    "not-constant" Error "an expression where a fixed value must stand":
+        "The declaration of a variable says what may be given from outside, so it cannot be computed. Compute it in `locals`.";
+    "not-formatted" Error "a file that `megaform fmt` leaves as it is":
+        "The normal form is read again and compared with the file. At this place it would mean something else, or nothing. The file is not changed.";
     "not-utf-8" Error "a file that is not UTF-8 text":
         "The message gives the first byte that is not. Save the file as UTF-8.";
     "out-of-range" Error "a number outside its range":
@@ -103,6 +123,8 @@ codes! {
     "queueing" Error "a namespace that queues launches":
         "With `ns queueing true`, `vm launch` only queues, so the VMs of a plan would not come. Launch or flush the queue and turn \
          queueing off; the message has the commands.";
+    "reference-cycle" Error "expressions that need each other":
+        "The message shows the chain of locals and included files; take one reference away.";
     "refused-command" Error "a command that an experiment must not run":
         "Lines of `commands` run inside the experiment's namespace. `namespace` with a name would leave it, `clear namespace` and \
          `clear all` would remove more than the entry made, `quit` would end the daemon, and what `read` runs is not in the \
@@ -124,6 +146,8 @@ codes! {
         "With `snapshot: false` a VM writes to the image itself. Two VMs on one image destroy each other's file system; QEMU \
          locks the image, so the second one does not even start. Keep `snapshot: true`, where each VM has its own overlay, \
          or give each VM its own copy.";
+    "short-secret" Warning "a sensitive value that cannot be hidden":
+        "Sensitive values are found in texts by what they are. One of fewer than 4 characters stands everywhere by chance, so it is shown.";
     "subnet-overlap" Warning "overlapping subnets on different VLANs":
         "The taps are interfaces of one network (the engine's). Where their subnets overlap, the kernel sends everything for the \
          common addresses through one of them, and the other VLAN is not reached.";
@@ -132,6 +156,10 @@ codes! {
     "tag-held" Error "a tag that an alias holds which is not selected":
         "With `--target` or `--exclude`, an alias that is selected is to have a tag that another one has, and that one is left \
          out. Select both, or leave both out.";
+    "template-limit" Error "an expression that takes too long or makes too much":
+        "Steps, length and parts of expressions are limited; the limits are in docs/experiment.md.";
+    "template-syntax" Error "text that is not a valid expression":
+        "`{{` and `{%` begin an expression in every text. `{{ '{{' }}` gives the braces themselves. There are no assignments: name values in `locals`.";
     "too-deep" Error "lists and maps nested too deeply":
         "The limit is in docs/experiment.md; nothing in an experiment needs it.";
     "too-many-cpus" Warning "a VM with more CPUs than this machine":
@@ -141,15 +169,21 @@ codes! {
     "too-much-memory" Warning "more memory than this machine has":
         "QEMU takes memory as the guest touches it, so the VMs start, and the kernel ends some of them when there is none left. \
          The sum counts the VMs that are to run.";
+    "undefined-name" Error "a name that an expression does not know":
+        "Names are `var.NAME`, `local.NAME`, `module.NAME.OUTPUT`, `experiment.name`, `prefix`, and in repeated entries `each` and `count`. `x | default(1)` stands in for what may be missing.";
     "unknown-command" Warning "a line that is no command of megaform":
         "The line may still be a command of another minimega, which then decides. On megaform's own engine it fails. \
          `megaform -e help` lists the commands.";
     "unknown-field" Error "a path that is no field":
         "`ignore_changes` takes keys of the object, `networks[0]` and `tags.KEY`.";
+    "unknown-function" Error "a function, filter or test that does not exist":
+        "docs/experiment.md lists the functions; filters and tests are those of minijinja.";
     "unknown-key" Error "a key that does not exist here":
         "Nothing that is written is ignored. The message lists the keys of this place, or the nearest one.";
     "unknown-profile" Error "a profile that does not exist":
         "Profiles are entries of `profiles`.";
+    "unknown-variable" Error "a variable that does not exist":
+        "--var, --var-file and `with` can set only what the file declares in `variables`.";
     "unknown-vlan" Error "a VLAN alias that is not declared":
         "Every alias is an entry of `vlans`, so that a mistyped one is not silently another network, as it is in minimega. \
          `name: {}` declares one whose tag is given out.";
@@ -164,6 +198,8 @@ codes! {
         "Perhaps a misspelled name, or left over.";
     "unused-vlan" Warning "a VLAN that nothing is on":
         "No NIC and no tap of the experiment is on it.";
+    "variable-rule" Error "a value that a rule of its variable refuses":
+        "`min`, `max`, `pattern`, `one_of` and `validation` of the declaration say what a value may be, whoever gives it.";
     "vlan-in-use" Error "a VLAN alias that cannot be bound anew":
         "The alias has another tag than the file gives, and something that is not megaform's is connected to it. Binding it anew \
          would cut that off. Disconnect it, or give the alias the tag that it has.";
@@ -246,7 +282,7 @@ mod tests {
         let missing: Vec<_> = reported.difference(&known).collect();
         assert!(missing.is_empty(), "codes without an explanation: {missing:?}");
         // Some are given to a function that reports them.
-        let indirect = ["duplicate-mac", "duplicate-uuid"];
+        let indirect = ["duplicate-mac", "duplicate-uuid", "unknown-function"];
         let unused: Vec<_> = known.difference(&reported).filter(|code| !indirect.contains(&code.as_str())).collect();
         assert!(unused.is_empty(), "codes that nothing reports: {unused:?}");
     }

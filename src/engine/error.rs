@@ -36,9 +36,33 @@ pub enum EngineError {
     /// A setting of the mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+    /// A pipe or pipeline.
+    #[error(transparent)]
+    Plumb(#[from] super::plumb::PlumbError),
+    /// A background process.
+    #[error(transparent)]
+    Background(#[from] super::background::BackgroundError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The files folder.
+    #[error(transparent)]
+    Files(#[from] super::FilesError),
+    /// What was to be fetched.
+    #[error(transparent)]
+    Fetch(#[from] super::FetchError),
+    /// A delay that is none.
+    #[error("invalid delay `{text}`, expected whole seconds")]
+    Delay {
+        /// As given.
+        text: String,
+    },
+    /// How often is no duration.
+    #[error("invalid frequency `{text}`, expected a duration such as 5s or 500ms, at least 10ms, or 0 for none")]
+    Frequency {
+        /// As given.
+        text: String,
+    },
     /// No VM of that name or id.
     #[error("vm not found: {target}")]
     VmNotFound {

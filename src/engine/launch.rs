@@ -13,6 +13,7 @@ use crate::qmp::Qmp;
 
 use super::claim::Launch;
 use super::kvm::{BACKCHANNEL, Card, Guest, state_file};
+use super::progress::outcomes;
 use super::queue::{self, QueueError, Queued};
 use super::vm::{Ended, RECORD, Vm, VmState};
 use super::{Accelerator, Engine, EngineError, overrides, vnc};
@@ -116,8 +117,7 @@ impl Engine {
                 started.map_err(|error| (vm.id, error))
             });
         }
-        let mut errors: Vec<_> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
-        errors.sort_by_key(|(id, _)| *id);
+        let errors = outcomes(tasks, "launched").await;
         EngineError::collect(errors.into_iter().map(|(_, error)| error).collect())
     }
 
@@ -202,13 +202,17 @@ impl Engine {
         }
         vm.ended.send_replace(Ended::No);
         match self.try_start_qemu(vm).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                vm.log_state(VmState::Building, None);
+                Ok(())
+            }
             Err(error) => {
                 let (state, message) = match &error {
                     EngineError::Killed { .. } => (VmState::Quit, None),
                     EngineError::Qemu { message, .. } => (VmState::Error, Some(message.clone())),
                     other => (VmState::Error, Some(other.chain())),
                 };
+                vm.log_state(state, message.as_deref());
                 // The first error is the one to report; what cannot be undone is found by recovery.
                 let _ = self.delete_vm_taps(vm).await;
                 {

@@ -13,6 +13,7 @@ use crate::name::Namespace;
 use crate::qmp::{Event, Qmp};
 
 use super::launch::failure;
+use super::progress::outcomes;
 use super::vm::{Ended, Vm, VmState};
 use super::{Engine, EngineError};
 
@@ -27,7 +28,7 @@ impl Engine {
     pub async fn start(self: &Arc<Self>, namespace: &Namespace, target: &str) -> Result<(), EngineError> {
         let targets = self.targets(namespace, target)?;
         let wildcard = targets.wildcard;
-        self.each(targets.vms, move |engine, vm| async move {
+        self.each(targets.vms, "started", move |engine, vm| async move {
             let _turn = vm.turn().await?;
             let state = vm.live().state;
             match state {
@@ -47,7 +48,7 @@ impl Engine {
     pub async fn stop(self: &Arc<Self>, namespace: &Namespace, target: &str) -> Result<(), EngineError> {
         let targets = self.targets(namespace, target)?;
         let wildcard = targets.wildcard;
-        self.each(targets.vms, move |_, vm| async move {
+        self.each(targets.vms, "stopped", move |_, vm| async move {
             let _turn = vm.turn().await?;
             let state = vm.live().state;
             if state != VmState::Running {
@@ -88,7 +89,7 @@ impl Engine {
     }
 
     /// Do the same to many VMs at once and collect the errors.
-    async fn each<F, T>(self: &Arc<Self>, vms: Vec<Arc<Vm>>, action: F) -> Result<(), EngineError>
+    async fn each<F, T>(self: &Arc<Self>, vms: Vec<Arc<Vm>>, done: &'static str, action: F) -> Result<(), EngineError>
     where
         F: Fn(Arc<Self>, Arc<Vm>) -> T,
         T: Future<Output = Result<(), EngineError>> + Send + 'static,
@@ -99,8 +100,7 @@ impl Engine {
             let task = action(Arc::clone(self), vm);
             tasks.spawn(async move { task.await.map_err(|error| (id, error)) });
         }
-        let mut errors: Vec<_> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
-        errors.sort_by_key(|(id, _)| *id);
+        let errors = outcomes(tasks, done).await;
         EngineError::collect(errors.into_iter().map(|(_, error)| error).collect())
     }
 
@@ -109,9 +109,10 @@ impl Engine {
         let mut tasks = tokio::task::JoinSet::new();
         for vm in vms {
             let vm = Arc::clone(vm);
-            tasks.spawn(async move { kill_one(&vm).await });
+            tasks.spawn(async move { kill_one(&vm).await.map_err(|error| (vm.id, error)) });
         }
-        EngineError::collect(tasks.join_all().await.into_iter().filter_map(Result::err).collect())
+        let errors = outcomes(tasks, "ended").await;
+        EngineError::collect(errors.into_iter().map(|(_, error)| error).collect())
     }
 
     /// Discard those VMs that have ended, with their folders.
@@ -174,9 +175,11 @@ impl Engine {
             }
             let clean = vm.live().ending || status.is_none_or(|status| status.success());
             let error = (!clean).then(|| failure(&vm, status.map(|status| status.to_string())));
+            let state = if clean { VmState::Quit } else { VmState::Error };
+            vm.log_state(state, error.as_deref());
             {
                 let mut live = vm.live();
-                live.state = if clean { VmState::Quit } else { VmState::Error };
+                live.state = state;
                 live.error = error;
                 live.qmp = None;
                 live.vnc = None;
@@ -201,20 +204,24 @@ impl Engine {
 
 /// The state that an event tells of. Building and ended VMs are none of its business.
 fn follow(vm: &Vm, event: &Event) {
-    let mut live = vm.live();
-    match (event.name.as_str(), live.state) {
-        ("STOP", VmState::Running) => live.state = VmState::Paused,
-        ("RESUME", VmState::Paused | VmState::Building) => live.state = VmState::Running,
-        _ => {}
-    }
+    let state = match (event.name.as_str(), vm.live().state) {
+        ("STOP", VmState::Running) => VmState::Paused,
+        ("RESUME", VmState::Paused | VmState::Building) => VmState::Running,
+        _ => return,
+    };
+    enter(vm, state);
 }
 
-/// Enter a state that a command brought about, unless QEMU ended meanwhile.
+/// Enter a state that a command or an event brought about, unless QEMU ended meanwhile.
 fn enter(vm: &Vm, state: VmState) {
-    let mut live = vm.live();
-    if live.state.has_process() {
+    {
+        let mut live = vm.live();
+        if !live.state.has_process() || live.state == state {
+            return;
+        }
         live.state = state;
     }
+    vm.log_state(state, None);
 }
 
 fn connection(vm: &Vm) -> Result<Qmp, EngineError> {

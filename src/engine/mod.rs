@@ -6,9 +6,13 @@
 //! Locking: `State` sits behind one mutex that is never held across an await; every VM has a lock of its own for
 //! operations that take time, so that a slow VM delays nobody else.
 
+mod background;
 mod check;
 mod claim;
+pub mod diagnosis;
 mod error;
+mod fetch;
+mod files;
 mod hoststats;
 mod info;
 mod kvm;
@@ -19,6 +23,9 @@ mod mesh;
 mod namespaces;
 mod nics;
 mod overrides;
+pub mod plumb;
+mod programs;
+mod progress;
 mod queue;
 mod recovery;
 mod schedule;
@@ -34,6 +41,7 @@ mod vnc;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -41,18 +49,26 @@ use crate::host::{Network, Port};
 use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
 
+pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
 pub use error::EngineError;
+pub use fetch::{FetchError, FetchRow};
+pub use files::{FileRow, Files, FilesError};
 pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
 pub use overrides::OverrideError;
+pub use programs::exit_text;
+pub use progress::{Progress, report};
 pub use queue::{QueueError, Queued, Schedule};
 pub use schedule::{Load, ScheduleError};
 pub use store::STATE as STATE_FILE;
 pub use taps::{TapAddress, TapInfo, TapRequest};
 pub use vlans::{Range, VlanError, VlanRow, VlanText, Vlans};
 pub use vm::{Vm, VmState};
+
+/// How long [`Engine::close`] waits for programs: twice what they have between SIGTERM and SIGKILL, and some more.
+const CLOSE_LIMIT: Duration = Duration::from_secs(6);
 
 /// Which accelerator VMs run under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -113,6 +129,10 @@ pub struct Engine {
     /// The turn to delete them.
     deleting: tokio::sync::Mutex<()>,
     mesh: Mutex<Mesh>,
+    network_users: programs::NetworkUsers,
+    plumbing: plumb::Plumbing,
+    background: background::Background,
+    files: Files,
 }
 
 impl Engine {
@@ -123,7 +143,9 @@ impl Engine {
         let stored = store::load(&options.base)?;
         let digest = Sha256::digest(options.base.as_os_str().as_encoded_bytes());
         let identity = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let files = Files::new(options.base.join("files"));
         let engine = Arc::new(Self {
+            files,
             options,
             identity,
             state: Mutex::new(stored),
@@ -132,6 +154,9 @@ impl Engine {
             doomed: Mutex::default(),
             deleting: tokio::sync::Mutex::default(),
             mesh: Mutex::default(),
+            network_users: Default::default(),
+            plumbing: Default::default(),
+            background: Default::default(),
         });
         let notes = engine.recover().await?;
         Ok((engine, notes))
@@ -145,6 +170,11 @@ impl Engine {
     /// The base folder.
     pub fn base(&self) -> &Path {
         &self.options.base
+    }
+
+    /// The files folder.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,13 +213,18 @@ impl Engine {
 
     /// Let the network namespace go when nothing is left in it.
     async fn release_network(&self) -> Result<(), EngineError> {
-        let in_use =
-            self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
+        let _turn = self.network_users.turn.lock().await;
+        let vms = self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
+        let in_use = vms || self.network_users.any();
         self.network(move |network| network.release(in_use)).await
     }
 
-    /// Is there nothing here that a user made: no VM, launched or queued, no tap, no namespace but the default one?
+    /// Is there nothing here that a user made: no VM, launched or queued, no tap, no namespace but the default one, no
+    /// pipeline and no background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
+        if self.plumbing.has_pipelines() || self.background.any_runs() {
+            return Ok(false);
+        }
         {
             let state = self.state();
             let holds = |n: &NamespaceState| !n.vms.is_empty() || !n.scheduling.queue.is_empty();
@@ -198,5 +233,14 @@ impl Engine {
             }
         }
         Ok(self.ports().await?.is_empty())
+    }
+
+    /// End what does not outlive the daemon: pipelines, pipes and background processes.
+    pub async fn close(&self) -> Result<(), EngineError> {
+        let end = async { tokio::join!(self.end_plumbing(), self.end_background()) };
+        if tokio::time::timeout(CLOSE_LIMIT, end).await.is_err() {
+            tracing::warn!("programs that do not end even by SIGKILL are left");
+        }
+        self.release_network().await
     }
 }

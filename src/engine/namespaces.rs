@@ -58,10 +58,11 @@ impl Engine {
             .collect()
     }
 
-    /// Destroy a namespace: drop its queue, kill and flush its VMs, delete its taps, forget its VLANs and configuration. One that does
-    /// not exist is fine. Goes on past errors and reports all.
+    /// Destroy a namespace: drop its queue, kill and flush its VMs, delete its taps, end its pipelines and pipes, forget its
+    /// VLANs and configuration. One that does not exist is fine. Goes on past errors and reports all.
     pub async fn destroy_namespace(&self, namespace: &Namespace) -> Result<(), EngineError> {
         let mut errors = Vec::new();
+        self.clear_plumbing_of(namespace).await;
         let vms: Vec<_> = match self.state().namespaces.get_mut(namespace) {
             Some(entry) => {
                 entry.scheduling.take();

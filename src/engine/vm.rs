@@ -167,6 +167,15 @@ pub struct Record {
 pub const RECORD: &str = "vm.json";
 
 impl Vm {
+    /// Say in the log that it has entered a state.
+    pub fn log_state(&self, state: VmState, error: Option<&str>) {
+        let (namespace, vm, state) = (&self.namespace, &self.name, state.word());
+        match error {
+            None => tracing::info!(%namespace, %vm, state, "VM state"),
+            Some(error) => tracing::error!(%namespace, %vm, state, error, "VM state"),
+        }
+    }
+
     /// A VM that is about to be launched.
     pub fn new(
         id: u32,

@@ -10,19 +10,91 @@ use serde_json::{Value, json};
 
 use crate::commands;
 use crate::language::declaration::Declaration;
+use crate::language::pattern::{Item, Pattern};
 
-/// Every command with its patterns, help, scope, columns and completions (`schemas/commands.json`).
+/// What an element of a pattern is, in the numbers of `minimega -cli`: a sum of these.
+mod kind {
+    pub const OPTIONAL: u32 = 1;
+    pub const LITERAL: u32 = 2;
+    pub const COMMAND: u32 = 4;
+    pub const STRING: u32 = 8;
+    pub const CHOICE: u32 = 16;
+    pub const LIST: u32 = 32;
+}
+
+/// An element of a pattern as `minimega -cli` describes it: `type`, then what applies of `key` (by which the handler knows
+/// the argument), `text` (what is written between the brackets) and `options` (of a choice).
+fn element(item: &Item) -> Value {
+    let optional = if item.is_optional() { kind::OPTIONAL } else { 0 };
+    let key = |name: &str| name.split(' ').next().unwrap_or(name).trim_end_matches(',').to_owned();
+    match item {
+        Item::Literal(word) => json!({ "type": kind::LITERAL, "text": **word }),
+        Item::Choice { notation, words, .. } => {
+            let options: Vec<&str> = words.iter().map(|w| &**w).collect();
+            json!({ "type": kind::CHOICE | optional, "text": **notation, "options": options })
+        }
+        Item::Text { name, .. } => json!({ "type": kind::STRING | optional, "key": key(name), "text": **name }),
+        Item::List { name, .. } => json!({ "type": kind::LIST | optional, "key": key(name), "text": **name }),
+        Item::Command => json!({ "type": kind::COMMAND, "key": "command", "text": "command" }),
+    }
+}
+
+/// Every command (`schemas/commands.json`) in the shape of `minimega -cli`: a list of handlers, each with `help_short`,
+/// `help_long`, `patterns`, `shared_prefix` (the words that all of its patterns begin with) and `parsed_patterns`. What
+/// follows those is megaform's own: `name`, `scope`, `columns` and `completions`.
 pub fn commands_json() -> Value {
-    let list = commands::all().into_iter().map(|command| {
-        let mut declaration = command.declaration;
+    let list = declarations().into_iter().map(|declaration| {
         let used = |name: &str| {
             declaration.patterns.iter().any(|p| p.contains(&format!("<{name}>")) || p.contains(&format!("[{name}]")))
         };
-        let completions = declaration.completions.iter().filter(|(name, _)| used(name)).cloned().collect();
-        declaration.completions = completions;
-        json!(declaration)
+        let completions: Vec<_> = declaration.completions.iter().filter(|(name, _)| used(name)).collect();
+        let parsed: Vec<Pattern> = declaration
+            .patterns
+            .iter()
+            .map(|p| Pattern::parse(p).expect("a test checks that every pattern parses"))
+            .collect();
+        let items: Vec<Vec<Value>> = parsed.iter().map(|p| p.items.iter().map(element).collect()).collect();
+        json!({
+            "help_short": declaration.short,
+            "help_long": declaration.long,
+            "patterns": declaration.patterns,
+            "shared_prefix": shared_prefix(&parsed),
+            "parsed_patterns": items,
+            "name": declaration.name,
+            "scope": declaration.scope,
+            "columns": declaration.columns,
+            "completions": completions,
+        })
     });
     Value::Array(list.collect())
+}
+
+/// The literal words that all patterns begin with.
+fn shared_prefix(patterns: &[Pattern]) -> String {
+    let words = |pattern: &Pattern| -> Vec<String> {
+        let literals = pattern.items.iter().map_while(|item| match item {
+            Item::Literal(word) => Some(word.to_string()),
+            _ => None,
+        });
+        literals.collect()
+    };
+    let mut shared = patterns.first().map(words).unwrap_or_default();
+    for pattern in patterns {
+        let own = words(pattern);
+        let same = shared.iter().zip(&own).take_while(|(a, b)| a == b).count();
+        shared.truncate(same);
+    }
+    shared.join(" ")
+}
+
+/// The list of commands as it is checked in: one line for each key, so that a change shows as what it is.
+pub fn commands_text() -> String {
+    let commands = commands_json();
+    let blocks = commands.as_array().into_iter().flatten().map(|command| {
+        let keys = command.as_object().into_iter().flatten().map(|(key, value)| format!("    \"{key}\": {value}"));
+        format!("  {{\n{}\n  }}", keys.collect::<Vec<_>>().join(",\n"))
+    });
+    format!("[\n{}\n]\n", blocks.collect::<Vec<_>>().join(",\n"))
 }
 
 /// The declarations of every command.
@@ -102,12 +174,39 @@ pub(super) mod tests {
 
     #[test]
     fn the_list_of_commands_is_up_to_date() {
-        up_to_date("schemas/commands.json", &pretty(&commands_json()));
+        up_to_date("schemas/commands.json", &commands_text());
+        let read: Value = serde_json::from_str(&commands_text()).unwrap();
+        assert_eq!(read, commands_json());
     }
 
     #[test]
     fn the_table_of_patterns_is_up_to_date() {
         let known = include_str!("../../tests/data/minimega-3.1.0-patterns.txt");
         up_to_date("docs/patterns.md", &patterns(&declarations(), known));
+    }
+
+    #[test]
+    fn a_command_has_the_shape_of_minimega_cli() {
+        let commands = commands_json();
+        let found = |name: &str| commands.as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
+        let launch = found("vm launch");
+        assert_eq!(launch["shared_prefix"], "vm launch");
+        let at = launch["patterns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .position(|p| p == "vm launch <kvm,> <name or count> [config]");
+        assert_eq!(
+            launch["parsed_patterns"][at.unwrap()],
+            json!([
+                { "type": 2, "text": "vm" },
+                { "type": 2, "text": "launch" },
+                { "type": 16, "text": "kvm,", "options": ["kvm"] },
+                { "type": 8, "key": "name", "text": "name or count" },
+                { "type": 9, "key": "config", "text": "config" },
+            ])
+        );
+        assert_eq!(found(".csv")["parsed_patterns"][1][2]["type"], 4);
+        assert_eq!(found("echo")["parsed_patterns"][0][1]["type"], 33);
     }
 }

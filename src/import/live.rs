@@ -54,7 +54,7 @@ fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
         field.change == Change::Replace && !matches!(field.ty, FieldType::Networks | FieldType::Tags | FieldType::Uuid)
     };
     for field in FIELDS.iter().filter(launched) {
-        let seen = field.observe(&vm.record);
+        let seen = vm.observe(field).map(std::borrow::Cow::into_owned);
         if !field.in_file() {
             if let Some(value) = seen.filter(|value| *value != field.default_value()) {
                 notes.push(format!("the VM {} has {} {value}, which experiments cannot say", vm.name, field.name));

@@ -83,7 +83,7 @@ fn a_script_that_reads_itself_ends() {
 fn every_text_is_written_so_that_it_is_read_again() {
     let odd = [
         "yes", "1e3", "0x10", "a: b", "- a", "#x", "'", "\"", "*a", "&a", "[a]", "{a}", "a, b", " a ", "é", "1.5", "~",
-        "null",
+        "null", "{{ x }}", "a{%b", "{{{",
     ];
     let mut found = Found { name: "lab".into(), ..Found::default() };
     let mut vm = FoundVm::default();

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::{Found, FoundNic, FoundVm};
 use crate::language::field::{FieldValue, VmConfig};
 use crate::language::range;
+use crate::spec::literal;
 
 /// A configuration of at least so many fields becomes a profile where several entries have it.
 const PROFILE_FIELDS: usize = 2;
@@ -18,7 +19,7 @@ fn scalar(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-+=@".contains(c))
         && !SPECIAL.contains(&text.to_ascii_lowercase().as_str());
-    if plain { text.to_owned() } else { serde_json::to_string(text).expect("text is JSON") }
+    if plain { text.to_owned() } else { literal(&serde_json::to_string(text).expect("text is JSON")) }
 }
 
 /// A number, or text that would be read as none.

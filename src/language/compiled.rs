@@ -16,7 +16,7 @@ pub enum CompileError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// No pattern accepts it, or more than one does.
-    #[error("invalid command: `{}`", .0.line)]
+    #[error("invalid command: `{}`{}", .0.line, .0.hint())]
     Invalid(Box<Invalid>),
     /// It is longer than [`MAX_LINE`].
     #[error("the command is {length} bytes long and the limit is {MAX_LINE}")]
@@ -46,23 +46,63 @@ pub struct Invalid {
     pub similar: Option<String>,
     /// The word is a prefix of several.
     pub ambiguous: bool,
+    /// The whole line that was likely meant: a command.
+    pub correction: Option<String>,
 }
 
 impl Invalid {
+    /// The error as minimega words it, without what was likely meant.
+    pub fn plain(&self) -> String {
+        format!("invalid command: `{}`", self.line)
+    }
+
     /// One line that says what is wrong and what to write instead.
     pub fn advice(&self) -> String {
-        let mut list = self.expected.iter().take(12).map(|e| format!("`{e}`")).collect::<Vec<_>>().join(", ");
-        if self.expected.len() > 12 {
-            let _ = write!(list, " and {} more", self.expected.len() - 12);
-        }
-        match (&self.found, &self.similar) {
-            (Some(found), _) if self.ambiguous => format!("`{found}` may be {list}"),
-            (None, _) if self.ambiguous => format!("the line may be {list}"),
-            (Some(found), Some(similar)) => format!("unexpected `{found}`, did you mean `{similar}`?"),
-            (Some(found), None) => format!("unexpected `{found}`, expected {list}"),
-            (None, _) => format!("the command is not complete, expected {list}"),
+        let list = self.list();
+        match (&self.found, &self.correction, &self.similar) {
+            (Some(found), ..) if self.ambiguous => format!("`{}` may be {list}", shown(found)),
+            (None, ..) if self.ambiguous => format!("the line may be {list}"),
+            (Some(found), Some(line), _) => format!("unexpected `{}`, did you mean `{}`?", shown(found), shown(line)),
+            (Some(found), None, Some(word)) => format!("unexpected `{}`, did you mean `{word}`?", shown(found)),
+            (Some(found), ..) if self.expected.contains(&found.to_lowercase()) => {
+                format!("unexpected `{found}`, words are in lower case: `{}`", found.to_lowercase())
+            }
+            (Some(found), ..) if self.at_start() => {
+                format!("no command begins with `{}`; `help` lists the commands", shown(found))
+            }
+            (Some(found), ..) => format!("unexpected `{}`, expected {list}", shown(found)),
+            (None, ..) => format!("the command is not complete, expected {list}"),
         }
     }
+
+    /// What goes behind minimega's wording: only what was likely meant, because scripts may compare the rest.
+    fn hint(&self) -> String {
+        match self.correction.as_ref().or(self.similar.as_ref()) {
+            Some(meant) => format!(", did you mean `{}`?", shown(meant)),
+            None => String::new(),
+        }
+    }
+
+    /// The first word is no command at all.
+    fn at_start(&self) -> bool {
+        self.found.as_ref().is_some_and(|_| self.expected.len() > SHOWN && self.expected.iter().any(|e| e == "help"))
+    }
+
+    fn list(&self) -> String {
+        let mut list = self.expected.iter().take(SHOWN).map(|e| format!("`{e}`")).collect::<Vec<_>>().join(", ");
+        if self.expected.len() > SHOWN {
+            let _ = write!(list, " and {} more", self.expected.len() - SHOWN);
+        }
+        list
+    }
+}
+
+/// How many expected words an advice names.
+const SHOWN: usize = 12;
+
+/// A text cut to a readable length.
+fn shown(text: &str) -> String {
+    if text.chars().count() > 100 { text.chars().take(97).chain("...".chars()).collect() } else { text.to_owned() }
 }
 
 /// The arguments of a compiled command, by the text of their placeholder.
@@ -128,6 +168,11 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// What stands behind the first word, as it was written: quotes, escapes and comment are still there.
+    pub fn list_as_written(&self) -> &str {
+        self.original.split_once(char::is_whitespace).map_or("", |(_, text)| text)
+    }
+
     /// The innermost nested command; the command itself if it nests none.
     pub fn innermost(&self) -> &Self {
         let mut at = self;

@@ -123,7 +123,7 @@ mod tests {
                 Completion::Namespace => &["minimega"],
                 Completion::Path if prefix.is_empty() => &["/base/files/"],
                 Completion::Path => &["/peer/"],
-                Completion::Vlan | Completion::Tap => &[],
+                Completion::Vlan | Completion::Tap | Completion::Pipe => &[],
             };
             names.iter().filter(|n| n.starts_with(prefix)).map(|n| n.to_string()).collect()
         }

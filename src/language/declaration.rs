@@ -27,6 +27,8 @@ pub enum Completion {
     Vlan,
     /// Names of taps.
     Tap,
+    /// Names of pipes.
+    Pipe,
     /// Paths on the engine's host.
     Path,
 }

@@ -351,7 +351,11 @@ impl Field {
     /// The value in a `Data` record of `vm info`; None where the record does not show the field. Networks are not read
     /// here, because a record shows their live state.
     pub fn observe(&self, record: &Value) -> Option<FieldValue> {
-        let value = record.get(self.data_key)?;
+        self.observe_value(record.get(self.data_key)?)
+    }
+
+    /// The same from the value alone, which stands under [`Field::data_key`].
+    pub fn observe_value(&self, value: &Value) -> Option<FieldValue> {
         Some(match self.ty {
             Uint { .. } => FieldValue::Uint(value.as_u64()?),
             Int { .. } => FieldValue::Int(value.as_i64()?),

@@ -19,6 +19,7 @@
 use std::sync::Arc;
 
 pub use super::compiled::{Args, CompileError, Compiled, Invalid};
+use super::correction;
 use super::declaration::Declaration;
 use super::pattern::{Item, Pattern, PatternError};
 use super::token::{Word, tokenize};
@@ -191,7 +192,7 @@ impl Grammar {
         match self.command(&mut run, 0, 1) {
             Found::One(end) => Ok(Some(self.build(line, &run, 0, end))),
             _ if run.too_deep => Err(CompileError::TooDeep),
-            Found::Nothing => Err(self.explain(line, &words, None)),
+            Found::Nothing => Err(self.corrected(line, self.explain(line, &words, None))),
             Found::Ambiguous(a) => Err(self.explain(line, &words, Some(&a))),
         }
     }
@@ -315,6 +316,27 @@ impl Grammar {
         Compiled { command: end.command as usize, pattern: end.pattern as usize, args, nested, original }
     }
 
+    /// The error, with the whole line that was likely meant.
+    fn corrected(&self, line: &str, error: CompileError) -> CompileError {
+        let CompileError::Invalid(mut invalid) = error else { return error };
+        invalid.correction = correction::line(line, &invalid, &|line| self.attempt(line));
+        CompileError::Invalid(invalid)
+    }
+
+    /// Compile a line without looking for corrections. None if it is a command.
+    fn attempt(&self, line: &str) -> Option<CompileError> {
+        let words = match tokenize(line) {
+            Ok(words) => words,
+            Err(error) => return Some(error.into()),
+        };
+        let mut run = Run { words: &words, commands: vec![None; words.len()], too_deep: false };
+        match self.command(&mut run, 0, 1) {
+            Found::One(_) => None,
+            Found::Nothing => Some(self.explain(line, &words, None)),
+            Found::Ambiguous(a) => Some(self.explain(line, &words, Some(&a))),
+        }
+    }
+
     fn explain(&self, line: &str, words: &[Word], ambiguity: Option<&Ambiguity>) -> CompileError {
         let mut furthest = Furthest { at: 0, expected: Vec::new(), visited: vec![false; words.len()] };
         let (at, mut expected) = match ambiguity {
@@ -327,12 +349,7 @@ impl Grammar {
         expected.sort();
         expected.dedup();
         let word = words.get(at);
-        let similar = word.filter(|_| ambiguity.is_none()).and_then(|w| {
-            let limit = (w.text.chars().count() / 3).max(1);
-            let fixed = expected.iter().filter(|e| !e.starts_with('<') && !e.contains(' '));
-            let close = fixed.map(|e| (strsim::damerau_levenshtein(e, &w.text), e)).filter(|(d, _)| *d <= limit);
-            close.min().map(|(_, e)| e.clone())
-        });
+        let similar = word.filter(|_| ambiguity.is_none()).and_then(|w| correction::similar(&w.text, &expected));
         let end = line.trim_end_matches(super::token::is_blank).len();
         CompileError::Invalid(Box::new(Invalid {
             line: line.trim_matches(super::token::is_blank).to_owned(),
@@ -341,6 +358,7 @@ impl Grammar {
             expected,
             similar,
             ambiguous: ambiguity.is_some(),
+            correction: None,
         }))
     }
 

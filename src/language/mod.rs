@@ -3,8 +3,10 @@
 //!
 //! Must not know how any command is carried out, nor how bytes reach it.
 
+pub mod alias;
 pub mod compiled;
 pub mod complete;
+mod correction;
 pub mod declaration;
 pub mod diskspec;
 pub mod entry;

@@ -15,7 +15,7 @@ mod table;
 mod vm;
 
 pub use table::Table;
-pub use vm::{LiveNic, LiveVm, VmState};
+pub use vm::{LiveNic, LiveVm, Observed, VmState};
 
 /// Everything observed in one namespace. Names are text, because what others made need not follow megaform's rules.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,11 +123,25 @@ pub fn observe_vms(
     namespace: &Namespace,
 ) -> Result<BTreeMap<String, LiveVm>, LiveError> {
     let command = format!("namespace {namespace} vm info");
-    let mut vms = BTreeMap::new();
-    for entry in entries(transport, &command)? {
-        vms.extend(vm::read(entry).into_iter().map(|vm| (vm.name.clone(), vm)));
+    let (mut vms, mut refused) = (BTreeMap::new(), None);
+    let mut shared = vm::Shared::default();
+    // The answer for many VMs is large, and little of it matters: it is read without being made into values first.
+    let read = transport.lines(&command, &mut |line| {
+        let frame = vm::Frame::read(line)?;
+        for entry in frame.entries() {
+            if entry.error.is_empty() {
+                vms.extend(entry.vms(&mut shared)?.into_iter().map(|vm| (vm.name.clone(), vm)));
+            } else {
+                refused.get_or_insert((entry.host.to_string(), entry.error.to_string()));
+            }
+        }
+        Ok(frame.is_last())
+    });
+    read.map_err(|source| LiveError::Wire { command: command.clone(), source })?;
+    match refused {
+        None => Ok(vms),
+        Some((host, error)) => Err(LiveError::Refused { command, host, error }),
     }
-    Ok(vms)
 }
 
 /// The names of the namespaces that exist.

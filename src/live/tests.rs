@@ -74,8 +74,8 @@ fn data_and_table_tell_the_same() {
         assert_eq!(nics, [(Some("LAN"), Some(101), true), (None, Some(7), true), (None, None, false)]);
         for name in ["memory", "snapshot", "append", "disks", "uuid", "kernel"] {
             let field = field::field(name).unwrap();
-            assert_eq!(field.observe(&vm.record), field.observe(&with.vms["a0"].record), "{name}");
-            assert!(field.observe(&vm.record).is_some(), "{name}");
+            assert_eq!(vm.observe(field), with.vms["a0"].observe(field), "{name}");
+            assert!(vm.observe(field).is_some(), "{name}");
         }
     }
     assert_eq!(without.vms["a0"].nics[0].driver, None);

@@ -1,12 +1,18 @@
 //! Reading VMs from `vm info`: from `Data` where the target sends it, from the table otherwise.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::table::{Row, Table, list_cell, vlan_cell};
 use crate::language::entry::Entry;
-use crate::language::field::{FIELDS, FieldType};
+use crate::language::field::{FIELDS, Field, FieldType, FieldValue};
 
 /// The state of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -105,70 +111,277 @@ pub struct LiveVm {
     pub tags: BTreeMap<String, String>,
     /// Why it is in the state error, where the target says so (in its record, or in a tag `error`).
     pub error: Option<String>,
-    /// Its record, for `Field::observe`; made from the columns where the target sends no `Data`.
-    pub record: Value,
+    /// What is known of its other fields, from its record or from the columns of the table: [`LiveVm::observe`].
+    pub observed: Arc<Observed>,
 }
 
-/// The VMs of one host's answer.
-pub fn read(entry: Entry) -> Vec<LiveVm> {
-    let rows: BTreeMap<&str, Row<'_>> =
-        Table::new(&entry).rows().filter_map(|row| Some((row.get("name")?, row))).collect();
-    let records = match &entry.data {
-        Value::Array(records) if records.iter().all(|r| r.get("Name").is_some()) && !records.is_empty() => {
-            records.clone()
+/// What a record tells of the fields of `vm config`, without UUID, tags and NICs, which differ from VM to VM.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Observed {
+    /// By the field's place in the table.
+    values: Vec<Option<FieldValue>>,
+}
+
+/// What was observed of several VMs alike.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    observed: HashSet<Arc<Observed>>,
+}
+
+impl LiveVm {
+    /// The value of a field; None where the target does not show it. NICs are not read here, because a record shows their
+    /// live state.
+    pub fn observe(&self, field: &Field) -> Option<Cow<'_, FieldValue>> {
+        match field.ty {
+            FieldType::Uuid if self.uuid.is_empty() => None,
+            FieldType::Uuid => Some(Cow::Owned(FieldValue::Text(self.uuid.clone()))),
+            FieldType::Tags => Some(Cow::Owned(FieldValue::Tags(self.tags.clone()))),
+            _ => {
+                let index = FIELDS.iter().position(|other| std::ptr::eq(other, field))?;
+                self.observed.values.get(index)?.as_ref().map(Cow::Borrowed)
+            }
         }
-        _ => rows.values().map(|row| record_of(*row)).collect(),
-    };
-    records
-        .into_iter()
-        .filter_map(|record| {
-            let name = record.get("Name")?.as_str()?.to_owned();
-            let row = rows.get(name.as_str()).copied();
-            Some(vm_of(name, record, row, &entry.host))
-        })
-        .collect()
+    }
 }
 
-fn vm_of(name: String, record: Value, row: Option<Row<'_>>, host: &str) -> LiveVm {
-    let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let number = |key: &str| record.get(key).and_then(Value::as_u64).unwrap_or_default();
-    let cell = |column: &str| row.and_then(|r| r.get(column));
-    let tags: BTreeMap<String, String> = record
-        .get("Tags")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
-        .collect();
-    let state = record
-        .get("State")
-        .and_then(|s| s.as_u64().and_then(VmState::from_number).or_else(|| s.as_str().and_then(VmState::from_word)))
-        .or_else(|| cell("state").and_then(VmState::from_word))
-        .unwrap_or(VmState::Error);
-    let kind = cell("type").map(str::to_owned).unwrap_or_else(|| match number("Type") {
-        1 => "kvm".to_owned(),
-        2 => "container".to_owned(),
-        3 => "android".to_owned(),
-        other => other.to_string(),
-    });
-    let nics = match record.get("Networks").and_then(Value::as_array) {
-        Some(networks) => networks.iter().map(nic_of).collect(),
-        None => row.map(nics_of_row).unwrap_or_default(),
-    };
-    let said = || Some(text("Error")).filter(|error| !error.is_empty()).or_else(|| tags.get("error").cloned());
-    let error = if state == VmState::Error { said() } else { None };
-    LiveVm {
-        id: number("ID"),
-        host: Some(text("Host")).filter(|h| !h.is_empty()).unwrap_or_else(|| host.to_owned()),
-        uuid: text("UUID"),
-        pid: number("Pid"),
-        name,
-        kind,
-        state,
-        nics,
-        tags,
-        error,
-        record,
+/// A response to `vm info`, as far as it matters here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Frame<'a> {
+    #[serde(borrow, default)]
+    resp: Option<Vec<VmEntry<'a>>>,
+    #[serde(default)]
+    more: bool,
+    #[serde(default)]
+    status: bool,
+}
+
+/// One host's answer. The large parts are text that was not looked at yet.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct VmEntry<'a> {
+    #[serde(borrow)]
+    pub host: Cow<'a, str>,
+    #[serde(borrow)]
+    pub error: Cow<'a, str>,
+    header: Option<Vec<String>>,
+    #[serde(borrow)]
+    tabular: &'a RawValue,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+impl Default for VmEntry<'_> {
+    fn default() -> Self {
+        Self { host: "".into(), error: "".into(), header: None, tabular: RawValue::NULL, data: RawValue::NULL }
+    }
+}
+
+impl<'a> Frame<'a> {
+    pub fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(line)
+    }
+
+    /// The answers; none in a frame with progress.
+    pub fn entries(&self) -> impl Iterator<Item = &VmEntry<'a>> {
+        self.resp.iter().flatten().filter(|_| !self.status)
+    }
+
+    pub fn is_last(&self) -> bool {
+        !self.more && !self.status
+    }
+}
+
+impl VmEntry<'_> {
+    /// The VMs: from the records where the target sends them, from the table otherwise.
+    pub fn vms(&self, shared: &mut Shared) -> Result<Vec<LiveVm>, serde_json::Error> {
+        // Something else than records is no error: not every release sends them.
+        let records: Vec<Record> = serde_json::from_str(self.data.get()).unwrap_or_default();
+        let told = |record: &Record| !record.name.is_empty() && record.kind.is_some() && record.state.is_some();
+        if !records.is_empty() && records.iter().all(told) {
+            return Ok(records.into_iter().map(|record| self.vm(record, None, shared)).collect());
+        }
+        let tabular: Option<Vec<Vec<String>>> = serde_json::from_str(self.tabular.get())?;
+        let entry = Entry { header: self.header.clone(), tabular, ..Entry::default() };
+        let rows: BTreeMap<&str, Row<'_>> =
+            Table::new(&entry).rows().filter_map(|row| Some((row.get("name")?, row))).collect();
+        if records.is_empty() || records.iter().any(|record| record.name.is_empty()) {
+            let records = rows.values().map(|row| Ok((Record::deserialize(record_of(*row))?, *row)));
+            let records = records.collect::<Result<Vec<_>, serde_json::Error>>()?;
+            return Ok(records.into_iter().map(|(record, row)| self.vm(record, Some(row), shared)).collect());
+        }
+        let with_row = |record: Record| {
+            let row = rows.get(record.name.as_str()).copied();
+            self.vm(record, row, shared)
+        };
+        Ok(records.into_iter().map(with_row).collect())
+    }
+
+    fn vm(&self, record: Record, row: Option<Row<'_>>, shared: &mut Shared) -> LiveVm {
+        let cell = |column: &str| row.and_then(|r| r.get(column));
+        let state = record.state.or_else(|| cell("state").and_then(VmState::from_word)).unwrap_or(VmState::Error);
+        let kind = record.kind.or_else(|| cell("type").map(str::to_owned)).unwrap_or_default();
+        let nics = record.nics.or_else(|| row.map(nics_of_row)).unwrap_or_default();
+        let said =
+            || Some(record.error).filter(|error| !error.is_empty()).or_else(|| record.tags.get("error").cloned());
+        let error = if state == VmState::Error { said() } else { None };
+        let observed = match shared.observed.get(&record.observed) {
+            Some(observed) => Arc::clone(observed),
+            None => {
+                let observed = Arc::new(record.observed);
+                shared.observed.insert(Arc::clone(&observed));
+                observed
+            }
+        };
+        LiveVm {
+            id: record.id,
+            host: if record.host.is_empty() { self.host.to_string() } else { record.host },
+            uuid: record.uuid,
+            pid: record.pid,
+            name: record.name,
+            kind,
+            state,
+            nics,
+            tags: record.tags,
+            error,
+            observed,
+        }
+    }
+}
+
+/// A record of `Data`. What is not of the expected form counts as not shown.
+#[derive(Debug, Default)]
+struct Record {
+    name: String,
+    id: u64,
+    host: String,
+    uuid: String,
+    kind: Option<String>,
+    state: Option<VmState>,
+    pid: u64,
+    nics: Option<Vec<LiveNic>>,
+    tags: BTreeMap<String, String>,
+    error: String,
+    observed: Observed,
+}
+
+/// What a key of a record is for.
+#[derive(Debug, Clone, Copy)]
+enum Key {
+    Name,
+    Id,
+    Host,
+    Uuid,
+    Kind,
+    State,
+    Pid,
+    Networks,
+    Tags,
+    Error,
+    /// The field at this place in the table.
+    Field(usize),
+    Other,
+}
+
+impl Key {
+    fn of(name: &str) -> Self {
+        static FIELDS_BY_KEY: LazyLock<HashMap<&str, usize>> =
+            LazyLock::new(|| FIELDS.iter().enumerate().map(|(index, field)| (field.data_key, index)).collect());
+        match name {
+            "Name" => Self::Name,
+            "ID" => Self::Id,
+            "Host" => Self::Host,
+            "UUID" => Self::Uuid,
+            "Type" => Self::Kind,
+            "State" => Self::State,
+            "Pid" => Self::Pid,
+            "Networks" => Self::Networks,
+            "Tags" => Self::Tags,
+            "Error" => Self::Error,
+            name => FIELDS_BY_KEY.get(name).map_or(Self::Other, |index| Self::Field(*index)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl Visitor<'_> for Names {
+            type Value = Key;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+                Ok(Key::of(name))
+            }
+        }
+        deserializer.deserialize_str(Names)
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Record;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the record of a VM")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+                let mut record = Record::default();
+                record.observed.values.resize(FIELDS.len(), None);
+                while let Some(key) = map.next_key::<Key>()? {
+                    if let Key::Other = key {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    record.take(key, map.next_value::<Value>()?);
+                }
+                Ok(record)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl Record {
+    fn take(&mut self, key: Key, value: Value) {
+        let text = |value: Value| match value {
+            Value::String(text) => text,
+            _ => String::new(),
+        };
+        match key {
+            Key::Name => self.name = text(value),
+            Key::Id => self.id = value.as_u64().unwrap_or_default(),
+            Key::Host => self.host = text(value),
+            Key::Uuid => self.uuid = text(value),
+            Key::Kind => {
+                self.kind = match value.as_u64() {
+                    Some(1) => Some("kvm".to_owned()),
+                    Some(2) => Some("container".to_owned()),
+                    Some(3) => Some("android".to_owned()),
+                    Some(other) => Some(other.to_string()),
+                    None => value.as_str().map(str::to_owned),
+                }
+            }
+            Key::State => {
+                self.state = match &value {
+                    Value::String(word) => VmState::from_word(word),
+                    number => number.as_u64().and_then(VmState::from_number),
+                }
+            }
+            Key::Pid => self.pid = value.as_u64().unwrap_or_default(),
+            Key::Networks => self.nics = value.as_array().map(|networks| networks.iter().map(nic_of).collect()),
+            Key::Tags => {
+                if let Value::Object(tags) = value {
+                    let texts = tags.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
+                    self.tags = texts.collect();
+                }
+            }
+            Key::Error => self.error = text(value),
+            Key::Field(index) => self.observed.values[index] = FIELDS[index].observe_value(&value),
+            Key::Other => {}
+        }
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Saved {
     pub target: PathBuf,
     /// The text without the records.
     pub text: String,
+    /// The sensitive values in it.
+    pub hidden: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,7 +193,8 @@ fn checksum(text: &str) -> String {
 }
 
 /// Write a plan that was made against the target of a socket.
-pub fn write(plan: &Plan, target: &Path) -> String {
+/// `hidden` are the sensitive values in it, which are not shown when it is carried out.
+pub fn write(plan: &Plan, target: &Path, hidden: &[&str]) -> String {
     let mut body = String::from("# `megaform apply FILE` carries it out; after an edit it is refused.\n");
     let head = Head {
         experiment: plan.experiment.to_string(),
@@ -201,6 +204,9 @@ pub fn write(plan: &Plan, target: &Path) -> String {
     };
     let mut records = String::new();
     record(&mut records, "plan", &head);
+    if !hidden.is_empty() {
+        record(&mut records, "hidden", &hidden);
+    }
     // Neighbours of one goal go together; renamed objects stand alone, with what they were.
     let alike = |a: &Change, b: &Change| {
         a.action == b.action
@@ -272,6 +278,7 @@ pub fn read(text: &str) -> Result<Saved, SavedError> {
 #[derive(Default)]
 struct Reader {
     text: String,
+    hidden: Vec<String>,
     /// The record that is being read: its line, its word and its JSON.
     open: Option<(usize, String, String)>,
     head: Option<Head>,
@@ -312,6 +319,7 @@ impl Reader {
         let Some((line, word, json)) = self.open.take() else { return Ok(()) };
         let error = |error: serde_json::Error| bad(line, error);
         match word.as_str() {
+            "hidden" => self.hidden = serde_json::from_str(&json).map_err(error)?,
             "plan" => self.head = Some(serde_json::from_str(&json).map_err(error)?),
             "guards" => self.guards = Some(serde_json::from_str(&json).map_err(error)?),
             "step" => self.steps.push((line, serde_json::from_str(&json).map_err(error)?, None)),
@@ -418,7 +426,7 @@ impl Reader {
             learn: BTreeSet::new(),
             notes: Vec::new(),
         };
-        Ok(Saved { plan, target: head.target, text: self.text })
+        Ok(Saved { plan, target: head.target, text: self.text, hidden: self.hidden })
     }
 }
 

@@ -43,6 +43,14 @@ keys! {
     EXPERIMENT:
     "experiment" takes "a name", default "", shape::experiment_name,
         "The experiment's name; it is the minimega namespace that everything is made in.";
+    "variables" takes "a map of variables", default "none", shape::variables,
+        "The variables of the file, which `--var`, `--var-file` and the environment set, or the `with` of an including file.";
+    "locals" takes "a map of values", default "none", shape::anything_map,
+        "Values by name for use in expressions as `local.NAME`. They may refer to variables, to each other and to included files, in any order.";
+    "outputs" takes "a map of values", default "none", shape::outputs,
+        "What `megaform output` shows, and what an including file reads as `module.NAME.OUTPUT`. An output with a `value` key is in its long form.";
+    "include" takes "a file, or a list of files", default "none", shape::includes,
+        "Other files of the same language whose entries belong to this one too.";
     "vlans" takes "a map of aliases", default "none", shape::vlans,
         "The VLANs of the experiment by alias. An alias without a tag is given a free one.";
     "vlan_range" takes "`\"300-400\"` or `[300, 400]`", default "minimega's own range", shape::vlan_range,
@@ -55,6 +63,65 @@ keys! {
         "Host taps by name: interfaces of the engine on a VLAN, for reaching guests from outside.";
     "commands" takes "a map of raw commands", default "none", shape::commands,
         "Raw commands by name, for what the other keys cannot say: lines that make something, and lines that take it back.";
+}
+
+keys! {
+    /// One variable.
+    VARIABLE:
+    "type" takes "a type", default "`any`", shape::variable_type,
+        "`string`, `number`, `integer`, `bool`, `ip`, `cidr`, `mac`, `list`, `map` or `any`; `list(TYPE)` and `map(TYPE)` say what is inside.";
+    "default" takes "a fixed value", default "none: a value must be given", shape::anything,
+        "The value where none is given.";
+    "description" takes "text", default "none", shape::text, "What the variable is for.";
+    "sensitive" takes "`true` or `false`", default "`false`", shape::truth,
+        "Show `(sensitive)` in plans, messages and outputs wherever the value stands.";
+    "min" takes "a number", default "no limit", shape::number, "The least value of a number.";
+    "max" takes "a number", default "no limit", shape::number, "The greatest value of a number.";
+    "pattern" takes "a regular expression", default "none", shape::text,
+        "What the whole text must match; of a list or a map, each text in it.";
+    "one_of" takes "a list of values", default "none", shape::anything_list, "The values that are allowed.";
+    "validation" takes "a rule, or a list of rules", default "none", shape::validation, "Rules that are expressions.";
+}
+
+keys! {
+    /// One rule of a variable.
+    VALIDATION:
+    "condition" takes "an expression", default "", shape::text, "What must be true, as in `\"{{ var.web_count % 2 == 0 }}\"`.";
+    "error_message" takes "text", default "", shape::text, "What is said where it is not.";
+}
+
+keys! {
+    /// One output in its long form.
+    OUTPUT:
+    "value" takes "a value", default "", shape::anything, "The value, usually an expression.";
+    "description" takes "text", default "none", shape::text, "What it is.";
+    "sensitive" takes "`true` or `false`", default "`true` if something sensitive went into it", shape::truth,
+        "Hide the value unless `--reveal` is given.";
+}
+
+keys! {
+    /// One included file in its long form.
+    INCLUDE:
+    "file" takes "a path", default "", shape::text, "The file, relative to the one that includes it.";
+    "as" takes "a name", default "`prefix`, else the file's name", shape::text,
+        "What expressions call its outputs: `module.NAME.OUTPUT`. `-` and `.` in the default are `_`.";
+    "prefix" takes "text", default "none", shape::text,
+        "What is put before every name that the file declares, and before its own references to them.";
+    "with" takes "a map of values", default "none", shape::anything_map, "The values of the file's variables.";
+    "when" takes "an expression or a truth value", default "`true`", shape::condition, "Include the file only if this is true.";
+    "for_each" takes "a list, a map or an expression", default "once", shape::for_each,
+        "Include it once for each element; `prefix` needs `{{ each.key }}` then, and `module.NAME` is a map of the copies by key.";
+}
+
+keys! {
+    /// What every entry of `vlans`, `profiles`, `vms`, `taps` and `commands` takes beside its own keys.
+    ENTRY:
+    "when" takes "an expression or a truth value", default "`true`", shape::condition,
+        "Leave the entry out unless this is true. Items of lists that are maps, such as NICs, take it too.";
+    "for_each" takes "a list, a map or an expression", default "once", shape::for_each,
+        "Repeat the entry, with `each.key`, `each.value` and `each.index`. Items of lists that are maps, such as NICs, take it too.";
+    "count" takes "0 to 100000", default "once", shape::count,
+        "Repeat the entry that many times, with `count.index`. A name without an expression gets the index behind it.";
 }
 
 keys! {
@@ -75,7 +142,7 @@ keys! {
         "VMs that must be launched (and running, if they are to run) before this one.";
     "lifecycle" takes "a map", default "nothing special", shape::lifecycle,
         "What a plan may do with the VM, with the keys of a lifecycle. It replaces that of a profile as a whole.";
-    "count" takes "1 to 100000", default "one VM with the name as it is", shape::count,
+    "count" takes "0 to 100000", default "one VM with the name as it is", shape::count,
         "How many VMs the entry stands for: NAME0, NAME1 and so on up to NAME(count - 1). Not together with a range in the name, and not in a profile.";
 }
 
@@ -211,6 +278,7 @@ pub fn reference() -> String {
     };
     let rows = |keys: &[Key]| keys.iter().map(row).collect::<Vec<_>>();
     table("The file", rows(EXPERIMENT));
+    table("Any entry of `vlans`, `profiles`, `vms`, `taps` and `commands`", rows(ENTRY));
     table("A VLAN (`vlans`)", rows(VLAN));
     table(
         "A VM (`vms`) or profile (`profiles`)",
@@ -226,8 +294,14 @@ pub fn reference() -> String {
     table("A tap (`taps`)", rows(TAP));
     table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));
     table("Raw commands (`commands`)", rows(COMMAND));
-    text.truncate(text.trim_end().len());
-    text.push('\n');
+    table("A variable (`variables`)", rows(VARIABLE));
+    table("A rule of a variable (`validation`)", rows(VALIDATION));
+    table("An output in its long form (`outputs`)", rows(OUTPUT));
+    table("An included file in its long form (`include`)", rows(INCLUDE));
+    text.push_str("### Functions of expressions\n\n| Function | Gives |\n|---|---|\n");
+    for (function, help) in super::compose::REFERENCE {
+        text.push_str(&format!("| `{function}` | {help} |\n"));
+    }
     text
 }
 

@@ -16,24 +16,105 @@ pub fn schema() -> Json {
         "title": "megaform experiment",
         "description": "An experiment file of megaform, in YAML or TOML.",
     });
-    let definitions = json!({
-        "vlan": object(keys::VLAN),
-        "profile": vm(true),
-        "vm": vm(false),
-        "nic": object(keys::NIC),
-        "disk": object(keys::DISK),
-        "tap": object(keys::TAP),
+    let mut definitions = json!({
+        "vlan": repeated(object(keys::VLAN), &["when", "for_each", "count"]),
+        "profile": repeated(vm(true), &["when", "for_each"]),
+        "vm": repeated(vm(false), &["when", "for_each"]),
+        "nic": repeated(object(keys::NIC), &["when", "for_each"]),
+        "disk": repeated(object(keys::DISK), &["when", "for_each"]),
+        "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
         "lifecycle": object(keys::LIFECYCLE),
         "command": object(keys::COMMAND),
         "profile_lifecycle": profile_lifecycle(),
         "tap_lifecycle": object(keys::TAP_LIFECYCLE),
     });
+    let mut root = object(keys::EXPERIMENT);
+    allow_expressions(&mut root);
+    allow_expressions(&mut definitions);
+    for (name, table) in [
+        ("variable", keys::VARIABLE),
+        ("validation", keys::VALIDATION),
+        ("output", keys::OUTPUT),
+        ("include", keys::INCLUDE),
+    ] {
+        definitions[name] = object(table);
+    }
+    definitions["variable"]["type"] = json!(["object", "null"]);
+    definitions["expression"] = json!({
+        "type": "string",
+        "pattern": EXPRESSION,
+        "description": "Text with an expression, as in `{{ var.size * 2 }}`.",
+    });
+    // A file for others to include has variables rather than a name.
+    if let Some(required) = root.as_object_mut().and_then(|root| root.remove("required")) {
+        root["anyOf"] = json!([{ "required": required }, { "required": ["variables"] }]);
+    }
     let body = schema.as_object_mut().expect("an object was written above");
-    if let Json::Object(root) = object(keys::EXPERIMENT) {
+    if let Json::Object(root) = root {
         body.extend(root);
     }
     body.insert("$defs".to_owned(), definitions);
     schema
+}
+
+/// Where an expression stands in a text.
+const EXPRESSION: &str = r"\{[{%]";
+
+/// The keys that compose an entry.
+fn repeated(mut object: Json, keys: &[&str]) -> Json {
+    let properties = object["properties"].as_object_mut().expect("a map with fixed keys has properties");
+    for key in keys::ENTRY.iter().filter(|key| keys.contains(&key.name)) {
+        insert(properties, key.name, described((key.shape)(), key.help));
+    }
+    object
+}
+
+/// Let expressions stand for values and in names, wherever there is a value or a name.
+fn allow_expressions(shape: &mut Json) {
+    let Some(object) = shape.as_object_mut() else { return };
+    for (key, inner) in object {
+        match key.as_str() {
+            "properties" | "anyOf" | "$defs" => match inner {
+                Json::Object(map) => map.values_mut().for_each(allowed),
+                Json::Array(list) => list.iter_mut().for_each(allow_expressions),
+                _ => {}
+            },
+            "items" | "additionalProperties" if inner.is_object() => allowed(inner),
+            "propertyNames" => {
+                let names = inner.take();
+                *inner = json!({ "anyOf": [names, { "pattern": EXPRESSION }] });
+            }
+            _ => allow_expressions(inner),
+        }
+    }
+}
+
+/// A value, or an expression in its place.
+fn allowed(shape: &mut Json) {
+    allow_expressions(shape);
+    let any_text = shape.get("pattern").is_none()
+        && shape.get("enum").is_none()
+        && shape.get("maxLength").is_none()
+        && match shape.get("type") {
+            Some(Json::String(ty)) => ty == "string",
+            Some(Json::Array(types)) => types.contains(&json!("string")),
+            Some(_) => false,
+            None => shape.as_object().is_some_and(serde_json::Map::is_empty),
+        };
+    if any_text {
+        return;
+    }
+    let mut inner = shape.take();
+    let mut outer = json!({});
+    if let Some(object) = inner.as_object_mut() {
+        for key in ["description", "default"] {
+            if let Some(value) = object.remove(key) {
+                outer[key] = value;
+            }
+        }
+    }
+    outer["anyOf"] = json!([inner, { "$ref": "#/$defs/expression" }]);
+    *shape = outer;
 }
 
 fn described(mut shape: Json, help: &str) -> Json {
@@ -146,7 +227,7 @@ const NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._-]*$";
 
 /// The shapes of values; the tables of `keys` point here.
 pub(super) mod shape {
-    use super::{Json, NAME, json};
+    use super::{Json, NAME, json, one_or_list};
     use crate::language::diskspec::{CACHES, INTERFACES};
     use crate::language::netspec::DRIVERS;
 
@@ -156,6 +237,56 @@ pub(super) mod shape {
     fn named(item: &str, limit: usize) -> Json {
         let names = json!({ "pattern": NAME, "maxLength": limit, "not": { "pattern": "^(all|[0-9]+)$" } });
         json!({ "type": ["object", "null"], "propertyNames": names, "additionalProperties": { "$ref": format!("#/$defs/{item}") } })
+    }
+    pub fn anything() -> Json {
+        json!({})
+    }
+    pub fn anything_list() -> Json {
+        json!({ "type": "array" })
+    }
+    pub fn anything_map() -> Json {
+        json!({ "type": ["object", "null", "string"] })
+    }
+    pub fn text() -> Json {
+        json!({ "type": "string" })
+    }
+    pub fn truth() -> Json {
+        json!({ "type": "boolean" })
+    }
+    pub fn number() -> Json {
+        json!({ "type": "number" })
+    }
+    pub fn condition() -> Json {
+        json!({ "type": ["boolean", "string"] })
+    }
+    pub fn for_each() -> Json {
+        json!({ "type": ["array", "object", "string"] })
+    }
+    pub fn variable_type() -> Json {
+        json!({ "type": "string", "pattern": r"^\s*(any|string|number|integer|bool|ip|cidr|mac|(list|map)(\(.*\))?)\s*$" })
+    }
+    pub fn variables() -> Json {
+        json!({
+            "type": ["object", "null"],
+            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+            "additionalProperties": { "$ref": "#/$defs/variable" },
+        })
+    }
+    pub fn validation() -> Json {
+        one_or_list(json!([{ "$ref": "#/$defs/validation" }]))
+    }
+    pub fn outputs() -> Json {
+        json!({
+            "type": ["object", "null"],
+            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+            "additionalProperties": {
+                "if": { "type": "object", "required": ["value"] },
+                "then": { "$ref": "#/$defs/output" },
+            },
+        })
+    }
+    pub fn includes() -> Json {
+        one_or_list(json!([{ "type": "string" }, { "$ref": "#/$defs/include" }]))
     }
     pub fn experiment_name() -> Json {
         name(64)
@@ -217,7 +348,7 @@ pub(super) mod shape {
         json!({ "anyOf": [one.clone(), { "type": "array", "items": one }] })
     }
     pub fn count() -> Json {
-        json!({ "type": "integer", "minimum": 1, "maximum": crate::spec::names::MAX_VMS })
+        json!({ "type": "integer", "minimum": 0, "maximum": crate::spec::names::MAX_VMS })
     }
     pub fn lifecycle() -> Json {
         json!({ "$ref": "#/$defs/lifecycle" })
@@ -227,9 +358,6 @@ pub(super) mod shape {
     }
     pub fn tap_lifecycle() -> Json {
         json!({ "$ref": "#/$defs/tap_lifecycle" })
-    }
-    pub fn truth() -> Json {
-        json!({ "type": "boolean" })
     }
     pub fn fields() -> Json {
         let one = json!({ "type": "string", "pattern": r"^([A-Za-z_-]+|networks\[[0-9]+\]|tags\..+)$" });

@@ -241,7 +241,7 @@ fn scalars_that_yaml_reads_in_surprising_ways() {
         ("type: container", "invalid-value", "container"),
         ("networks: [\"200\"]", "invalid-value", "\"200\""),
         ("networks: [0]", "out-of-range", "0"),
-        ("count: 0", "out-of-range", "0"),
+        ("count: -1", "out-of-range", "-1"),
     ] {
         assert_eq!(refused(vm(settings)), (code, at.to_owned()), "{settings}");
     }
@@ -493,7 +493,7 @@ fn paths_are_relative_to_the_file() {
     let file = folder.path().join("lab/lab.yaml");
     let text = "experiment: lab\nvms: { a: { kernel: ../vmlinuz, initrd: not-here, disks: [\"disk.img,virtio\"], cdrom: ./nowhere, qemu: kvm } }\n";
     fs::write(&file, text).unwrap();
-    let loaded = load(&file);
+    let loaded = load(&file, &Inputs::default());
     assert_eq!(codes(&loaded), [("missing-file", "./nowhere".to_owned())]);
     let config = &loaded.experiment.as_ref().unwrap().vms["a"].body.config;
     let root = folder.path().display();
@@ -510,7 +510,7 @@ fn files_that_are_none() {
     let code = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let loaded = load(&path);
+        let loaded = load(&path, &Inputs::default());
         assert!(shown(&loaded).contains(":1:"), "{}", shown(&loaded));
         loaded.diagnostics[0].code
     };
@@ -519,8 +519,8 @@ fn files_that_are_none() {
     assert_eq!(code("lab.yml", b""), "missing-key");
     assert_eq!(code("lab.toml", b""), "missing-key");
     assert_eq!(code("lab.yaml", b"experiment: \xff\n"), "not-utf-8");
-    assert_eq!(load(&folder.path().join("none.yaml")).diagnostics[0].code, "unreadable");
-    assert_eq!(load(folder.path()).diagnostics[0].code, "file-kind");
+    assert_eq!(load(&folder.path().join("none.yaml"), &Inputs::default()).diagnostics[0].code, "unreadable");
+    assert_eq!(load(folder.path(), &Inputs::default()).diagnostics[0].code, "file-kind");
 }
 
 #[test]
@@ -611,11 +611,15 @@ fn examples_decode_and_fit_the_schema() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
     let docs = read("docs/experiment.md");
     let (yamls, tomls) = (blocks(&docs, "yaml"), blocks(&docs, "toml"));
-    assert_eq!((yamls.len(), tomls.len()), (1, 1));
+    // The first two say the same, the third composes.
+    assert_eq!((yamls.len(), tomls.len()), (2, 1));
+    assert!(yaml(yamls[1]).diagnostics.is_empty(), "{}", shown(&yaml(yamls[1])));
     assert_eq!(outline(&yaml(yamls[0])), outline(&toml(tomls[0])));
     let mut texts = vec![
         (yamls[0].to_owned(), Format::Yaml),
+        (yamls[1].to_owned(), Format::Yaml),
         (tomls[0].to_owned(), Format::Toml),
+        (include_str!("../cli/init.yaml").replace("NAME", "lab"), Format::Yaml),
         (SAMPLE.to_owned(), Format::Yaml),
         (SAMPLE_TOML.to_owned(), Format::Toml),
     ];
@@ -626,7 +630,13 @@ fn examples_decode_and_fit_the_schema() {
             Some("toml") => Format::Toml,
             _ => continue,
         };
-        let loaded = load(&path);
+        let loaded = load(&path, &Inputs::default());
+        if let Some(experiment) = &loaded.experiment {
+            // Written out in full it is the same experiment.
+            let full = written(experiment, &loaded.sources);
+            let again = parse("full.yaml", &full, Format::Yaml, &NoFiles);
+            assert_eq!(outline(&again), experiment.outline(), "{full}");
+        }
         let errors = loaded.diagnostics.iter().filter(|d| d.code != "missing-file").count();
         assert_eq!(errors, 0, "{}", shown(&loaded));
         texts.push((fs::read_to_string(&path).unwrap(), format));
@@ -637,6 +647,41 @@ fn examples_decode_and_fit_the_schema() {
             panic!("{error} at {}\n{text}", error.instance_path());
         }
     }
+}
+
+#[test]
+fn the_modules_of_the_examples_fit_the_schema() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let mut modules = 0;
+    for entry in fs::read_dir(Path::new(ROOT).join("examples/modules")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        if let Err(error) = validator.validate(&tree(&text, Format::Yaml)) {
+            panic!("{error} at {}\n{text}", error.instance_path());
+        }
+        modules += 1;
+    }
+    assert!(modules > 0);
+}
+
+#[test]
+fn what_is_written_in_full_means_the_same() {
+    let text = r##"
+experiment: lab
+vlan_range: 300-400
+vlans: { dmz: , core: 200, on: , "1e": }
+profiles: { p: { kernel: "k 1", append: ["a b", "#c", "-", "x: y"], tags: { true: "no", k: 1.50 } } }
+vms:
+  "a[0-1]": { profile: p, networks: [dmz, { vlan: core, driver: virtio-net-pci, bridge: b1 }, 7], state: paused, snapshot: false }
+  b: { disks: ["x.qcow2,virtio,none", { path: y z }], depends_on: a1, machine: "{{ '{{' }} {{ '{%' }}", cpu: "null", uuid: 2c8a3f50-6f38-4d0b-9d49-0d6f2a4b7c11 }
+taps: { t: { vlan: on, ip: fd00::1/64, bridge: b1 }, u: { vlan: 1e } }
+"##;
+    let loaded = yaml(text);
+    let experiment = loaded.experiment.as_ref().unwrap_or_else(|| panic!("{}", shown(&loaded)));
+    let full = written(experiment, &loaded.sources);
+    assert_eq!(outline(&yaml(&full)), experiment.outline(), "{full}");
+    // Each value has the place that it comes from.
+    assert!(full.contains("    kernel: \"k 1\"  # lab.yaml:5\n"), "{full}");
+    assert!(full.contains("      - { vlan: dmz }  # lab.yaml:7\n"), "{full}");
 }
 
 #[test]

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use super::address::ShortPath;
 use super::codec::encode_request;
-use super::{Request, Response, Transport};
+use super::pipe::{PipeReceiver, PipeSender};
+use super::{LineReader, Request, Response, Transport};
 
 /// The longest response that a client takes, in bytes.
 pub const MAX_RESPONSE: u64 = 256 << 20;
+
+/// What is read at once.
+const BUFFER: usize = 64 << 10;
 
 /// Why a command got no answer. An answer that says that a command failed is not such an error: see
 /// [`Response::errors`].
@@ -96,6 +100,22 @@ pub enum WireError {
         /// The command, cut to a readable length.
         command: String,
     },
+    /// A pipe's connection failed or was refused.
+    #[error("the pipe on {} failed", path.display())]
+    Pipe {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something else than a message came over a pipe.
+    #[error("{} answered with something that is no message of a pipe: {found}", path.display())]
+    NoMessage {
+        /// The socket.
+        path: PathBuf,
+        /// What came, cut to a readable length; an error that the server sent instead.
+        found: String,
+    },
     /// An earlier call failed in the middle, so answers could be taken for those of another command.
     #[error("the connection to {} broke earlier; connect again", path.display())]
     Broken {
@@ -139,7 +159,13 @@ impl Client {
         let short = ShortPath::new(path).map_err(open)?;
         let stream = UnixStream::connect(short.as_path()).map_err(open)?;
         stream.set_read_timeout(timeout).and_then(|()| stream.set_write_timeout(timeout)).map_err(open)?;
-        Ok(Self { path: path.to_owned(), stream: BufReader::new(stream), timeout, broken: false, on_status: None })
+        Ok(Self {
+            path: path.to_owned(),
+            stream: BufReader::with_capacity(BUFFER, stream),
+            timeout,
+            broken: false,
+            on_status: None,
+        })
     }
 
     /// The socket that it is connected to.
@@ -168,14 +194,21 @@ impl Client {
 
     /// Run a command and hand over each response when it comes, those with progress (`status`) too.
     pub fn call_with(&mut self, command: &str, f: &mut dyn FnMut(Response)) -> Result<(), WireError> {
+        self.call_while(command, &mut |response| {
+            f(response);
+            true
+        })
+    }
+
+    /// The same, until the function returns false; before the last response, that leaves the connection of no more use.
+    pub fn call_while(&mut self, command: &str, f: &mut dyn FnMut(Response) -> bool) -> Result<(), WireError> {
         let request = Request { command: command.to_owned(), ..Request::default() };
         self.send(&request, command)?;
         loop {
             let response = self.receive(command)?;
             let last = !response.more && !response.status;
             self.broken = !last;
-            f(response);
-            if last {
+            if !f(response) || last {
                 return Ok(());
             }
         }
@@ -193,6 +226,19 @@ impl Client {
         Ok(response.suggest.unwrap_or_default())
     }
 
+    /// Become a reader and writer of a pipe. The name is used as it is: the pipe `foo` of a namespace's commands is
+    /// `NAMESPACE//foo`. The server says nothing to it; one that has no pipes answers with something that is no message.
+    /// There is no timeout any more.
+    pub fn pipe(mut self, name: &str) -> Result<(PipeSender, PipeReceiver), WireError> {
+        let request = Request { plumb_pipe: name.to_owned(), ..Request::default() };
+        self.send(&request, name)?;
+        let open = |e| open_error(&self.path, e);
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).map_err(open)?;
+        let sender = PipeSender::new(self.path.clone(), stream.try_clone().map_err(open)?);
+        Ok((sender, PipeReceiver::new(self.path, self.stream)))
+    }
+
     fn send(&mut self, request: &Request, command: &str) -> Result<(), WireError> {
         if self.broken {
             return Err(WireError::Broken { path: self.path.clone() });
@@ -202,9 +248,33 @@ impl Client {
         self.stream.get_mut().write_all(line.as_bytes()).map_err(|e| self.io_error(command, e))
     }
 
+    /// Run a command and hand over the line of each response: [`Transport::lines`].
+    pub fn lines(&mut self, command: &str, read: LineReader<'_>) -> Result<(), WireError> {
+        let request = Request { command: command.to_owned(), ..Request::default() };
+        self.send(&request, command)?;
+        let mut line = Vec::new();
+        loop {
+            self.line(command, &mut line)?;
+            let malformed = |source| WireError::Malformed { path: self.path.clone(), command: shown(command), source };
+            let last = read(&line).map_err(malformed)?;
+            self.broken = !last;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
     fn receive(&mut self, command: &str) -> Result<Response, WireError> {
         let mut line = Vec::new();
-        let read = (&mut self.stream).take(MAX_RESPONSE).read_until(b'\n', &mut line);
+        self.line(command, &mut line)?;
+        let (path, command) = (self.path.clone(), shown(command));
+        serde_json::from_slice(&line).map_err(|source| WireError::Malformed { path, command, source })
+    }
+
+    /// Read the next line.
+    fn line(&mut self, command: &str, line: &mut Vec<u8>) -> Result<(), WireError> {
+        line.clear();
+        let read = (&mut self.stream).take(MAX_RESPONSE).read_until(b'\n', line);
         read.map_err(|e| self.io_error(command, e))?;
         let (path, shown) = (self.path.clone(), shown(command));
         if line.last() != Some(&b'\n') {
@@ -213,7 +283,7 @@ impl Client {
                 false => WireError::HungUp { path, command: shown },
             });
         }
-        serde_json::from_slice(&line).map_err(|source| WireError::Malformed { path, command: shown, source })
+        Ok(())
     }
 
     fn io_error(&self, command: &str, source: io::Error) -> WireError {
@@ -232,9 +302,13 @@ impl Transport for Client {
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
         Client::call(self, command)
     }
+
+    fn lines(&mut self, command: &str, read: LineReader<'_>) -> Result<(), WireError> {
+        Client::lines(self, command, read)
+    }
 }
 
-fn shown(command: &str) -> String {
+pub(super) fn shown(command: &str) -> String {
     let text: String = command.chars().map(|c| if c.is_control() { ' ' } else { c }).take(80).collect();
     if text.len() < command.len() { format!("{text}...") } else { text }
 }

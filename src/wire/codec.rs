@@ -234,9 +234,11 @@ impl Scanner {
     }
 }
 
-/// Finds requests in a stream of bytes.
+/// Finds JSON values in a stream of bytes.
 #[derive(Debug)]
-pub struct RequestDecoder {
+struct Values {
+    /// The first bytes that a value may have.
+    starts: &'static [u8],
     buffer: Vec<u8>,
     /// Where the value that is being scanned begins.
     start: usize,
@@ -246,21 +248,12 @@ pub struct RequestDecoder {
     failed: Option<DecodeError>,
 }
 
-impl Default for RequestDecoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl RequestDecoder {
-    /// A decoder at the start of a stream.
-    pub fn new() -> Self {
-        Self { buffer: Vec::new(), start: 0, scanned: 0, scanner: Scanner::new(), failed: None }
+impl Values {
+    fn new(starts: &'static [u8]) -> Self {
+        Self { starts, buffer: Vec::new(), start: 0, scanned: 0, scanner: Scanner::new(), failed: None }
     }
 
-    /// Add bytes that arrived. Callers take all requests out with [`RequestDecoder::next_request`] before they add
-    /// more, so the buffer holds at most one incomplete request and what one read brought.
-    pub fn feed(&mut self, bytes: &[u8]) {
+    fn feed(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;
@@ -269,8 +262,7 @@ impl RequestDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next request, None if more bytes are needed. After an error the stream is over: the same error again.
-    pub fn next_request(&mut self) -> Result<Option<Request>, DecodeError> {
+    fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, DecodeError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -282,7 +274,7 @@ impl RequestDecoder {
         result
     }
 
-    fn scan(&mut self) -> Result<Option<Request>, DecodeError> {
+    fn scan<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, DecodeError> {
         while let Some(&b) = self.buffer.get(self.scanned) {
             if self.scanned == self.start {
                 match b {
@@ -291,7 +283,7 @@ impl RequestDecoder {
                         self.scanned += 1;
                         continue;
                     }
-                    b'{' | b'n' => {}
+                    b if self.starts.contains(&b) => {}
                     found => return Err(DecodeError::Malformed { found }),
                 }
             }
@@ -301,15 +293,78 @@ impl RequestDecoder {
             self.scanned += 1;
             if self.scanner.step(b)? {
                 let value = &self.buffer[self.start..self.scanned];
-                let request =
-                    serde_json::from_slice(value).map_err(|e| DecodeError::Shape { problem: e.to_string() })?;
+                let found = serde_json::from_slice(value).map_err(|e| DecodeError::Shape { problem: e.to_string() })?;
                 self.start = self.scanned;
                 self.scanner = Scanner::new();
-                return Ok(Some(request));
+                return Ok(Some(found));
             }
         }
         Ok(None)
     }
+}
+
+/// Finds requests in a stream of bytes.
+#[derive(Debug)]
+pub struct RequestDecoder(Values);
+
+impl Default for RequestDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RequestDecoder {
+    /// A decoder at the start of a stream.
+    pub fn new() -> Self {
+        Self(Values::new(b"{n"))
+    }
+
+    /// Add bytes that arrived. Callers take all requests out with [`RequestDecoder::next_request`] before they add
+    /// more, so the buffer holds at most one incomplete request and what one read brought.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.0.feed(bytes);
+    }
+
+    /// The next request, None if more bytes are needed. After an error the stream is over: the same error again.
+    pub fn next_request(&mut self) -> Result<Option<Request>, DecodeError> {
+        self.0.next()
+    }
+
+    /// The connection becomes a pipe: what follows are messages.
+    pub fn into_messages(self) -> MessageDecoder {
+        let mut messages = MessageDecoder::default();
+        messages.feed(&self.0.buffer[self.0.start..]);
+        messages
+    }
+}
+
+/// Finds the messages of a pipe, JSON strings, in a stream of bytes. The limits are those of requests.
+#[derive(Debug)]
+pub struct MessageDecoder(Values);
+
+impl Default for MessageDecoder {
+    fn default() -> Self {
+        Self(Values::new(b"\""))
+    }
+}
+
+impl MessageDecoder {
+    /// Add bytes that arrived, once all messages that were complete before are taken out.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.0.feed(bytes);
+    }
+
+    /// The next message, None if more bytes are needed. After an error the stream is over: the same error again.
+    pub fn next_message(&mut self) -> Result<Option<String>, DecodeError> {
+        self.0.next()
+    }
+}
+
+/// A message of a pipe as the line that carries it, newline included.
+pub fn encode_message(message: &str) -> String {
+    let mut line = to_json(&message);
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]

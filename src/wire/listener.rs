@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::address::ShortPath;
 use super::client::{WireError, open_error};
 use super::codec::{RequestDecoder, encode_response};
+use super::pipe::{PipeInput, PipeOutput};
 use super::{Request, Response};
 use crate::language::entry::Entry;
 
@@ -32,7 +33,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// At shutdown, commands that run have this long to end.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// The most connections at a time; further ones are closed at once.
+/// The most connections at a time; further ones are told so and closed.
 pub const MAX_CONNECTIONS: usize = 512;
 
 /// How many responses of one command may wait for a slow client before [`Reply::send`] waits too.
@@ -47,6 +48,16 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The completions of the beginning of a line, as whole lines, sorted.
     fn suggest(&self, line: String) -> impl Future<Output = Vec<String>> + Send;
+
+    /// The connection becomes a reader and writer of a pipe, whose name is used as it is. It ends when this returns; at a
+    /// shutdown, this is dropped.
+    fn pipe(
+        &self,
+        connection: u64,
+        name: String,
+        input: PipeInput,
+        output: PipeOutput,
+    ) -> impl Future<Output = ()> + Send;
 
     /// A connection has ended. Numbers are never used twice. Called also while a panic unwinds, so it must not panic.
     fn closed(&self, _connection: u64) {}
@@ -63,6 +74,13 @@ impl Reply {
     /// go on or stop then, as it sees fit.
     pub async fn send(&self, response: Response) -> bool {
         self.sender.send(response).await.is_ok()
+    }
+
+    /// Send progress text, which ends nothing. Dropped where the client has too many unread responses: the next one tells
+    /// more.
+    pub fn progress(&self, text: String) {
+        // `more`, for clients that do not know `status`.
+        let _ = self.sender.try_send(Response { rendered: text, status: true, more: true, ..Response::default() });
     }
 
     /// The client is gone.
@@ -118,6 +136,7 @@ pub async fn serve<H: Handler>(
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let host: Arc<str> = host.into().into();
     let mut connections = JoinSet::new();
+    let mut refused = 0u64;
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|down| *down) => break,
@@ -126,6 +145,10 @@ pub async fn serve<H: Handler>(
         };
         match accepted {
             Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
+                if refused > 0 {
+                    tracing::warn!(refused, "connections were refused until now");
+                    refused = 0;
+                }
                 let number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 let (handler, host, shutdown) = (handler.clone(), host.clone(), shutdown.clone());
                 connections.spawn(async move {
@@ -133,7 +156,16 @@ pub async fn serve<H: Handler>(
                     connection.run(stream, shutdown).await;
                 });
             }
-            Ok(_) => tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, closed the newest"),
+            Ok((stream, _)) => {
+                // Said once, so that who connects without end does not fill the log.
+                if refused == 0 {
+                    tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, refusing further ones");
+                }
+                refused += 1;
+                let error = format!("too many connections, the limit is {MAX_CONNECTIONS}; try again later");
+                // A fresh socket has room for it.
+                let _ = stream.try_write(encode_response(&failure(&host, &error)).as_bytes());
+            }
             Err(error) => {
                 // Out of file descriptors, most likely; connections that end free some.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -146,6 +178,11 @@ pub async fn serve<H: Handler>(
     if tokio::time::timeout(SHUTDOWN_GRACE, all_done).await.is_err() {
         connections.shutdown().await;
     }
+}
+
+/// An answer that is an error of the listener's own.
+fn failure(host: &str, error: &str) -> Response {
+    Response { resp: Some(vec![Entry::failure(host, error)]), ..Response::default() }
 }
 
 struct Connection<H: Handler> {
@@ -164,13 +201,23 @@ impl<H: Handler> Connection<H> {
     async fn run(&self, stream: UnixStream, mut shutdown: watch::Receiver<bool>) {
         let (mut input, mut output) = stream.into_split();
         let mut decoder = RequestDecoder::new();
+        // Made once: clearing it for every request would take longer than most requests.
+        let mut buffer = vec![0; 16 << 10];
         loop {
             let request = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|down| *down) => return,
-                request = next_request(&mut input, &mut decoder) => request,
+                request = next_request(&mut input, &mut decoder, &mut buffer) => request,
             };
             let Some(request) = request else { return };
+            if !request.plumb_pipe.is_empty() {
+                let (input, output) = (PipeInput::new(input, decoder.into_messages()), PipeOutput::new(output));
+                tokio::select! {
+                    () = self.handler.pipe(self.number, request.plumb_pipe, input, output) => {}
+                    _ = shutdown.wait_for(|down| *down) => {}
+                }
+                return;
+            }
             if !self.answer(request, &mut output).await {
                 return;
             }
@@ -179,12 +226,10 @@ impl<H: Handler> Connection<H> {
 
     /// Answer one request; false if the client is gone.
     async fn answer(&self, request: Request, output: &mut OwnedWriteHalf) -> bool {
-        let refuse =
-            |error: &str| Response { resp: Some(vec![Entry::failure(&self.host, error)]), ..Response::default() };
-        let response = match (request.command.is_empty(), request.suggest.is_empty(), request.plumb_pipe.is_empty()) {
-            (_, _, false) => refuse("pipes over the socket are not supported"),
-            (false, true, _) => return self.command(request.command, output).await,
-            (true, false, _) => {
+        let refuse = |error: &str| failure(&self.host, error);
+        let response = match (request.command.is_empty(), request.suggest.is_empty()) {
+            (false, true) => return self.command(request.command, output).await,
+            (true, false) => {
                 let suggest = Some(self.handler.suggest(request.suggest).await);
                 Response { suggest, ..Response::default() }
             }
@@ -215,8 +260,7 @@ impl<H: Handler> Connection<H> {
     }
 }
 
-async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -> Option<Request> {
-    let mut buffer = [0; 16 << 10];
+async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder, buffer: &mut [u8]) -> Option<Request> {
     loop {
         match decoder.next_request() {
             Ok(Some(request)) => return Some(request),
@@ -226,7 +270,7 @@ async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -
                 return None;
             }
         }
-        match input.read(&mut buffer).await {
+        match input.read(buffer).await {
             Ok(0) | Err(_) => return None,
             Ok(n) => decoder.feed(&buffer[..n]),
         }
@@ -234,10 +278,20 @@ async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder) -
 }
 
 async fn write(output: &mut OwnedWriteHalf, response: &Response) -> io::Result<()> {
-    let line = encode_response(response);
+    write_line(output, &encode_response(response)).await
+}
+
+/// Write a line; an error if the client takes no byte for [`WRITE_TIMEOUT`].
+pub(super) async fn write_line(output: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
     let mut rest = line.as_bytes();
     while !rest.is_empty() {
-        let written = tokio::time::timeout(WRITE_TIMEOUT, output.write(rest)).await??;
+        // Mostly there is room, and no need for a timer.
+        let written = match output.try_write(rest) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::timeout(WRITE_TIMEOUT, output.write(rest)).await??
+            }
+            written => written?,
+        };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

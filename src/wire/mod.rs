@@ -10,16 +10,31 @@ mod address;
 pub mod client;
 pub mod codec;
 pub mod listener;
+mod pipe;
 
 pub use client::{Client, WireError};
 pub use listener::{Handler, Reply, bind, serve};
+pub use pipe::{PipeInput, PipeOutput, PipeReceiver, PipeSender};
 
 /// Something that answers commands: a [`Client`], or a scripted peer in a test.
 pub trait Transport {
     /// Run a command and collect its responses, progress left out; all but the last have `more` set. A command that
     /// fails is an `Ok` with [`Response::errors`].
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError>;
+
+    /// Run a command and hand over the line of each response as it came, progress too, for a reader who wants parts of a
+    /// large one only. The function tells whether the line was the last, or that it is no response.
+    fn lines(&mut self, command: &str, read: LineReader<'_>) -> Result<(), WireError> {
+        let malformed = |source| WireError::Malformed { path: Default::default(), command: command.to_owned(), source };
+        for response in self.call(command)? {
+            read(codec::encode_response(&response).as_bytes()).map_err(malformed)?;
+        }
+        Ok(())
+    }
 }
+
+/// Reads the line of a response and tells whether it was the last one of its command.
+pub type LineReader<'a> = &'a mut dyn FnMut(&[u8]) -> Result<bool, serde_json::Error>;
 
 /// A request: exactly one of the first two fields is set, or `plumb_pipe`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

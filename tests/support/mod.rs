@@ -165,6 +165,12 @@ impl Lab {
         child.wait().expect("our own child can be waited for");
     }
 
+    /// Wait for the end of a daemon that was started by hand and told to quit.
+    pub fn wait_daemon(&mut self) {
+        let status = self.daemon.take().expect("a daemon that was started by hand").wait();
+        assert!(status.is_ok_and(|status| status.success()), "the daemon ends without an error");
+    }
+
     /// The pid of a daemon, from its pid file.
     pub fn daemon_pid(&self) -> Option<i32> {
         std::fs::read_to_string(self.base.join("minimega.pid")).ok()?.trim().parse().ok()

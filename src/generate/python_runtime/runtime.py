@@ -55,7 +55,8 @@ def connect(
     namespace: run every command in this namespace, whatever the active one is.
     timeout: seconds to wait for each answer; None waits for ever.
 
-    A socket that does not exist raises FileNotFoundError, a command that takes too long socket.timeout.
+    A socket that does not exist raises FileNotFoundError, a command that takes too long socket.timeout; the connection
+    is of no use then, because its next answer would be that command's. Progress text is skipped (printed with debug).
     """
     return minimega(path, raise_errors, debug, namespace, timeout)
 
@@ -99,6 +100,7 @@ class _Connection:
     def __init__(self, path: str, debug: bool, timeout: Optional[float]) -> None:
         self.debug = debug
         self.more = False
+        self.due = False
         self.pending = b""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -111,12 +113,17 @@ class _Connection:
     def send(self, command: str) -> None:
         if self.more:
             raise Error("more responses to be read from last command")
+        if self.due:
+            # The answer that would come next belongs to the command before this one.
+            raise Error("the last command was not answered in time; connect again")
         if self.debug:
             print("[debug] sending: %s" % command)
+        self.due = True
         self.socket.sendall(json.dumps({"Command": command}).encode() + b"\n")
 
     def receive(self) -> Dict[str, Any]:
         """The next response that is not progress text."""
+        self.due = True
         while True:
             while b"\n" not in self.pending:
                 part = self.socket.recv(1 << 16)
@@ -126,11 +133,12 @@ class _Connection:
             line, self.pending = self.pending.split(b"\n", 1)
             if not line.strip():
                 continue
-            response = json.loads(line)
+            response: Dict[str, Any] = json.loads(line)
             if self.debug:
                 print("[debug] received: %s" % line.decode())
             if not response.get("Status"):
                 self.more = bool(response.get("More"))
+                self.due = False
                 return response
 
 

@@ -10,6 +10,7 @@ mod netlink;
 mod network;
 mod ports;
 pub mod process;
+pub mod program;
 mod tun;
 
 pub use namespace::{exec_in, run_in};

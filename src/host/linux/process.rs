@@ -119,7 +119,7 @@ fn unusable(path: &Path, source: io::Error) -> ProcessError {
 }
 
 /// What the child does before it becomes the program.
-fn detach(network: Option<RawFd>) -> io::Result<()> {
+pub(super) fn detach(network: Option<RawFd>) -> io::Result<()> {
     nix::unistd::setsid()?;
     if let Some(network) = network {
         // SAFETY: the parent has this descriptor open while it starts the child, and the child has inherited it.

@@ -154,7 +154,8 @@ fn advice() {
     let g = minimega();
     let e = invalid(&g, " vm confg memory 12 ");
     assert_eq!((e.line.as_str(), e.span.clone(), e.similar.as_deref()), ("vm confg memory 12", 4..9, Some("config")));
-    assert_eq!(e.advice(), "unexpected `confg`, did you mean `config`?");
+    assert_eq!(e.advice(), "unexpected `confg`, did you mean `vm config memory 12`?");
+    assert_eq!(e.plain(), "invalid command: `vm confg memory 12`");
     let e = invalid(&g, "host n");
     assert!(e.ambiguous);
     assert_eq!(e.advice(), "`n` may be `name`, `netcommit`");
@@ -165,6 +166,53 @@ fn advice() {
     assert_eq!(e.advice(), "unexpected `all`, expected `end of line`");
     let e = invalid(&g, ".columns name vm inffo");
     assert_eq!(e.similar.as_deref(), Some("info"));
+}
+
+#[test]
+fn typing_mistakes() {
+    let g = minimega();
+    for (line, meant) in [
+        ("vm inof", "vm info"),
+        ("vm lanuch kvm web[0-2]", "vm launch kvm web[0-2]"),
+        ("vm satrt all", "vm start all"),
+        ("vm stpo web0 # later", "vm stop web0 # later"),
+        ("vmm info", "vm info"),
+        ("vminfo", "vm info"),
+        ("vm configmemory 5", "vm config memory 5"),
+        ("namspace foo vm info", "namespace foo vm info"),
+        ("histroy", "history"),
+        ("verison", "version"),
+        ("hots cpus", "host cpus"),
+        ("vlasn", "vlans"),
+        ("vm config netwroks LAN", "vm config networks LAN"),
+        ("vm config memmory 1", "vm config memory 1"),
+        ("vm confg memry 1", "vm config memory 1"),
+        ("clear vm confg", "clear vm config"),
+        ("taps create LAN", "tap create LAN"),
+        ("tap delet all x", "-"),
+        (".column name vm inof", ".column name vm info"),
+        (".flter state=running vm info", ".filter state=running vm info"),
+        (".csv treu vm info", ".csv true vm info"),
+        ("vm config snapshot flase", "vm config snapshot false"),
+        ("vm launch \"kmv\" a", "vm launch kvm a"),
+        ("brigde", "bridge"),
+        ("cc exce ls", "cc exec ls"),
+        ("bogus", "-"),
+        ("xyzzy plugh", "-"),
+    ] {
+        let found = match g.compile(line) {
+            Err(CompileError::Invalid(e)) => e.correction.unwrap_or_else(|| "-".into()),
+            Ok(_) => "it compiles".into(),
+            Err(e) => e.to_string(),
+        };
+        assert_eq!(found, meant, "`{line}`");
+    }
+    let said = g.compile("vm inof").unwrap_err().to_string();
+    assert_eq!(said, "invalid command: `vm inof`, did you mean `vm info`?");
+    assert_eq!(invalid(&g, "VM INFO").advice(), "unexpected `VM`, words are in lower case: `vm`");
+    assert_eq!(invalid(&g, "bogus").advice(), "no command begins with `bogus`; `help` lists the commands");
+    // Neither a long word nor many mistakes cost more than a look.
+    assert_eq!(invalid(&g, &format!("vm {}", "conf".repeat(16_000))).correction, None);
 }
 
 #[test]

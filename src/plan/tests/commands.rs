@@ -304,7 +304,7 @@ fn killed_anywhere_it_converges() {
 fn a_saved_plan_goes_by_what_is_remembered() {
     let mut target = Target::default();
     let socket = std::path::Path::new("/run/megaform/minimega");
-    let saved = |plan: &Plan| saved::read(&saved::write(plan, socket)).unwrap();
+    let saved = |plan: &Plan| saved::read(&saved::write(plan, socket, &[])).unwrap();
     let create = saved(&target.plan(&file(RAW), false));
     assert!(!create.commands_met(&target.advice) && create.moved_commands(&target.advice).is_empty());
     assert_eq!(target.carry_out(&create.plan, |_| Fate::Carried), [] as [&str; 0]);

@@ -97,7 +97,7 @@ fn go(mm: &Minimega, file: &File, advice: &mut Advice, selection: Selection) -> 
     let before = live(mm, file);
     let made = plan(&file.experiment, &file.graph, &before, &with(advice)).ok()?;
     // By way of a file it is the same plan, which fits what it was made against and finds its goals reached.
-    let text = saved::write(&made, std::path::Path::new("/run/megaform/minimega"));
+    let text = saved::write(&made, std::path::Path::new("/run/megaform/minimega"), &[]);
     assert!(text.lines().all(|line| line.len() < 5000), "{text}");
     let read = saved::read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(read.moved(&before), [] as [&str; 0]);

@@ -157,6 +157,15 @@ mod tests {
     }
 
     #[test]
+    fn entries_are_repeated_like_any_other() {
+        let text = "experiment: lab\nvms: { fw: {} }\ncommands:\n  'mark-{{ each.key }}': { for_each: [a, b], create: 'vm tag fw {{ each.key }} yes', depends_on: fw }\n";
+        let loaded = parse("lab.yaml", text, Format::Yaml, &NoFiles);
+        let experiment = loaded.experiment.unwrap_or_else(|| panic!("{:#?}", loaded.diagnostics));
+        let lines: Vec<_> = experiment.commands.iter().map(|(name, e)| format!("{name}: {}", *e.create[0])).collect();
+        assert_eq!(lines, ["mark-a: vm tag fw a yes", "mark-b: vm tag fw b yes"]);
+    }
+
+    #[test]
     fn short_words_of_other_commands_are_let_through() {
         for line in ["clear vm config", "ns schedules", "mesh status", "vm net connect fw 0 lan", "clear n", "qos list"]
         {

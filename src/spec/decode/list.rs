@@ -216,7 +216,7 @@ impl Decoder<'_> {
         for item in items {
             let text = match &item.value {
                 Value::String(text) => text.to_string(),
-                Value::Int(_) => self.written(item).to_owned(),
+                Value::Int(_) => self.written(item).into_owned(),
                 _ => {
                     self.wrong_type(item, at, "the name of a VM, or a list of names", true);
                     continue;

@@ -1,14 +1,17 @@
 //! The tree into the model. Goes through the whole file whatever it finds, so that one run shows every error.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use super::Files;
+use super::compose::is_template;
 use super::keys::{self, Key};
 use super::model::{CommandEntry, Experiment, Lifecycle, Tap, Vlan, VlanRef, Vm};
+use super::section::{self, Entries};
 use super::shown;
 use super::suggest::Suggester;
 use super::syntax::{Node, SpannedKey, Value};
-use crate::diagnostic::{Diagnostic, Span, Spanned};
+use crate::diagnostic::{Diagnostic, SourceId, SourceMap, Span, Spanned};
 use crate::name::{CommandName, NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
 
 mod command;
@@ -46,11 +49,22 @@ impl Draft {
     }
 }
 
+/// Where a tree comes from.
+pub struct From<'a> {
+    /// The texts.
+    pub sources: &'a SourceMap,
+    /// The files that may be named.
+    pub files: &'a dyn Files,
+    /// The folders of included files, relative to that of the experiment file.
+    pub folders: &'a HashMap<SourceId, String>,
+}
+
 /// Decode a tree.
-pub fn decode(root: &Node, text: &str, files: &dyn Files) -> (Option<Draft>, Vec<Diagnostic>) {
+pub fn decode(root: &Node, from: &From<'_>) -> (Option<Draft>, Vec<Diagnostic>) {
     let mut decoder = Decoder {
-        text,
-        files,
+        sources: from.sources,
+        files: from.files,
+        folders: from.folders,
         diagnostics: Vec::new(),
         suggester: Suggester::default(),
         resolved: HashMap::new(),
@@ -61,8 +75,9 @@ pub fn decode(root: &Node, text: &str, files: &dyn Files) -> (Option<Draft>, Vec
 }
 
 struct Decoder<'a> {
-    text: &'a str,
+    sources: &'a SourceMap,
     files: &'a dyn Files,
+    folders: &'a HashMap<SourceId, String>,
     diagnostics: Vec<Diagnostic>,
     suggester: Suggester,
     /// Paths that were looked for, so that a thousand VMs with one kernel ask once.
@@ -84,9 +99,6 @@ impl std::fmt::Display for At<'_> {
     }
 }
 
-/// A map's entries under their canonical names: name, place of the key, value.
-type Entries<'n> = Vec<(&'static str, Span, &'n Node)>;
-
 impl Decoder<'_> {
     fn push(&mut self, diagnostic: Diagnostic) {
         if self.diagnostics.len() < MAX_DIAGNOSTICS {
@@ -101,60 +113,33 @@ impl Decoder<'_> {
         }
     }
 
-    /// The bytes of a node as they stand in the file.
-    fn written(&self, node: &Node) -> &str {
-        self.text.get(node.span.start..node.span.end).unwrap_or("")
+    /// A scalar as it is spelt: as it stands in the file, or in the only spelling that a computed value has.
+    fn written(&self, node: &Node) -> Cow<'_, str> {
+        let written = self.sources.text(node.span.source).get(node.span.start..node.span.end).unwrap_or("");
+        if !is_template(written) {
+            return Cow::Borrowed(written);
+        }
+        match &node.value {
+            Value::Bool(truth) => truth.to_string().into(),
+            Value::Int(number) => number.to_string().into(),
+            Value::Float(number) => number.to_string().into(),
+            Value::String(text) => text.to_string().into(),
+            _ => "".into(),
+        }
     }
 
     /// Refuse a value's type; says to quote what would be right as text.
     fn wrong_type(&mut self, node: &Node, what: impl std::fmt::Display, expected: &str, text_fits: bool) {
-        let message = match node.value {
-            Value::Null => format!("{what} has no value, expected {expected}"),
-            _ => format!("{what} is {}, expected {expected}", node.value.kind()),
-        };
-        let scalar = matches!(node.value, Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Date);
-        let hint = match node.value {
-            Value::Null => "give it a value, or remove the key".to_owned(),
-            _ if text_fits && scalar => format!("quote it: \"{}\"", shown(self.written(node))),
-            _ => format!("write {expected}"),
-        };
-        self.push(Diagnostic::error("wrong-type", node.span, message).hint(hint));
+        let written = text_fits.then(|| self.written(node).into_owned());
+        self.push(section::wrong_type(node, what, expected, written.as_deref()));
     }
 
     /// The entries of a map whose keys are fixed. Unknown keys are reported; None if it is no map.
     fn section<'n>(&mut self, node: &'n Node, what: &str, keys: &[&'static str]) -> Option<Entries<'n>> {
-        let Value::Map(map) = &node.value else {
-            self.wrong_type(node, what, "a map", false);
-            return None;
-        };
-        let mut entries: Entries<'n> = Vec::with_capacity(map.len());
-        for (key, value) in map.iter() {
-            let canonical = if key.text.contains('-') { key.text.replace('-', "_") } else { key.text.to_string() };
-            let Some(&name) = keys.iter().find(|name| **name == canonical) else {
-                self.unknown_key(key, what, keys, &canonical);
-                continue;
-            };
-            if let Some((_, first, _)) = entries.iter().find(|(n, _, _)| *n == name) {
-                let diagnostic =
-                    Diagnostic::error("duplicate-key", key.span, format!("the key `{name}` is given twice"))
-                        .label(*first, "first given here")
-                        .hint("keep one of the two; `-` and `_` mean the same in a key");
-                self.push(diagnostic);
-                continue;
-            }
-            entries.push((name, key.span, value));
-        }
-        Some(entries)
-    }
-
-    fn unknown_key(&mut self, key: &SpannedKey, what: &str, keys: &[&'static str], canonical: &str) {
-        let message = format!("unknown key `{}` in {what}", shown(&key.text));
-        let hint = match self.suggester.nearest(canonical, keys.iter().copied()) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None if keys.len() > 12 => "docs/experiment.md lists the keys".to_owned(),
-            None => format!("the keys here are {}", keys.join(", ")),
-        };
-        self.push(Diagnostic::error("unknown-key", key.span, message).hint(hint));
+        let mut found = Vec::new();
+        let entries = section::section(node, what, keys, &mut self.suggester, &mut |diagnostic| found.push(diagnostic));
+        found.into_iter().for_each(|diagnostic| self.push(diagnostic));
+        entries
     }
 
     /// The entries of a map from names to values; None if it is no map. Nothing at all is an empty map.
@@ -198,7 +183,7 @@ impl Decoder<'_> {
     fn name<T>(&mut self, node: &Node, at: At<'_>, parse: fn(&str) -> Result<T, NameError>) -> Option<Spanned<T>> {
         let text = match &node.value {
             Value::String(text) => text.to_string(),
-            Value::Int(_) => self.written(node).to_owned(),
+            Value::Int(_) => self.written(node).into_owned(),
             _ => {
                 self.wrong_type(node, at, "a name", true);
                 return None;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::{At, Decoder};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::name::VlanTag;
-use crate::spec::shown;
 use crate::spec::syntax::{Node, Value};
+use crate::spec::{beside, shown};
 
 impl Decoder<'_> {
     fn invalid(&mut self, span: Span, message: String, hint: &str) {
@@ -23,7 +23,7 @@ impl Decoder<'_> {
     where
         N: TryFrom<i128> + PartialOrd + std::fmt::Display + Copy,
     {
-        let written = self.written(node).to_owned();
+        let written = self.written(node).into_owned();
         match &node.value {
             Value::Int(_) if ambiguous_octal(&written) => {
                 self.invalid(
@@ -118,7 +118,7 @@ impl Decoder<'_> {
     pub(super) fn word(&mut self, node: &Node, at: At<'_>) -> Option<String> {
         let text = match &node.value {
             Value::String(text) => text.to_string(),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Date => self.written(node).to_owned(),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Date => self.written(node).into_owned(),
             _ => {
                 self.wrong_type(node, at, "text", false);
                 return None;
@@ -166,11 +166,12 @@ impl Decoder<'_> {
         if text.starts_with('/') {
             return Some(text);
         }
-        let resolved = match self.resolved.get(&text) {
+        let relative = beside(self.folders.get(&span.source).map_or("", String::as_str), &text);
+        let resolved = match self.resolved.get(&relative) {
             Some(resolved) => resolved.clone(),
             None => {
-                let resolved = self.files.resolve(&text);
-                self.resolved.insert(text.clone(), resolved.clone());
+                let resolved = self.files.resolve(&relative);
+                self.resolved.insert(relative, resolved.clone());
                 resolved
             }
         };

@@ -313,7 +313,7 @@ impl Decoder<'_> {
                         entry.renamed_from = written.renamed_from;
                     }
                     "count" => {
-                        entry.count = self.uint(node, at, 1, MAX_VMS as u64).map(|n| Spanned::new(n, node.span));
+                        entry.count = self.uint(node, at, 0, MAX_VMS as u64).map(|n| Spanned::new(n, node.span));
                     }
                     other => unreachable!("`{other}` is not in the table of VM keys"),
                 },

@@ -302,10 +302,12 @@ impl Builder<'_> {
                     _ if built.merge => Key::Merge(span),
                     Value::String(text) => Key::Text(SpannedKey { text, span }),
                     Value::List(_) | Value::Map(_) => {
-                        self.diagnostics.push(
-                            Diagnostic::error("key-type", span, "a key must be text")
-                                .hint("a name with `[` or `{` must be quoted, as in `\"web[0-2]\": …`"),
-                        );
+                        let expression = self.text.get(..=span.start).is_some_and(|text| text.ends_with("{{"));
+                        let hint = match expression {
+                            true => "quote an expression, as in `\"{{ var.size }}\"`",
+                            false => "a name with `[` or `{` must be quoted, as in `\"web[0-2]\": …`",
+                        };
+                        self.diagnostics.push(Diagnostic::error("key-type", span, "a key must be text").hint(hint));
                         Key::Refused
                     }
                     _ => Key::Text(SpannedKey { text: Arc::from(&self.text[span.start..span.end]), span }),

@@ -166,3 +166,36 @@ proptest! {
         prop_assert_eq!(decode_all(&pieces).unwrap(), requests);
     }
 }
+
+#[test]
+fn the_recorded_messages_of_pipes_come_back_byte_for_byte() {
+    let rows = RECORDED.iter().flat_map(|r| r.lines()).map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    let mut count = 0;
+    for row in rows.filter(|row| row["n"] == 0) {
+        for line in row["responses"].as_array().unwrap() {
+            let line = line.as_str().unwrap();
+            let mut decoder = MessageDecoder::default();
+            decoder.feed(line.as_bytes());
+            let message = decoder.next_message().unwrap().unwrap();
+            assert!(message.ends_with('\n'));
+            assert_eq!(encode_message(&message), line);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 3);
+}
+
+#[test]
+fn messages_are_strings_and_nothing_else() {
+    let mut decoder = MessageDecoder::default();
+    decoder.feed(br#""a" "b\n""#);
+    assert_eq!(decoder.next_message(), Ok(Some("a".into())));
+    decoder.feed(b"\"c");
+    assert_eq!(decoder.next_message(), Ok(Some("b\n".into())));
+    assert_eq!(decoder.next_message(), Ok(None));
+    for wrong in ["{}", "null", "1", "\"\\x\"", "\"\\ud800\""] {
+        let mut decoder = MessageDecoder::default();
+        decoder.feed(wrong.as_bytes());
+        assert!(decoder.next_message().is_err(), "{wrong}");
+    }
+}

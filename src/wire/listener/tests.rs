@@ -51,6 +51,24 @@ impl Handler for Echo {
         if line == "v" { vec!["version ".into(), "vm ".into()] } else { Vec::new() }
     }
 
+    /// Sends messages back; `refused` is refused, and `deaf` neither sends nor ends.
+    async fn pipe(&self, _connection: u64, name: String, mut input: PipeInput, mut output: PipeOutput) {
+        match name.as_str() {
+            "refused" => {
+                let resp = Some(vec![Entry::failure("h", "no such thing")]);
+                output.refuse(&Response { resp, ..Response::default() }).await;
+            }
+            "deaf" => std::future::pending().await,
+            _ => {
+                while let Some(message) = input.next().await {
+                    if !output.send(&message).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     fn closed(&self, connection: u64) {
         let _ = self.closed.try_send(connection);
     }
@@ -125,15 +143,36 @@ fn several_requests_in_one_write_are_answered_in_order_and_malformed_ones_close(
     let server = server(false);
     let mut stream = StdStream::connect(&server.path).unwrap();
     stream
-        .write_all(br#"{"Command":"echo 1"}{"Command":"echo 2"}null{"PlumbPipe":"p"}[]{"Command":"echo 3"}"#)
+        .write_all(br#"{"Command":"echo 1"}{"Command":"echo 2"}null{"PlumbPipe":"p"}"<m>\n"[]{"Command":"echo 3"}"#)
         .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    let rendered: Vec<Response> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(rendered.len(), 4, "{text}");
+    let (responses, messages) = text.split_at(text.match_indices('\n').nth(2).unwrap().0 + 1);
+    let rendered: Vec<Response> = responses.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!((rendered[0].rendered.as_str(), rendered[1].rendered.as_str()), ("1", "2"));
     assert_eq!(rendered[2].errors().next(), Some(("h", "must specify either command or suggest")));
-    assert!(rendered[3].errors().next().unwrap().1.contains("pipes"));
+    assert_eq!(messages, "\"\\u003cm\\u003e\\n\"\n", "what follows a request for a pipe is a message already");
+}
+
+#[test]
+fn a_connection_becomes_a_pipe_and_stays_one() {
+    let server = server(false);
+    let (mut sender, mut receiver) = client(&server).pipe("ä //p").unwrap();
+    for text in ["one", "two\n", "", "\"<&>\" \u{1F600}\t"] {
+        sender.send(text).unwrap();
+        assert_eq!(receiver.receive().unwrap().unwrap(), format!("{}\n", text.trim_end_matches('\n')));
+    }
+    sender.finish().unwrap();
+    assert_eq!(receiver.receive().unwrap(), None);
+
+    let (_sender, mut receiver) = client(&server).pipe("refused").unwrap();
+    let error = receiver.receive().unwrap_err();
+    assert!(matches!(&error, WireError::NoMessage { found, .. } if found == "no such thing"), "{error}");
+
+    let (_sender, mut receiver) = client(&server).pipe("deaf").unwrap();
+    server.stop.send(true).unwrap();
+    server.runtime.block_on(server.task).unwrap();
+    assert_eq!(receiver.receive().unwrap(), None, "a shutdown ends pipes");
 }
 
 #[test]

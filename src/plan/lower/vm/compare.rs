@@ -163,9 +163,9 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, live: &LiveVm) -> Launch {
         if field.ty == FieldType::Uuid && wanted == field.default_value() {
             continue;
         }
-        match field.observe(&live.record) {
+        match live.observe(field).as_deref() {
             None => hidden.push(field.name),
-            Some(observed) => match match_value(field, &wanted, &observed) {
+            Some(observed) => match match_value(field, &wanted, observed) {
                 Match::Same => {}
                 Match::Maybe => hidden.push(field.name),
                 Match::Differs => reasons.push(Reason {

@@ -10,6 +10,7 @@ use super::super::draft::{Draft, Extra, Members, targets};
 use super::super::{Action, Cost, Expect, Reason, StepId, Undo, Verb};
 use super::{Lower, Scene, not_in_the_file};
 use crate::diagnostic::Span;
+use crate::language::field::{FieldValue, field};
 use crate::live::{LiveVm, VmState};
 use crate::name::{self, Address};
 use crate::spec::model::{RunState, Vm, VmBody};
@@ -61,8 +62,9 @@ fn end_costs(vm: &LiveVm, again: bool) -> Vec<Cost> {
     if again && matches!(vm.state, VmState::Running | VmState::Paused) {
         costs.push(Cost::Reboot);
     }
-    let snapshot = vm.record.get("Snapshot").and_then(serde_json::Value::as_bool).unwrap_or(true);
-    let disks = vm.record.get("Disks").and_then(serde_json::Value::as_array).is_some_and(|d| !d.is_empty());
+    let shown = |name| field(name).and_then(|field| vm.observe(field));
+    let snapshot = !matches!(shown("snapshot").as_deref(), Some(FieldValue::Bool(false)));
+    let disks = matches!(shown("disks").as_deref(), Some(FieldValue::Disks(disks)) if !disks.is_empty());
     if snapshot && disks && vm.state != VmState::Error {
         costs.push(Cost::GuestDiskLost);
     }

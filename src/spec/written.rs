@@ -1,0 +1,185 @@
+//! An experiment written out in full: nothing left to compute, no profiles, and behind each value the place that it comes
+//! from.
+
+use std::fmt::Write as _;
+
+use super::model::{Experiment, Nic, VlanRef};
+use crate::diagnostic::{SourceMap, Span};
+use crate::language::field::{Field, FieldValue};
+
+/// The experiment as YAML that means the same. A value without a comment is a default that another value brought with it.
+pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
+    let mut text = Writer { sources, text: String::new() };
+    text.line(0, "experiment", &scalar(experiment.name.as_str()), Some(experiment.name.span));
+    if let Some(range) = &experiment.vlan_range {
+        text.line(0, "vlan_range", &format!("[{}, {}]", range.0, range.1), Some(range.span));
+    }
+    if !experiment.vlans.is_empty() {
+        text.open(0, "vlans", None);
+        for (alias, vlan) in &experiment.vlans {
+            let value = vlan.tag.as_ref().map_or("{}".to_owned(), |tag| format!("{{ tag: {} }}", tag.value));
+            text.line(1, &scalar(alias.as_str()), &value, Some(vlan.tag.as_ref().map_or(vlan.span, |tag| tag.span)));
+        }
+    }
+    if !experiment.vms.is_empty() {
+        text.open(0, "vms", None);
+    }
+    for (name, vm) in &experiment.vms {
+        let body = &vm.body;
+        text.open(1, &scalar(name.as_str()), Some(vm.span));
+        text.line(2, "type", body.kind.word(), None);
+        for (field, value) in body.config.changed() {
+            let span = body.spans.get(field.name).copied();
+            text.line(2, &field.key(), &field_value(field, value), span);
+        }
+        if !body.networks.is_empty() {
+            text.open(2, "networks", body.spans.get("networks").copied());
+            for nic in &body.networks {
+                text.item(3, &self::nic(nic), nic.span);
+            }
+        }
+        text.line(2, "state", body.state.word(), body.spans.get("state").copied());
+        if !body.depends_on.is_empty() {
+            text.open(2, "depends_on", None);
+            for other in &body.depends_on {
+                text.item(3, &scalar(other.as_str()), other.span);
+            }
+        }
+    }
+    if !experiment.taps.is_empty() {
+        text.open(0, "taps", None);
+    }
+    for (name, tap) in &experiment.taps {
+        text.open(1, &scalar(name.as_str()), Some(tap.span));
+        text.line(2, "vlan", &vlan(&tap.vlan), Some(tap.vlan.span));
+        if let Some(ip) = &tap.ip {
+            text.line(2, "ip", &scalar(&format!("{}/{}", ip.0, ip.1)), Some(ip.span));
+        }
+        if let Some(bridge) = &tap.bridge {
+            text.line(2, "bridge", &scalar(bridge.as_str()), Some(bridge.span));
+        }
+    }
+    if !experiment.commands.is_empty() {
+        text.open(0, "commands", None);
+    }
+    for (name, entry) in &experiment.commands {
+        text.open(1, &scalar(name.as_str()), Some(entry.span));
+        for (key, lines) in [("create", &entry.create), ("destroy", &entry.destroy)] {
+            if !lines.is_empty() {
+                text.open(2, key, None);
+            }
+            for line in lines {
+                text.item(3, &quoted(line), line.span);
+            }
+        }
+        if let Some(check) = &entry.check {
+            text.line(2, "check", &quoted(check), Some(check.span));
+        }
+        if !entry.depends_on.is_empty() {
+            text.open(2, "depends_on", None);
+            for other in &entry.depends_on {
+                text.item(3, &scalar(other.as_str()), other.span);
+            }
+        }
+    }
+    text.text
+}
+
+struct Writer<'a> {
+    sources: &'a SourceMap,
+    text: String,
+}
+
+impl Writer<'_> {
+    fn line(&mut self, depth: usize, key: &str, value: &str, span: Option<Span>) {
+        self.put(depth, &format!("{key}: {value}"), span);
+    }
+
+    fn open(&mut self, depth: usize, key: &str, span: Option<Span>) {
+        self.put(depth, &format!("{key}:"), span);
+    }
+
+    fn item(&mut self, depth: usize, value: &str, span: Span) {
+        self.put(depth, &format!("- {value}"), Some(span));
+    }
+
+    fn put(&mut self, depth: usize, line: &str, span: Option<Span>) {
+        let comment = span.map_or(String::new(), |span| {
+            let place = self.sources.place(span);
+            let file = place.file.replace(|c: char| c.is_control(), "?");
+            format!("  # {file}:{}", place.line)
+        });
+        let _infallible = writeln!(self.text, "{:width$}{line}{comment}", "", width = depth * 2);
+    }
+}
+
+/// Text in quotes, unless it is certainly read as text.
+fn scalar(text: &str) -> String {
+    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'))
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
+        );
+    if plain { text.to_owned() } else { quoted(text) }
+}
+
+/// Text as JSON, which YAML reads as the same. An expression's beginning is taken apart, so that it stays text.
+fn quoted(text: &str) -> String {
+    literal(&serde_json::Value::from(text).to_string())
+}
+
+/// A text in quotes as one that holds no expression.
+pub fn literal(text: &str) -> String {
+    text.replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}")
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+fn field_value(field: &Field, value: &FieldValue) -> String {
+    match value {
+        FieldValue::Uint(number) => number.to_string(),
+        FieldValue::Bool(truth) => truth.to_string(),
+        FieldValue::Text(text) => quoted(text),
+        FieldValue::Words(words) => list(words.iter().map(|word| quoted(word))),
+        FieldValue::Disks(disks) => list(disks.iter().map(|disk| {
+            let mut text = format!("{{ path: {}", quoted(&disk.path));
+            for (key, value) in [("interface", &disk.interface), ("cache", &disk.cache)] {
+                if let Some(value) = value {
+                    let _infallible = write!(text, ", {key}: {}", quoted(value));
+                }
+            }
+            text + " }"
+        })),
+        FieldValue::Tags(tags) => {
+            let tags: Vec<String> =
+                tags.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value))).collect();
+            format!("{{ {} }}", tags.join(", "))
+        }
+        other => list(field.arguments(other).iter().flatten().map(|argument| quoted(argument))),
+    }
+}
+
+fn vlan(vlan: &VlanRef) -> String {
+    match vlan {
+        VlanRef::Alias(alias) => scalar(alias.as_str()),
+        VlanRef::Tag(tag) => tag.to_string(),
+    }
+}
+
+fn nic(nic: &Nic) -> String {
+    let mut text = format!("{{ vlan: {}", vlan(&nic.vlan));
+    let parts = [
+        ("mac", nic.mac.map(|mac| quoted(&mac.to_string()))),
+        ("driver", nic.driver.as_ref().map(|driver| scalar(driver))),
+        ("bridge", nic.bridge.as_ref().map(|bridge| scalar(bridge.as_str()))),
+    ];
+    for (key, value) in parts {
+        if let Some(value) = value {
+            let _infallible = write!(text, ", {key}: {value}");
+        }
+    }
+    text + " }"
+}

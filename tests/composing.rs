@@ -1,0 +1,198 @@
+//! Variables, outputs, `expand`, `eval`, `fmt` and `init` as a user runs them, where no engine runs.
+#![allow(missing_docs)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).expect("the temporary folder is writable");
+        }
+        Self(folder)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_megaform"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("MEGAFORM_BASE", self.0.path().join("base"))
+            .current_dir(self.0.path())
+            .stdin(Stdio::null())
+            .args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        ended(self.command(args).output().expect("the program starts"))
+    }
+}
+
+fn ended(Output { status, stdout, stderr }: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
+    (status.code().expect("it ends by itself"), text(stdout), text(stderr))
+}
+
+const LAB: &str = "experiment: lab
+variables:
+  n: { type: integer }
+  token: { type: string, sensitive: true, default: hunter2-hunter2 }
+vlans: { lan: {} }
+vms:
+  \"w{{ count.index }}\": { count: \"{{ var.n }}\", kernel: k, append: \"t={{ var.token }}\", networks: [lan] }
+outputs:
+  n: { value: \"{{ var.n }}\", description: how many }
+  token: \"{{ sha256(var.token) }}\"
+";
+
+#[test]
+fn variables_of_the_command_line_the_environment_and_files() {
+    let folder = Folder::new(&[("lab.yaml", LAB), ("v.yaml", "n: 3\n"), ("k", "")]);
+    let (code, _, err) = folder.run(&["validate", "lab.yaml"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("lab.yaml:3:3") && err.contains("--var n=VALUE"), "{err}");
+    let vms = |out: &str| out.split(": ").nth(2).and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+    let (code, out, err) = folder.run(&["validate", "lab.yaml", "--var-file", "v.yaml"]);
+    assert_eq!((code, err.as_str(), vms(&out).as_deref()), (0, "", Some("3")), "{out}");
+    let (_, out, _) = folder.run(&["validate", "lab.yaml", "--var", "n=5", "--var-file", "v.yaml"]);
+    assert_eq!(vms(&out).as_deref(), Some("5"), "{out}");
+    let output = folder.command(&["validate", "lab.yaml"]).env("MEGAFORM_VAR_n", "2").output().expect("it starts");
+    assert_eq!(vms(&ended(output).1).as_deref(), Some("2"));
+    let (code, _, err) = folder.run(&["plan", "lab.yaml", "--var", "m=5"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("--var:1:1") && err.contains("there is no variable `m`"), "{err}");
+}
+
+#[test]
+fn nothing_sensitive_is_printed() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    for args in [
+        &["plan", "lab.yaml", "--var", "n=1"][..],
+        &["plan", "-v", "lab.yaml", "--var", "n=1"],
+        &["plan", "--json", "lab.yaml", "--var", "n=1"],
+        &["expand", "lab.yaml", "--var", "n=1"],
+        &["output", "lab.yaml", "--var", "n=1"],
+        &["output", "--json", "lab.yaml", "--var", "n=1"],
+        &["output", "lab.yaml", "token", "--var", "n=1"],
+        &["eval", "lab.yaml", "var.token", "--var", "n=1"],
+        &["validate", "lab.yaml", "--var", "n=x"],
+    ] {
+        let (_, out, err) = folder.run(args);
+        assert!(!out.contains("hunter2") && !err.contains("hunter2"), "{args:?}\n{out}{err}");
+        assert!(!out.contains("token\": \"") && !out.contains("= \"4"), "{out}");
+    }
+    let (_, plan, _) = folder.run(&["plan", "lab.yaml", "--var", "n=1"]);
+    assert!(plan.contains("vm config append (sensitive)\n"), "{plan}");
+    assert!(plan.contains("# note: sensitive values are shown as (sensitive)"), "{plan}");
+    let (_, out, _) = folder.run(&["eval", "--reveal", "lab.yaml", "var.token", "--var", "n=1"]);
+    assert_eq!(out, "hunter2-hunter2\n");
+}
+
+#[test]
+fn outputs_and_expressions() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    let with = |args: &[&str]| folder.run(&[args, &["--var", "n=2"]].concat());
+    assert_eq!(with(&["output", "lab.yaml"]).1, "n = 2\ntoken = (sensitive)\n");
+    assert_eq!(with(&["output", "lab.yaml", "n"]).1, "2\n");
+    let json: serde_json::Value = serde_json::from_str(&with(&["output", "--json", "lab.yaml"]).1).expect("JSON");
+    assert_eq!(json["n"], serde_json::json!({ "value": 2, "sensitive": false, "description": "how many" }));
+    assert_eq!(json["token"], serde_json::json!({ "value": null, "sensitive": true }));
+    let (code, _, err) = with(&["output", "lab.yaml", "m"]);
+    assert_eq!((code, err.as_str()), (1, "error: the file has no output `m`; its outputs: n, token\n"));
+    assert_eq!(with(&["eval", "lab.yaml", "[var.n + 1, 'x']"]).1, "[\n  3,\n  \"x\"\n]\n");
+    let (code, _, err) = with(&["eval", "lab.yaml", "var.m"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("there is no variable `m`"), "{err}");
+    // One after the other, from a pipe; a mistake does not end it.
+    let mut child = folder
+        .command(&["eval", "lab.yaml", "--var", "n=2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("it was asked for");
+    std::io::Write::write_all(&mut stdin, b"var.n\n\nvar.\nvar.n * 2\n").expect("it reads");
+    drop(stdin);
+    let (code, out, err) = ended(child.wait_with_output().expect("our own child"));
+    assert_eq!((code, out.as_str()), (0, "2\n4\n"));
+    assert!(err.contains("template-syntax"), "{err}");
+}
+
+#[test]
+fn an_expanded_file_plans_the_same() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    let (code, full, _) = folder.run(&["expand", "--reveal", "lab.yaml", "--var", "n=2"]);
+    assert_eq!(code, 0);
+    assert!(
+        full.contains("  w1:  # lab.yaml:7\n") && full.contains("append: [\"t=hunter2-hunter2\"]  # lab.yaml:7\n"),
+        "{full}"
+    );
+    std::fs::write(folder.0.path().join("full.yaml"), &full).expect("the folder is writable");
+    let commands = |args: &[&str]| -> Vec<String> {
+        folder.run(args).1.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let full = commands(&["plan", "full.yaml"]);
+    let composed = commands(&["plan", "lab.yaml", "--var", "n=2"]);
+    assert_eq!(full.len(), composed.len());
+    for (full, composed) in full.iter().zip(&composed) {
+        assert!(full == composed || composed.contains("(sensitive)"), "{full}\n{composed}");
+    }
+}
+
+#[test]
+fn a_first_file() {
+    let folder = Folder::new(&[]);
+    let (code, out, err) = folder.run(&["init", "--name", "mine"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("Wrote experiment.yaml."), "{out}");
+    let (code, out, err) = folder.run(&["validate", "experiment.yaml"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out, "experiment.yaml: experiment mine is valid: 2 VMs, 1 VLAN alias, 1 tap\n");
+    assert_eq!(folder.run(&["fmt", "--check", "experiment.yaml"]), (0, String::new(), String::new()));
+    std::fs::write(folder.0.path().join("experiment.yaml"), "mine").expect("the folder is writable");
+    let (code, _, err) = folder.run(&["init"]);
+    assert_eq!((code, err.as_str()), (1, "error: cannot write experiment.yaml: File exists (os error 17)\n"));
+    assert_eq!(std::fs::read_to_string(folder.0.path().join("experiment.yaml")).expect("it is there"), "mine");
+    assert_eq!(folder.run(&["init", "lab.toml"]).0, 1);
+}
+
+#[test]
+fn files_in_normal_form() {
+    let folder = Folder::new(&[
+        ("a.yaml", "experiment:   lab\nvms:\n    a:   {}   \n\n\n# end\n"),
+        ("b.toml", "experiment=\"lab\"\n"),
+        ("bad.yaml", "a: [\n"),
+    ]);
+    let (code, out, _) = folder.run(&["fmt", "--check", "a.yaml", "b.toml"]);
+    assert_eq!((code, out.as_str()), (1, "a.yaml\nb.toml\n"));
+    let (code, out, err) = folder.run(&["fmt", "a.yaml", "bad.yaml", "b.toml"]);
+    assert_eq!((code, out.as_str()), (1, "a.yaml\nb.toml\n"));
+    assert!(err.contains("bad.yaml:1"), "{err}");
+    let read = |name: &str| std::fs::read_to_string(folder.0.path().join(name)).expect("it is there");
+    assert_eq!(read("a.yaml"), "experiment: lab\nvms:\n  a: {}\n\n# end\n");
+    assert_eq!(read("b.toml"), "experiment = \"lab\"\n");
+    assert_eq!(read("bad.yaml"), "a: [\n");
+    assert_eq!(folder.run(&["fmt", "--check", "a.yaml", "b.toml"]).0, 0);
+    let left: Vec<_> = std::fs::read_dir(folder.0.path()).expect("it is there").collect();
+    assert_eq!(left.len(), 3, "nothing else is left: {left:?}");
+}
+
+#[test]
+fn the_composed_example() {
+    let folder = Folder::new(&[]);
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/branches.yaml");
+    let example = example.to_str().expect("a path in UTF-8");
+    let (code, out, _) = folder.run(&["validate", example]);
+    assert_eq!(code, 0);
+    assert!(out.ends_with("experiment branches is valid: 5 VMs, 3 VLAN aliases, 1 tap\n"), "{out}");
+    let (_, out, _) = folder.run(&["output", example]);
+    assert_eq!(out, "clients = 3\nrouters = [\"10.64.0.1\",\"10.65.0.1\"]\n");
+    let (_, out, _) = folder.run(&["plan", example, "--var", "branches={x: 40, y: 0}", "--var", "audit=true"]);
+    assert!(out.contains("Plan: 44 to create"), "{out}");
+    assert!(out.contains("ip.0=10.64.0.49/16"), "{out}");
+}
