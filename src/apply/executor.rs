@@ -197,8 +197,14 @@ fn run(
         Ok(responses) => {
             let errors: Vec<String> = responses
                 .iter()
-                .flat_map(|r| r.errors())
-                .map(|(host, error)| format!("{host}: {}", error.trim()))
+                .flat_map(|r| r.resp.iter().flatten())
+                .filter(|entry| !entry.error.is_empty())
+                .map(|entry| {
+                    // What a program said, where the error is only how it ended.
+                    let said = entry.response.trim();
+                    let said = if said.is_empty() { String::new() } else { format!("\n{said}") };
+                    format!("{}: {}{said}", entry.host, entry.error.trim())
+                })
                 .collect();
             if !errors.is_empty() {
                 *connection = Some(open);

@@ -1,5 +1,5 @@
 //! What was sent, as JSON lines beside the socket. Advice, not truth: it tells which taps megaform made and with which
-//! address, because minimega tells neither. Losing it loses nothing that a plan needs to be safe.
+//! address, and which raw commands it ran, because minimega tells neither. Losing it loses nothing that a plan needs to be safe.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{End, file};
 use crate::name::Namespace;
-use crate::plan::advice::{TapEffect, tap_effect};
-use crate::plan::{Advice, Step, TapAdvice};
+use crate::plan::advice::{Answer, CommandAdvice, TapEffect, tap_effect};
+use crate::plan::{Advice, Mark, Step, TapAdvice};
 
 /// A journal above this size is reduced to its advice when it is opened.
 const COMPACT: u64 = 256 << 10;
@@ -25,15 +25,47 @@ enum Line {
     /// An apply or destroy begins; nothing of an earlier one runs any more.
     Begun,
     /// A step is about to be sent.
-    Started { step: usize, command: String, time: u64 },
+    Started {
+        step: usize,
+        command: String,
+        time: u64,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// A step was carried out.
-    Done { step: usize, command: String },
+    Done {
+        step: usize,
+        command: String,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// A step failed.
-    Failed { step: usize, command: String, error: String },
+    Failed {
+        step: usize,
+        command: String,
+        error: String,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// Whether a step was carried out is not known.
-    Unknown { step: usize, command: String, error: String },
+    Unknown {
+        step: usize,
+        command: String,
+        error: String,
+        #[serde(flatten)]
+        of: Of,
+    },
     /// A tap of ours, from a journal that was reduced.
     Tap { name: String, address: Option<String> },
+    /// Raw commands of ours, from a journal that was reduced.
+    Commands { name: String, entry: CommandAdvice },
+}
+
+/// What a step belongs to.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Of {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<Mark>,
 }
 
 /// A journal that is being written.
@@ -70,7 +102,7 @@ pub fn cut_off(socket: &Path, experiment: &Namespace) -> io::Result<bool> {
             Ok(Line::Done { step, .. } | Line::Failed { step, .. }) => {
                 open.remove(&step);
             }
-            Ok(Line::Unknown { .. } | Line::Tap { .. }) | Err(_) => {}
+            Ok(Line::Unknown { .. } | Line::Tap { .. } | Line::Commands { .. }) | Err(_) => {}
         }
     }
     Ok(!open.is_empty())
@@ -83,11 +115,17 @@ fn read(lines: impl BufRead) -> Advice {
     for line in lines.split(b'\n').map_while(Result::ok) {
         match serde_json::from_slice(&line) {
             // A creation that was sent may have been carried out, even if nobody lived to note it.
-            Ok(Line::Started { command, .. }) => {
+            Ok(Line::Started { command, of, .. }) => {
+                advice.sent(&command, of.mark.as_ref());
                 if let Some(TapEffect::Made(name, tap)) = tap_effect(&command) {
                     before.insert(name.clone(), advice.taps.insert(name, tap));
                 }
             }
+            Ok(Line::Done { of: Of { mark: Some(mark) }, .. }) => advice.answered(&mark, Answer::Done),
+            Ok(Line::Failed { of: Of { mark: Some(mark) }, error, .. }) => {
+                advice.answered(&mark, Answer::Failed(&error));
+            }
+            Ok(Line::Unknown { of: Of { mark: Some(mark) }, .. }) => advice.answered(&mark, Answer::Lost),
             Ok(Line::Done { command, .. }) => {
                 if let Some(TapEffect::Removed(name)) = tap_effect(&command) {
                     advice.taps.remove(&name);
@@ -104,6 +142,9 @@ fn read(lines: impl BufRead) -> Advice {
             Ok(Line::Begun | Line::Unknown { .. }) | Err(_) => {}
             Ok(Line::Tap { name, address }) => {
                 advice.taps.insert(name, TapAdvice { address });
+            }
+            Ok(Line::Commands { name, entry }) => {
+                advice.commands.insert(name, entry);
             }
         }
     }
@@ -126,6 +167,9 @@ impl Journal {
             for (name, tap) in advice.taps {
                 write(&mut new, &Line::Tap { name, address: tap.address })?;
             }
+            for (name, entry) in advice.commands {
+                write(&mut new, &Line::Commands { name, entry })?;
+            }
             new.sync_all()?;
             fs::rename(&reduced, &path)?;
             file = new;
@@ -138,16 +182,21 @@ impl Journal {
     /// Note that a step is about to be sent.
     pub fn started(&self, step: &Step) -> io::Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.note(&Line::Started { step: step.id, command: step.command.clone(), time })
+        self.note(&Line::Started {
+            step: step.id,
+            command: step.command.clone(),
+            time,
+            of: Of { mark: step.mark.clone() },
+        })
     }
 
     /// Note how a step ended.
     pub fn ended(&self, step: &Step, end: &End) -> io::Result<()> {
-        let (id, command) = (step.id, step.command.clone());
+        let (id, command, of) = (step.id, step.command.clone(), Of { mark: step.mark.clone() });
         self.note(&match end {
-            End::Done => Line::Done { step: id, command },
-            End::Failed { error } => Line::Failed { step: id, command, error: error.clone() },
-            End::Unknown { error } => Line::Unknown { step: id, command, error: error.clone() },
+            End::Done => Line::Done { step: id, command, of },
+            End::Failed { error } => Line::Failed { step: id, command, error: error.clone(), of },
+            End::Unknown { error } => Line::Unknown { step: id, command, error: error.clone(), of },
             End::Skipped => return Ok(()),
         })
     }
@@ -186,6 +235,7 @@ mod tests {
             undo: crate::plan::Undo::Impossible,
             guard: None,
             expect: Expect::Answer,
+            mark: None,
         }
     }
 
@@ -237,5 +287,63 @@ mod tests {
         assert!(!cut_off(&socket, &lab).unwrap());
         journal.remove().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn it_remembers_raw_commands_through_compaction() {
+        use crate::plan::advice::CommandLines;
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("minimega");
+        let lab = Namespace::new("lab").unwrap();
+        let lines = CommandLines {
+            create: vec!["one".into(), "two".into()],
+            destroy: vec!["undo".into(), "more".into()],
+            depends_on: vec!["web1".into()],
+        };
+        let create = |line| Mark::Create { name: "raw".into(), line, lines: (line == 0).then(|| lines.clone()) };
+        let destroy = |line| Mark::Destroy { name: "raw".into(), line, last: line == 1 };
+        let mut journal = Journal::open(&socket, &lab).unwrap();
+        let mut seen = Vec::new();
+        for (mark, end) in [
+            (Some(create(0)), Some(End::Done)),
+            (Some(create(1)), None),
+            (Some(create(1)), Some(End::Unknown { error: "lost".into() })),
+            (Some(create(1)), Some(End::Failed { error: "no".into() })),
+            (Some(create(1)), Some(End::Done)),
+            (None, Some(End::Done)),
+            (Some(destroy(0)), Some(End::Failed { error: "no".into() })),
+            (Some(destroy(1)), None),
+            (Some(destroy(1)), Some(End::Done)),
+        ] {
+            let launch = "namespace lab vm launch kvm web[0-2]";
+            let step = Step { mark, ..step(1, launch) };
+            journal.started(&step).unwrap();
+            if let Some(end) = end {
+                journal.ended(&step, &end).unwrap();
+            }
+            let known = advice(&socket, &lab).unwrap();
+            let entry = known.commands.get("raw").cloned();
+            seen.push(entry.map(|e| (e.created, e.unknown, e.error, e.launched.len(), e.destroyed)));
+            let file = path(&socket, &lab);
+            let text = fs::read_to_string(&file).unwrap() + &"x".repeat(usize::try_from(COMPACT).unwrap()) + "\n";
+            fs::write(&file, text).unwrap();
+            journal = Journal::open(&socket, &lab).unwrap();
+            assert_eq!(advice(&socket, &lab).unwrap(), known, "after {}", seen.len());
+        }
+        let no = Some("no".to_owned());
+        assert_eq!(
+            seen,
+            [
+                Some((1, false, None, 0, None)),
+                Some((1, true, None, 0, None)),
+                Some((1, true, None, 0, None)),
+                Some((1, false, no, 0, None)),
+                Some((2, false, None, 0, None)),
+                Some((2, false, None, 1, None)),
+                Some((2, false, None, 1, Some(1))),
+                Some((2, true, None, 1, Some(1))),
+                None,
+            ]
+        );
     }
 }

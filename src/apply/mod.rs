@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::graph::Graph;
-use crate::live::{Live, LiveError, learn, observe};
+use crate::live::{Live, LiveError, check, learn, observe};
 use crate::plan::{self, Options, Plan, PlanError, StepId};
 use crate::spec::model::Experiment;
 use crate::wire::{Transport, WireError};
@@ -129,7 +129,8 @@ pub fn replan(
     plan_on(connection.as_mut(), experiment, graph, live, options)
 }
 
-/// Plan against what was observed, and ask the target what it can do where the plan could be better for knowing.
+/// Plan against what was observed and what the checks of raw commands answer, and ask the target what it can do where the
+/// plan could be better for knowing.
 pub fn plan_on(
     connection: &mut dyn Transport,
     experiment: &Experiment,
@@ -137,6 +138,9 @@ pub fn plan_on(
     mut live: Live,
     options: &Options<'_>,
 ) -> Result<Plan, ReplanError> {
+    for line in plan::checks(experiment, &live, options) {
+        check(connection, &mut live, &experiment.name.value, line).map_err(ReplanError::Observe)?;
+    }
     let plan = plan::plan(experiment, graph, &live, options)?;
     if plan.learn.is_empty() {
         return Ok(plan);

@@ -9,8 +9,9 @@ use super::executor::chain;
 use super::journal::Journal;
 use super::{Connect, End, Outcome};
 use crate::live::{Live, LiveVm, VmState, observe};
+use crate::name::Kind;
 use crate::plan::ownership::owns;
-use crate::plan::{Expect, Plan, Step, Undo, Verb};
+use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb};
 use crate::wire::Transport;
 
 /// How long VMs may take to end before they are flushed.
@@ -52,8 +53,29 @@ pub fn rollback(
             }
         }
     }
-    let left = back.left();
+    let mut left = back.left();
+    if let Some(left) = &mut left {
+        left.extend(commands_left(plan, outcome, &back.commands));
+        left.sort_unstable();
+        left.dedup();
+    }
     Rollback { commands: back.commands, left }
+}
+
+/// The changes to raw commands that were not taken back: nothing can be observed of those.
+fn commands_left(plan: &Plan, outcome: &Outcome, undone: &[Undone]) -> Vec<usize> {
+    let failed = |command: &String| undone.iter().any(|u| u.command == *command && u.error.is_some());
+    let touched = plan.steps.iter().zip(&outcome.ends).filter(|(_, end)| {
+        // One that failed for sure made nothing.
+        matches!(end, End::Done | End::Unknown { .. })
+    });
+    let left = touched.filter(|(step, end)| match &step.undo {
+        Undo::Impossible => true,
+        Undo::Lines { commands, .. } => **end != End::Done || commands.iter().any(failed),
+        _ => false,
+    });
+    let changes = left.flat_map(|(step, _)| step.serves.iter().copied());
+    changes.filter(|change| plan.changes[*change].address.kind == Kind::Command).collect()
 }
 
 struct Back<'a> {
@@ -70,8 +92,9 @@ impl Back<'_> {
         match &step.undo {
             Undo::Nothing | Undo::Impossible => {}
             // Where it is not known whether it was carried out, taking it back could harm what somebody else made.
-            Undo::Command(_) | Undo::Reconnect(_) if *end != End::Done => {}
+            Undo::Command(_) | Undo::Reconnect(_) | Undo::Lines { .. } if *end != End::Done => {}
             Undo::Command(command) | Undo::Reconnect(command) => self.send(command.clone()),
+            Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
             Undo::Rebind(..) if *end != End::Done => {}
             Undo::Rebind(alias, tag) => self.rebind(alias, *tag, &step.undo),
@@ -144,7 +167,19 @@ impl Back<'_> {
         }
     }
 
+    /// Take an entry of raw commands back.
+    fn lines(&mut self, name: &str, commands: &[String]) {
+        for (line, command) in commands.iter().enumerate() {
+            let mark = Mark::Destroy { name: name.to_owned(), line, last: line + 1 == commands.len() };
+            self.send_line(command.clone(), Some(mark));
+        }
+    }
+
     fn send(&mut self, command: String) {
+        self.send_line(command, None);
+    }
+
+    fn send_line(&mut self, command: String, mark: Option<Mark>) {
         let step = Step {
             id: self.plan.steps.len() + self.commands.len() + 1,
             command: command.clone(),
@@ -154,6 +189,7 @@ impl Back<'_> {
             undo: Undo::Impossible,
             guard: None,
             expect: Expect::Answer,
+            mark,
         };
         let noted = self.journal.map_or(Ok(()), |journal| journal.started(&step));
         let result = match noted {

@@ -239,10 +239,46 @@ fn the_journal_has_every_step_before_it_is_sent() {
     assert_eq!(advice.taps["t0"].address.as_deref(), Some("10.0.0.1/24"));
 }
 
+/// Whether it was carried out or not: it is reported, and the next plan says why it sends the line again.
+#[test]
+fn a_raw_command_whose_answer_was_lost_is_not_sent_again_by_the_same_plan() {
+    let text = LAB.replace(
+        "taps:",
+        "commands:\n  raw: { create: [vm tag web0 a b, vm tag web0 role x, vm tag web0 c d], destroy: clear vm tag web0 role }\ntaps:",
+    );
+    let lab = file(&text);
+    let name = &lab.experiment.name.value;
+    for carried_out in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("minimega");
+        let mm = Minimega::default();
+        let planned = || {
+            let options = options(&lab, &journal::advice(&socket, name).unwrap());
+            replan(&lab.experiment, &lab.graph, &options, &|| Ok(Box::new(mm.clone()))).unwrap()
+        };
+        let run = |plan: &Plan| {
+            let journal = Journal::open(&socket, name).unwrap();
+            apply(plan, &|| Ok(Box::new(mm.clone())), Some(&journal), &Interrupt::default(), &mut |_| {})
+        };
+        mm.0.lock().unwrap().drop_at = Some((" role x".into(), carried_out));
+        let outcome = run(&planned());
+        assert_eq!((outcome.failed(), outcome.skipped()), (1, 1), "{outcome:?}");
+        assert!(outcome.ends.iter().any(|end| matches!(end, End::Unknown { .. })), "{outcome:?}");
+        assert_eq!(mm.take_log().iter().filter(|c| c.contains("role x")).count(), 1);
+        let next = planned();
+        assert_eq!(next.changes[0].reasons[0].field, "create[1]");
+        assert_eq!(next.changes[0].reasons[0].old.as_deref(), Some("sent, and how it ended is not known"));
+        assert!(run(&next).is_complete());
+        assert_eq!(mm.take_log(), ["namespace lab vm tag web0 role x", "namespace lab vm tag web0 c d"]);
+        assert!(planned().is_empty());
+    }
+}
+
 /// A plan that knows the tap of the random experiments to be ours.
 fn ours(mm: &Minimega, file: &File) -> Plan {
     let taps = std::collections::BTreeMap::from([("t0".to_owned(), crate::plan::TapAdvice::default())]);
-    plan::plan(&file.experiment, &file.graph, &live(mm, file), &options(file, &Advice { taps })).unwrap()
+    plan::plan(&file.experiment, &file.graph, &live(mm, file), &options(file, &Advice { taps, ..Advice::default() }))
+        .unwrap()
 }
 
 proptest::proptest! {

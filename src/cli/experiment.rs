@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::daemon;
+use super::lines;
 use super::target::Target;
 use crate::apply::{ReplanError, journal, lock, plan_on};
 use crate::diagnostic::{Diagnostic, Exit, Severity, SourceMap, Span, Spanned, render};
@@ -226,6 +227,7 @@ pub fn load(path: &Path, vars: &VarArgs, here: Option<&Target>) -> Option<Loaded
     if let (Some(experiment), Some(machine)) = (&experiment, here.and_then(machine)) {
         diagnostics.extend(spec::machine(experiment, &machine));
     }
+    diagnostics.extend(experiment.iter().flat_map(lines::check));
     // Copies of one entry have the same to say.
     let mut said = HashSet::new();
     diagnostics.retain(|d| said.insert((d.code, d.span, d.message.clone())));
@@ -256,6 +258,7 @@ pub fn named(name: &Namespace) -> Loaded {
         vlan_range: None,
         vms: Default::default(),
         taps: Default::default(),
+        commands: Default::default(),
     };
     let graph = Graph::new(&experiment).expect("nothing needs nothing, so there is no cycle");
     Loaded { experiment, graph, sources, outputs: Vec::new(), secrets: Secrets::default() }
@@ -451,6 +454,7 @@ mod tests {
                 undo: Undo::Command("vm config append t=old-secret".to_owned()),
                 guard: None,
                 expect: Expect::Answer,
+                mark: None,
             }],
             notes: Vec::new(),
         };

@@ -16,6 +16,7 @@ pub mod fmt;
 pub mod generate;
 pub mod import;
 pub mod init;
+mod lines;
 pub mod output;
 pub mod pipe;
 pub mod plan;

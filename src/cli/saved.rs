@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::carry::{self, HowArgs, SETTLE, STABLE};
-use super::experiment::{CommandError, counted, nobody, plan_json, veiled};
+use super::experiment::{CommandError, advice, counted, nobody, plan_json, veiled};
 use super::progress::{Line, Report};
 use super::target::Target;
 use crate::apply::Interrupt;
 use crate::diagnostic::Exit;
 use crate::live::{Live, LiveError, observe};
-use crate::plan::Plan;
 use crate::plan::saved::{self, MAGIC, Saved, is_saved, read};
+use crate::plan::{Advice, Plan};
 use crate::spec::Secrets;
 
 /// A saved plan is not larger than this.
@@ -95,11 +95,12 @@ pub fn carry_out(
         return report.nothing(Exit::Success);
     }
     let live = look(saved, target)?;
-    if saved.unmet(&live).is_empty() && !ends_namespace(saved, &live) {
+    let known = advice(target, name)?;
+    if saved.commands_met(&known) && saved.unmet(&live).is_empty() && !ends_namespace(saved, &live) {
         report.text("No changes. Everything is as this plan makes it.\n")?;
         return report.nothing(Exit::Success);
     }
-    if let Some(exit) = stale(saved, &live, report)? {
+    if let Some(exit) = stale(saved, &live, &known, report)? {
         return Ok(exit);
     }
     if rollback && let Some(note) = carry::irrevocable(plan) {
@@ -111,7 +112,7 @@ pub fn carry_out(
             return Ok(Exit::Error);
         }
         carry::ensure_engine(target)?;
-        if let Some(exit) = stale(saved, &look(saved, target)?, report)? {
+        if let Some(exit) = stale(saved, &look(saved, target)?, &known, report)? {
             return Ok(exit);
         }
     }
@@ -141,8 +142,9 @@ fn ends_namespace(saved: &Saved, live: &Live) -> bool {
 }
 
 /// Say what moved; None if nothing did.
-fn stale(saved: &Saved, live: &Live, report: Report<'_>) -> Result<Option<Exit>, CommandError> {
-    let moved: Vec<String> = saved.moved(live).iter().map(|sentence| report.secrets.mask(sentence)).collect();
+fn stale(saved: &Saved, live: &Live, known: &Advice, report: Report<'_>) -> Result<Option<Exit>, CommandError> {
+    let moved = saved.moved(live).into_iter().chain(saved.moved_commands(known));
+    let moved: Vec<String> = moved.map(|sentence| report.secrets.mask(&sentence)).collect();
     if moved.is_empty() {
         return Ok(None);
     }

@@ -28,11 +28,14 @@ pub fn run(args: &ValidateArgs, target: &Target) -> Result<Exit, CommandError> {
         match load(file, &args.vars, Some(target)) {
             Some(loaded) => {
                 let e = &loaded.experiment;
-                let parts = [
+                let mut parts = vec![
                     counted(e.vms.len(), "VM"),
                     counted(e.vlans.len(), "VLAN alias").replace("aliass", "aliases"),
                     counted(e.taps.len(), "tap"),
                 ];
+                if !e.commands.is_empty() {
+                    parts.push(counted(e.commands.len(), "entry").replace("entrys", "entries") + " of raw commands");
+                }
                 print(&format!("{}: experiment {} is valid: {}\n", file.display(), *e.name, parts.join(", ")))?;
             }
             None => exit = Exit::Error,

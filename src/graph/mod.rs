@@ -44,7 +44,7 @@ enum Node {
     Needs,
 }
 
-/// What needs what: VMs and taps need their VLANs, VMs need those that they depend on.
+/// What needs what: VMs and taps need their VLANs, VMs and raw commands need the VMs that they depend on.
 #[derive(Debug, Clone)]
 pub struct Graph {
     /// An edge goes from a resource to what it needs, and knows where that is written.
@@ -100,6 +100,14 @@ impl Graph {
                 && let Some(&vlan) = vlans.get(alias)
             {
                 graph.add_edge(index, vlan, tap.vlan.span);
+            }
+        }
+        for (name, entry) in &experiment.commands {
+            let index = add(&mut graph, Address::command(name));
+            for other in &entry.depends_on {
+                if let Some(&vm) = by_name.get(&other.value) {
+                    graph.update_edge(index, vm, other.span);
+                }
             }
         }
         let Ok(sorted) = petgraph::algo::toposort(&graph, None) else {

@@ -34,6 +34,9 @@ pub struct Live {
     pub queueing: bool,
     /// What the target's help says of commands, by their first words, as far as it was asked ([`learn`]).
     pub help: BTreeMap<&'static str, String>,
+    /// How the checks of raw commands were answered, by their lines: None without an error. As far as they were asked
+    /// ([`check`]).
+    pub checks: BTreeMap<String, Option<String>>,
 }
 
 /// A host tap.
@@ -94,6 +97,7 @@ impl Live {
             taps: BTreeMap::new(),
             queueing: false,
             help: BTreeMap::new(),
+            checks: BTreeMap::new(),
         }
     }
 }
@@ -271,6 +275,21 @@ pub fn learn(transport: &mut dyn Transport, live: &mut Live, command: &'static s
     Ok(())
 }
 
+/// Send a line that changes nothing, in a namespace that exists, and note whether it answers with an error.
+pub fn check(
+    transport: &mut dyn Transport,
+    live: &mut Live,
+    namespace: &Namespace,
+    line: &str,
+) -> Result<(), LiveError> {
+    let command = format!("namespace {namespace} {line}");
+    let responses = transport.call(&command).map_err(|source| LiveError::Wire { command, source })?;
+    let errors: Vec<String> =
+        responses.iter().flat_map(|r| r.errors()).map(|(_, error)| error.trim().to_owned()).collect();
+    live.checks.insert(line.to_owned(), (!errors.is_empty()).then(|| errors.join("; ")));
+    Ok(())
+}
+
 /// Observe a namespace. Every command is prefixed with `namespace NAME`, so that the daemon's active namespace stays;
 /// the first one lists namespaces, so that none is created by looking.
 pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<Live, LiveError> {
@@ -281,7 +300,7 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let mut taps = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
     let queueing = observe_queueing(transport, namespace)?;
-    Ok(Live { present: true, vlan_range, vms, vlans, taps, queueing, help: BTreeMap::new() })
+    Ok(Live { present: true, vlan_range, vms, vlans, taps, queueing, help: BTreeMap::new(), checks: BTreeMap::new() })
 }
 
 #[cfg(test)]

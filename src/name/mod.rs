@@ -194,6 +194,10 @@ name! {
     ProfileName, "profile", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
 }
 name! {
+    /// The name of an entry of `commands` in an experiment file.
+    CommandName, "command", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
+}
+name! {
     /// The key of a VM tag in an experiment file.
     TagKey, "tag", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
 }
@@ -248,6 +252,8 @@ pub enum Kind {
     Tap,
     /// A virtual machine.
     Vm,
+    /// Raw commands.
+    Command,
 }
 
 impl fmt::Display for Kind {
@@ -256,6 +262,7 @@ impl fmt::Display for Kind {
             Kind::Vlan => "vlan",
             Kind::Tap => "tap",
             Kind::Vm => "vm",
+            Kind::Command => "command",
         })
     }
 }
@@ -277,6 +284,10 @@ impl Address {
     /// The address of a VLAN alias.
     pub fn vlan(name: &VlanAlias) -> Self {
         Self { kind: Kind::Vlan, name: name.to_string() }
+    }
+    /// The address of an entry of `commands`.
+    pub fn command(name: &CommandName) -> Self {
+        Self { kind: Kind::Command, name: name.to_string() }
     }
     /// The address of a tap.
     pub fn tap(name: &TapName) -> Self {

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::language::token;
+use serde::{Deserialize, Serialize};
+
+use crate::language::{range, token};
 
 /// What was done on this machine before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advice {
     /// The taps that megaform made for the experiment and did not remove, by name.
     pub taps: BTreeMap<String, TapAdvice>,
+    /// The raw commands that were run and not taken back, by the names of their entries.
+    pub commands: BTreeMap<String, CommandAdvice>,
 }
 
 /// What is remembered of a tap.
@@ -44,5 +48,144 @@ pub fn tap_effect(command: &str) -> Option<TapEffect> {
             }
         }
         _ => None,
+    }
+}
+
+/// The lines of an entry of raw commands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandLines {
+    /// What makes it.
+    pub create: Vec<String>,
+    /// What takes it back.
+    pub destroy: Vec<String>,
+    /// The VMs that it needs.
+    pub depends_on: Vec<String>,
+}
+
+impl CommandLines {
+    /// A digest of what is run.
+    pub fn digest(&self) -> String {
+        super::ownership::short_hash(&format!("{:?} {:?}", self.create, self.destroy))
+    }
+}
+
+/// What is remembered of an entry of raw commands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAdvice {
+    /// Its lines when it was run.
+    pub lines: CommandLines,
+    /// How many lines of `create` were answered without an error.
+    pub created: usize,
+    /// The answer to the next line of `create` or `destroy` is not known, though it was sent.
+    pub unknown: bool,
+    /// Why the next line of `create` failed.
+    pub error: Option<String>,
+    /// How many lines of `destroy` were answered since it began to be taken back; None if it did not. All, where the last
+    /// one failed.
+    pub destroyed: Option<usize>,
+    /// VMs that it needs and that were launched since.
+    pub launched: Vec<String>,
+}
+
+/// Which line of an entry of raw commands a step sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mark {
+    /// A line of `create`.
+    Create {
+        /// The entry.
+        name: String,
+        /// The line, from 0.
+        line: usize,
+        /// The whole entry, with the first line that a plan sends of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lines: Option<CommandLines>,
+    },
+    /// A line of `destroy`.
+    Destroy {
+        /// The entry.
+        name: String,
+        /// The line, from 0.
+        line: usize,
+        /// It is the last.
+        last: bool,
+    },
+}
+
+/// How the command of a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// Without an error.
+    Done,
+    /// With an error.
+    Failed(&'a str),
+    /// It is not known.
+    Lost,
+}
+
+impl CommandAdvice {
+    /// Nothing is left to do to take it back.
+    pub fn is_taken_back(&self) -> bool {
+        self.destroyed.is_some_and(|lines| lines >= self.lines.destroy.len())
+    }
+}
+
+impl Advice {
+    /// Note that a command is about to be sent: it may be carried out, even if nobody lives to note it.
+    pub fn sent(&mut self, command: &str, mark: Option<&Mark>) {
+        match mark {
+            Some(Mark::Create { name, line, lines }) => {
+                if let Some(lines) = lines {
+                    let new = CommandAdvice { lines: lines.clone(), created: *line, ..CommandAdvice::default() };
+                    self.commands.insert(name.clone(), new);
+                }
+                if let Some(entry) = self.commands.get_mut(name) {
+                    (entry.unknown, entry.error) = (true, None);
+                }
+            }
+            Some(Mark::Destroy { name, line, .. }) => {
+                if let Some(entry) = self.commands.get_mut(name) {
+                    (entry.unknown, entry.destroyed) = (true, Some(*line));
+                }
+            }
+            None if self.commands.is_empty() => {}
+            None => {
+                for vm in launched(command) {
+                    for entry in self.commands.values_mut() {
+                        if entry.lines.depends_on.contains(&vm) && !entry.launched.contains(&vm) {
+                            entry.launched.push(vm.clone());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Note how it ended. A line of `destroy` that failed is not tried again.
+    pub fn answered(&mut self, mark: &Mark, answer: Answer<'_>) {
+        let (Mark::Create { name, .. } | Mark::Destroy { name, .. }) = mark;
+        let Some(entry) = self.commands.get_mut(name) else { return };
+        entry.unknown = answer == Answer::Lost;
+        match (mark, answer) {
+            (_, Answer::Lost) => {}
+            (Mark::Create { line, .. }, Answer::Done) => entry.created = line + 1,
+            (Mark::Create { .. }, Answer::Failed(error)) => entry.error = Some(error.to_owned()),
+            (Mark::Destroy { last: true, .. }, Answer::Done) => {
+                self.commands.remove(name);
+            }
+            (Mark::Destroy { line, .. }, _) => entry.destroyed = Some(line + 1),
+        }
+    }
+}
+
+/// The VMs that a command launches.
+fn launched(command: &str) -> Vec<String> {
+    if !command.contains(" vm launch ") {
+        return Vec::new();
+    }
+    let words: Vec<String> = token::tokenize(command).unwrap_or_default().into_iter().map(|w| w.text).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["namespace", _, "vm", "launch", _, target] => range::expand(target).unwrap_or_default(),
+        _ => Vec::new(),
     }
 }

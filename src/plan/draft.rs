@@ -1,9 +1,9 @@
 //! A plan while it is made: changes, steps and problems are added here by the kinds of objects.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Action, Change, Cost, Expect, Goal, Options, Plan, PlanError, Reason, Step, StepId, Undo};
+use super::{Action, Change, Cost, Expect, Goal, Mark, Options, Plan, PlanError, Reason, Step, StepId, Undo};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::language::range;
 use crate::language::token;
@@ -27,6 +27,12 @@ pub(super) struct Draft {
     gone: Arc<Goal>,
     /// The steps after which every VLAN alias is as it is to be.
     pub vlans_ready: Vec<StepId>,
+    /// The VMs that this plan launches.
+    pub launched: HashSet<String>,
+    /// The steps after which VMs are ready.
+    pub vms_ready: HashMap<String, StepId>,
+    /// The step after whose end everything but raw commands may begin.
+    pub barrier: Option<StepId>,
 }
 
 /// Objects that one command can act on, named as a target.
@@ -74,6 +80,7 @@ pub(super) struct Extra {
     pub undo: Undo,
     pub guard: Option<String>,
     pub expect: Option<Expect>,
+    pub mark: Option<Mark>,
 }
 
 impl Draft {
@@ -90,6 +97,9 @@ impl Draft {
             problems: Vec::new(),
             gone: Arc::new(Goal::Gone),
             vlans_ready: Vec::new(),
+            launched: HashSet::new(),
+            vms_ready: HashMap::new(),
+            barrier: None,
         }
     }
 
@@ -156,8 +166,27 @@ impl Draft {
             undo: extra.undo,
             guard: extra.guard,
             expect: extra.expect.unwrap_or(Expect::Answer),
+            mark: extra.mark,
         });
         id
+    }
+
+    /// A line of the user's own, in the experiment's namespace.
+    pub fn whole(&self, line: &str) -> String {
+        format!("namespace {} {line}", self.experiment)
+    }
+
+    /// Add a step of a line of the user's own.
+    pub fn line(&mut self, serves: &Arc<[usize]>, line: &str, extra: Extra) -> StepId {
+        let command = self.whole(line);
+        self.raw_step(serves, command, extra)
+    }
+
+    /// The steps that no other one waits for.
+    pub fn last_steps(&self) -> Vec<StepId> {
+        let waits = |step: &Step| -> Vec<StepId> { step.needs.iter().chain(&step.after).copied().collect() };
+        let waited: HashSet<StepId> = self.steps.iter().flat_map(waits).collect();
+        self.steps.iter().map(|step| step.id).filter(|id| !waited.contains(id)).collect()
     }
 
     pub fn finish(mut self, options: &Options<'_>) -> Result<Plan, PlanError> {

@@ -89,6 +89,7 @@ fn is_there(address: &Address, live: &Live) -> bool {
         Kind::Vm => live.vms.contains_key(&address.name),
         Kind::Tap => live.taps.contains_key(&address.name),
         Kind::Vlan => live.vlans.contains_key(&address.name),
+        Kind::Command => false,
     }
 }
 
@@ -146,6 +147,8 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
             let tap = live.taps.get(&address.name)?;
             write!(text, "{} {} {:?} {:?} {:?}", tap.host, tap.bridge, tap.alias, tap.vlan, tap.addresses)
         }
+        // What raw commands make cannot be observed.
+        Kind::Command => return None,
         Kind::Vlan if address.name == RANGE => write!(text, "{:?}", live.vlan_range?),
         Kind::Vlan => write!(text, "{}", live.vlans.get(&address.name)?),
     }

@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Place, SourceMap};
 use crate::graph::Graph;
 use crate::language::range;
 use crate::live::{Live, VmState};
-use crate::name::{Address, Namespace};
+use crate::name::{Address, Kind, Namespace};
 use crate::spec::model::Experiment;
 
 pub mod advice;
@@ -30,7 +30,7 @@ pub mod select;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use advice::{Advice, TapAdvice};
+pub use advice::{Advice, Mark, TapAdvice};
 pub use goal::Goal;
 pub use select::{Selection, Selector};
 
@@ -166,6 +166,10 @@ impl Change {
 
     /// Whether the object is, or is again, as it was when the plan was made.
     pub fn is_as_before(&self, live: &Live) -> bool {
+        if self.address.kind == Kind::Command {
+            // Nothing can be observed of raw commands; what is remembered of them is compared apart.
+            return true;
+        }
         let same = goal::observed(self.was(), live) == self.guard;
         same && (self.renamed_from.is_none() || goal::observed(&self.address, live).is_none())
     }
@@ -185,6 +189,13 @@ pub enum Undo {
     Act(Verb, Arc<[String]>),
     /// One command.
     Command(String),
+    /// The lines that take an entry of raw commands back, whatever becomes of each.
+    Lines {
+        /// The entry.
+        name: String,
+        /// The commands, as they are sent.
+        commands: Arc<[String]>,
+    },
     /// A VLAN alias is bound to this tag again; a first use may have given it another since.
     Rebind(String, u16),
     /// One command that connects a NIC where it was, after everything else was taken back: it names a VLAN alias, which
@@ -235,6 +246,7 @@ impl Undo {
                 format!("namespace {namespace} vlans add {alias} {tag}"),
             ],
             Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
+            Self::Lines { commands, .. } => commands.to_vec(),
         })
     }
 }
@@ -258,6 +270,8 @@ pub struct Step {
     pub guard: Option<String>,
     /// What is checked afterwards.
     pub expect: Expect,
+    /// The line of an entry of raw commands that it sends.
+    pub mark: Option<Mark>,
 }
 
 /// Everything that is to be done, in an order that works.
@@ -370,7 +384,20 @@ pub fn plan(experiment: &Experiment, graph: &Graph, live: &Live, options: &Optio
     }
     let mut plan = draft.finish(options)?;
     for change in &mut plan.changes {
-        change.guard = goal::observed(change.was(), live);
+        change.guard = match change.address.kind {
+            Kind::Command => lower::remembered(&change.address.name, &options.advice),
+            _ => goal::observed(change.was(), live),
+        };
     }
     Ok(plan)
+}
+
+/// The checks of raw commands whose answers a plan looks at, in a namespace that exists.
+pub fn checks<'a>(experiment: &'a Experiment, live: &Live, options: &Options<'_>) -> Vec<&'a str> {
+    if !live.present {
+        return Vec::new();
+    }
+    let known = |name: &str| options.advice.commands.contains_key(name);
+    let asked = experiment.commands.iter().filter(|(name, _)| !options.destroy || !known(name.as_str()));
+    asked.filter_map(|(_, entry)| entry.check.as_ref()).map(|line| line.as_str()).collect()
 }

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::advice::CommandAdvice;
 use super::display::{Style, render_with};
 use super::goal::{Goal, observed, unmet};
 use super::select::list;
-use super::{Action, Change, Expect, Plan, Step, StepId, Undo, Verb};
+use super::{Action, Advice, Change, Expect, Mark, Plan, Step, StepId, Undo, Verb};
 use crate::language::range;
 use crate::live::{Live, VmState};
 use crate::name::{Address, Kind, Namespace};
@@ -109,6 +110,7 @@ enum UndoRecord {
     Stop(String),
     Kill(String),
     Command(String),
+    Lines { name: String, commands: Vec<String> },
     Reconnect(String),
     Rebind(String, u16),
 }
@@ -121,6 +123,8 @@ struct StepRecord {
     after: String,
     undo: UndoRecord,
     expect: ExpectRecord,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    mark: Option<Mark>,
 }
 
 fn names(names: &[String]) -> String {
@@ -148,6 +152,7 @@ impl StepRecord {
                 Undo::Act(Verb::Stop, vms) => UndoRecord::Stop(names(vms)),
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
+                Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
@@ -156,6 +161,7 @@ impl StepRecord {
                 Expect::Vms { names: vms, states } => ExpectRecord::Vms { names: names(vms), states: states.to_vec() },
                 Expect::Gone { names: vms } => ExpectRecord::Gone { names: names(vms) },
             },
+            mark: step.mark.clone(),
         }
     }
 }
@@ -393,6 +399,9 @@ impl Reader {
                     UndoRecord::Stop(names) => Undo::Act(Verb::Stop, vms(names)?),
                     UndoRecord::Kill(names) => Undo::Act(Verb::Kill, vms(names)?),
                     UndoRecord::Command(command) => Undo::Command(command.clone()),
+                    UndoRecord::Lines { name, commands } => {
+                        Undo::Lines { name: name.clone(), commands: commands.as_slice().into() }
+                    }
                     UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),
                 },
@@ -402,6 +411,7 @@ impl Reader {
                     ExpectRecord::Vms { names, states } => Expect::Vms { names: vms(&names)?, states: states.into() },
                     ExpectRecord::Gone { names } => Expect::Gone { names: vms(&names)? },
                 },
+                mark: record.mark,
             });
         }
         let plan = Plan {
@@ -432,7 +442,7 @@ fn addresses(line: usize, text: &str) -> Result<Vec<Address>, SavedError> {
     let mut all = Vec::new();
     for part in text.split(", ").filter(|part| !part.is_empty()) {
         let (kind, names) = part.split_once('.').ok_or_else(|| bad(line, format!("`{part}` is no address")))?;
-        let kinds = [Kind::Vm, Kind::Tap, Kind::Vlan];
+        let kinds = [Kind::Vm, Kind::Tap, Kind::Vlan, Kind::Command];
         let kind = kinds.into_iter().find(|k| k.to_string() == kind).ok_or_else(|| bad(line, "no such kind"))?;
         all.extend(expanded(line, names)?.into_iter().map(|name| Address { kind, name }));
     }
@@ -468,6 +478,30 @@ impl Saved {
             );
         }
         moved
+    }
+
+    /// Entries of raw commands of which something else is remembered than when the plan was made: a sentence each.
+    pub fn moved_commands(&self, advice: &Advice) -> Vec<String> {
+        let commands = self.plan.changes.iter().filter(|change| change.address.kind == Kind::Command);
+        let moved = commands.filter(|change| change.guard != super::lower::remembered(&change.address.name, advice));
+        moved.map(|change| format!("{} was run or taken back since", change.address)).collect()
+    }
+
+    /// Whether its raw commands were run, by what is remembered; nothing can be observed of them.
+    pub fn commands_met(&self, advice: &Advice) -> bool {
+        let made = |name: &str| {
+            self.plan.steps.iter().any(|step| matches!(&step.mark, Some(Mark::Create { name: n, .. }) if n == name))
+        };
+        self.plan.steps.iter().all(|step| match &step.mark {
+            None => true,
+            Some(Mark::Create { name, line, lines }) => advice.commands.get(name).is_some_and(|entry| {
+                let same = lines.as_ref().is_none_or(|lines| entry.lines == *lines);
+                same && entry.created > *line && entry.destroyed.is_none()
+            }),
+            Some(Mark::Destroy { name, .. }) => {
+                made(name) || advice.commands.get(name).is_none_or(CommandAdvice::is_taken_back)
+            }
+        })
     }
 
     /// Whether it ends the namespace with all that is in it.

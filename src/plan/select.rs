@@ -28,13 +28,13 @@ pub struct Selector {
 #[derive(Debug, thiserror::Error)]
 pub enum SelectorError {
     /// It has no kind.
-    #[error("`{text}` does not say of what kind it is, expected vm.{text}, tap.{text} or vlan.{text}")]
+    #[error("`{text}` does not say of what kind it is, expected vm.{text}, tap.{text}, vlan.{text} or command.{text}")]
     Bare {
         /// The text.
         text: String,
     },
     /// There is no such kind.
-    #[error("`{word}` is no kind of object, expected vm.NAME, tap.NAME or vlan.NAME{}", hint(nearest))]
+    #[error("`{word}` is no kind of object, expected vm.NAME, tap.NAME, vlan.NAME or command.NAME{}", hint(nearest))]
     Kind {
         /// What stands for the kind.
         word: String,
@@ -74,8 +74,9 @@ impl FromStr for Selector {
             "vm" => Kind::Vm,
             "tap" => Kind::Tap,
             "vlan" => Kind::Vlan,
+            "command" => Kind::Command,
             _ => {
-                let kinds = ["vm", "tap", "vlan"];
+                let kinds = ["vm", "tap", "vlan", "command"];
                 let nearest = Suggester::default().nearest(word, kinds).map(|kind| format!("{kind}.{names}"));
                 return Err(SelectorError::Kind { word: word.to_owned(), nearest });
             }
@@ -108,7 +109,7 @@ impl Selection {
 
 /// Names by kind, for looking up without making an address.
 #[derive(Debug, Default)]
-struct Names([HashSet<String>; 3]);
+struct Names([HashSet<String>; 4]);
 
 impl Names {
     fn of(addresses: impl IntoIterator<Item = Address>) -> Self {
@@ -145,7 +146,7 @@ impl Scope {
         experiment: &Experiment,
         graph: &Graph,
         live: &Live,
-        owned_tap: &dyn Fn(&str) -> bool,
+        owned: &dyn Fn(Kind, &str) -> bool,
         (destroy, verifying): (bool, bool),
     ) -> Self {
         let mut scope = Self::default();
@@ -154,11 +155,11 @@ impl Scope {
         }
         if !verifying {
             for selector in [&selection.targets, &selection.excludes, &selection.replaces].into_iter().flatten() {
-                scope.problems.extend(check(selector, experiment, live, owned_tap));
+                scope.problems.extend(check(selector, experiment, live, owned));
             }
             for selector in selection.replaces.iter().filter(|s| s.kind == Kind::Vlan) {
                 let message = format!("`--replace {}`: a VLAN alias cannot be made anew", selector.text);
-                let hint = "only VMs and taps can; give the alias another tag in the file".to_owned();
+                let hint = "only VMs, taps and raw commands can; give the alias another tag in the file".to_owned();
                 scope.problems.push(problem("cannot-replace", message, hint));
             }
             scope.replace = Names::of(addresses(&selection.replaces));
@@ -242,23 +243,24 @@ fn check(
     selector: &Selector,
     experiment: &Experiment,
     live: &Live,
-    owned_tap: &dyn Fn(&str) -> bool,
+    owned: &dyn Fn(Kind, &str) -> bool,
 ) -> Option<Diagnostic> {
     let owned_vm = |name: &str| live.vms.get(name).is_some_and(|vm| ownership::owns(&experiment.name.value, vm));
-    let known = |name: &str| match selector.kind {
+    let kind = selector.kind;
+    let known = |name: &str| match kind {
         Kind::Vm => experiment.vms.contains_key(name) || owned_vm(name),
-        Kind::Tap => experiment.taps.contains_key(name) || (live.taps.contains_key(name) && owned_tap(name)),
+        Kind::Tap => experiment.taps.contains_key(name) || (live.taps.contains_key(name) && owned(Kind::Tap, name)),
         Kind::Vlan if name == RANGE => experiment.vlan_range.is_some(),
         Kind::Vlan => experiment.vlans.contains_key(name) || live.vlans.contains_key(name),
+        Kind::Command => experiment.commands.contains_key(name) || owned(kind, name),
     };
     let unknown: Vec<&str> = selector.names.iter().map(String::as_str).filter(|name| !known(name)).collect();
     let first = *unknown.first()?;
-    let kind = selector.kind;
     let address = format!("{kind}.{}", range::compress(&unknown));
     let foreign = match kind {
         Kind::Vm => live.vms.contains_key(first),
         Kind::Tap => live.taps.contains_key(first),
-        Kind::Vlan => false,
+        Kind::Vlan | Kind::Command => false,
     };
     if foreign {
         let message = format!("`{address}` is there but does not belong to experiment `{}`", experiment.name.value);
@@ -270,6 +272,7 @@ fn check(
         (Kind::Vm, experiment.vms.contains_key(first)),
         (Kind::Tap, experiment.taps.contains_key(first)),
         (Kind::Vlan, experiment.vlans.contains_key(first)),
+        (Kind::Command, experiment.commands.contains_key(first)),
     ];
     let elsewhere = elsewhere.iter().find(|(_, there)| *there).map(|(kind, _)| format!("{kind}.{first}"));
     let hint = match elsewhere.or_else(|| near.map(|name| format!("{kind}.{name}"))) {
@@ -283,6 +286,7 @@ fn nearest(kind: Kind, name: &str, experiment: &Experiment, live: &Live) -> Opti
     let mut names: Vec<&str> = match kind {
         Kind::Vm => experiment.vms.keys().map(AsRef::as_ref).chain(live.vms.keys().map(String::as_str)).collect(),
         Kind::Tap => experiment.taps.keys().map(AsRef::as_ref).chain(live.taps.keys().map(String::as_str)).collect(),
+        Kind::Command => experiment.commands.keys().map(AsRef::as_ref).collect(),
         Kind::Vlan => experiment.vlans.keys().map(AsRef::as_ref).chain(live.vlans.keys().map(String::as_str)).collect(),
     };
     names.sort_unstable();

@@ -61,6 +61,8 @@ keys! {
         "The VMs by name. A name may have ranges: `web[0-2]` is web0, web1 and web2, `a[0-1,5]` is a0, a1 and a5.";
     "taps" takes "a map of taps", default "none", shape::taps,
         "Host taps by name: interfaces of the engine on a VLAN, for reaching guests from outside.";
+    "commands" takes "a map of raw commands", default "none", shape::commands,
+        "Raw commands by name, for what the other keys cannot say: lines that make something, and lines that take it back.";
 }
 
 keys! {
@@ -112,7 +114,7 @@ keys! {
 }
 
 keys! {
-    /// What every entry of `vlans`, `profiles`, `vms` and `taps` takes beside its own keys.
+    /// What every entry of `vlans`, `profiles`, `vms`, `taps` and `commands` takes beside its own keys.
     ENTRY:
     "when" takes "an expression or a truth value", default "`true`", shape::condition,
         "Leave the entry out unless this is true. Items of lists that are maps, such as NICs, take it too.";
@@ -171,6 +173,19 @@ keys! {
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the tap is on, at most 15 characters.";
     "lifecycle" takes "a map", default "nothing special", shape::tap_lifecycle,
         "What a plan may do with the tap: `prevent_destroy` and `ignore_changes` of a lifecycle, for the fields `vlan`, `ip` and `bridge`.";
+}
+
+keys! {
+    /// One entry of raw commands.
+    COMMAND:
+    "create" takes "a line or a list of lines", default "", shape::lines,
+        "The commands that make it, run in order in the experiment's namespace, once for each content of `create` and `destroy`.";
+    "destroy" takes "a line or a list of lines", default "nothing is taken back", shape::lines,
+        "The commands that take it back, in order: when the entry leaves the file, when its content changes, and when the experiment is destroyed.";
+    "check" takes "a line", default "not checked", shape::line,
+        "A command that changes nothing. Where it answers with an error, what `create` made is gone, and `create` is run again.";
+    "depends_on" takes "a name, a name with ranges, or a list of them", default "none", shape::depends_on,
+        "VMs that must be launched (and running, if they are to run) before. When one of them is launched anew, `create` is run again.";
 }
 
 keys! {
@@ -263,7 +278,7 @@ pub fn reference() -> String {
     };
     let rows = |keys: &[Key]| keys.iter().map(row).collect::<Vec<_>>();
     table("The file", rows(EXPERIMENT));
-    table("Any entry of `vlans`, `profiles`, `vms` and `taps`", rows(ENTRY));
+    table("Any entry of `vlans`, `profiles`, `vms`, `taps` and `commands`", rows(ENTRY));
     table("A VLAN (`vlans`)", rows(VLAN));
     table(
         "A VM (`vms`) or profile (`profiles`)",
@@ -278,6 +293,7 @@ pub fn reference() -> String {
     table("A disk (`disks`)", rows(DISK));
     table("A tap (`taps`)", rows(TAP));
     table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));
+    table("Raw commands (`commands`)", rows(COMMAND));
     table("A variable (`variables`)", rows(VARIABLE));
     table("A rule of a variable (`validation`)", rows(VALIDATION));
     table("An output in its long form (`outputs`)", rows(OUTPUT));

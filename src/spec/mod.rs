@@ -24,6 +24,7 @@ mod validate;
 mod written;
 
 pub use compose::{Console, Inputs, Output, Secrets};
+pub use decode::why_refused;
 pub use keys::reference;
 pub use model::Experiment;
 pub use names::MAX_VMS;
@@ -319,6 +320,12 @@ const FOLLOW_UPS: &[&str] = &[
     "lonely-vlan",
     "needs-kernel",
 ];
+
+/// The error for a command that must not stand in an experiment; `at` names the key that has it.
+pub fn refused_command(span: Span, at: &str, line: &str, why: &str) -> Diagnostic {
+    Diagnostic::error("refused-command", span, format!("{at} has the line `{}`, which is refused: {why}", shown(line)))
+        .hint("remove the line; `megaform explain refused-command` says more")
+}
 
 /// Text of a file for a message: control characters escaped, cut to a readable length.
 pub(crate) fn shown(text: &str) -> String {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Span, Spanned};
 use crate::language::field::VmConfig;
-use crate::name::{BridgeName, Mac, Namespace, TapName, VlanAlias, VlanTag, VmName};
+use crate::name::{BridgeName, CommandName, Mac, Namespace, TapName, VlanAlias, VlanTag, VmName};
 
 /// One experiment.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Experiment {
     pub vms: BTreeMap<VmName, Vm>,
     /// Its host taps.
     pub taps: BTreeMap<TapName, Tap>,
+    /// Its raw commands.
+    pub commands: BTreeMap<CommandName, CommandEntry>,
 }
 
 /// A VLAN alias.
@@ -161,4 +163,19 @@ pub struct Tap {
     pub bridge: Option<Spanned<BridgeName>>,
     /// What a plan may do with it.
     pub lifecycle: Lifecycle,
+}
+
+/// Lines of the command language that are run as they are, in the experiment's namespace.
+#[derive(Debug, Clone)]
+pub struct CommandEntry {
+    /// Where its key stands.
+    pub span: Span,
+    /// What makes it, in order; at least one line.
+    pub create: Vec<Spanned<String>>,
+    /// What takes it back, in order.
+    pub destroy: Vec<Spanned<String>>,
+    /// A harmless line whose answer tells whether it is there.
+    pub check: Option<Spanned<String>>,
+    /// VMs that must be launched (and running, if they are to run) before it. Sorted.
+    pub depends_on: Vec<Spanned<VmName>>,
 }

@@ -61,6 +61,19 @@ impl Experiment {
                 line(&format!("tap.{name}.bridge"), &**bridge);
             }
         }
+        for (name, entry) in &self.commands {
+            for (key, lines) in [("create", &entry.create), ("destroy", &entry.destroy)] {
+                for (index, text) in lines.iter().enumerate() {
+                    line(&format!("command.{name}.{key}.{index}"), &**text);
+                }
+            }
+            if let Some(check) = &entry.check {
+                line(&format!("command.{name}.check"), &**check);
+            }
+            for other in &entry.depends_on {
+                line(&format!("command.{name}.depends_on"), &**other);
+            }
+        }
         text
     }
 }

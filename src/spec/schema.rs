@@ -24,6 +24,7 @@ pub fn schema() -> Json {
         "disk": repeated(object(keys::DISK), &["when", "for_each"]),
         "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
         "lifecycle": object(keys::LIFECYCLE),
+        "command": object(keys::COMMAND),
         "profile_lifecycle": profile_lifecycle(),
         "tap_lifecycle": object(keys::TAP_LIFECYCLE),
     });
@@ -323,6 +324,15 @@ pub(super) mod shape {
         let mut taps = named("tap", 15);
         taps["type"] = json!(["object", "null"]);
         taps
+    }
+    pub fn commands() -> Json {
+        named("command", 64)
+    }
+    pub fn line() -> Json {
+        json!({ "type": "string", "minLength": 1 })
+    }
+    pub fn lines() -> Json {
+        json!({ "anyOf": [line(), { "type": "array", "items": line() }] })
     }
     pub fn profile_names() -> Json {
         json!({ "anyOf": [name(64), { "type": "array", "items": name(64) }] })

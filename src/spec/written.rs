@@ -59,6 +59,29 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
             text.line(2, "bridge", &scalar(bridge.as_str()), Some(bridge.span));
         }
     }
+    if !experiment.commands.is_empty() {
+        text.open(0, "commands", None);
+    }
+    for (name, entry) in &experiment.commands {
+        text.open(1, &scalar(name.as_str()), Some(entry.span));
+        for (key, lines) in [("create", &entry.create), ("destroy", &entry.destroy)] {
+            if !lines.is_empty() {
+                text.open(2, key, None);
+            }
+            for line in lines {
+                text.item(3, &quoted(line), line.span);
+            }
+        }
+        if let Some(check) = &entry.check {
+            text.line(2, "check", &quoted(check), Some(check.span));
+        }
+        if !entry.depends_on.is_empty() {
+            text.open(2, "depends_on", None);
+            for other in &entry.depends_on {
+                text.item(3, &scalar(other.as_str()), other.span);
+            }
+        }
+    }
     text.text
 }
 

@@ -12,9 +12,12 @@ use crate::live::{Live, LiveVm};
 use crate::name::{Address, Kind, Namespace};
 use crate::spec::model::{Experiment, VlanRef};
 
+mod command;
 mod tap;
 mod vlan;
 mod vm;
+
+pub(super) use command::remembered;
 
 /// What a plan is made from.
 pub(super) struct Scene<'a> {
@@ -30,7 +33,10 @@ pub(super) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
-        let owned = |tap: &str| experiment.taps.contains_key(tap) || options.advice.taps.contains_key(tap);
+        let owned = |kind: Kind, name: &str| match kind {
+            Kind::Command => options.advice.commands.contains_key(name),
+            _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
+        };
         let how = (options.destroy, options.verifying);
         let scope = Scope::new(&options.selection, experiment, graph, live, &owned, how);
         let rebound = if options.destroy { BTreeSet::new() } else { vlan::rebound(experiment, live, &scope) };
@@ -123,7 +129,8 @@ trait Lower<'a> {
 /// Plan every kind.
 pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let (mut vlans, mut taps, mut vms) = (vlan::Vlans::default(), tap::Taps::default(), vm::Vms::default());
-    let kinds: &mut [&mut dyn Lower<'a>] = &mut [&mut vlans, &mut taps, &mut vms];
+    let mut commands = command::Commands::default();
+    let kinds: &mut [&mut dyn Lower<'a>] = &mut [&mut vlans, &mut taps, &mut vms, &mut commands];
     for kind in kinds.iter_mut() {
         kind.diff(scene, draft);
     }
@@ -136,6 +143,10 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
         }
     } else if scene.live.present && !scene.options.selection.is_partial() {
         clear_namespace(scene, draft);
+    }
+    if let Some(barrier) = draft.barrier {
+        let first = |step: &&mut super::Step| step.needs.is_empty() && step.after.is_empty();
+        draft.steps[barrier..].iter_mut().filter(first).for_each(|step| step.after.push(barrier));
     }
 }
 
@@ -153,7 +164,9 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
     } else if name == &Namespace::default_namespace() {
         draft.notes.push(format!("namespace {name} stays, because it is the default namespace"));
     } else {
-        let needs = draft.steps.iter().map(|s| s.id).collect();
+        // A line of the user's own that fails keeps nothing else from going.
+        let (lines, steps): (Vec<_>, Vec<_>) = draft.steps.iter().partition(|step| step.mark.is_some());
+        let [after, needs] = [lines, steps].map(|steps| steps.iter().map(|s| s.id).collect());
         let mut serves = Vec::new();
         for (alias, tag) in &scene.live.vlans {
             let address = Address { kind: Kind::Vlan, name: alias.clone() };
@@ -162,6 +175,10 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
                 Reason { field: "tag".to_owned(), old: Some(tag.to_string()), new: None, place: None, drift: false };
             serves.push(draft.change(address, Action::Destroy, place, vec![tag], Vec::new()));
         }
-        draft.raw_step(&Arc::from(serves), format!("clear namespace {name}"), Extra { needs, ..Extra::default() });
+        draft.raw_step(
+            &Arc::from(serves),
+            format!("clear namespace {name}"),
+            Extra { needs, after, ..Extra::default() },
+        );
     }
 }

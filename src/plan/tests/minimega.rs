@@ -1,7 +1,7 @@
 //! A minimega in memory, as an independent model: it interprets the commands that the planner emits and answers in the
 //! shape that minimega 3.1.0 was recorded in. It shares nothing with megaform's own engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -65,6 +65,8 @@ pub struct State {
     pub fail_at: Option<String>,
     /// Show addresses of taps in `Data`, as megaform's own engine does.
     pub shows_addresses: bool,
+    /// Folders of the host, as `shell mkdir` makes them.
+    pub folders: BTreeSet<String>,
     counter: u64,
 }
 
@@ -252,6 +254,10 @@ impl State {
                 ns.config.insert(field.to_owned(), owned(values));
                 ok()
             }
+            ["shell", "mkdir", path] if self.folders.insert((*path).to_owned()) => ok(),
+            ["shell", "rmdir", path] if self.folders.remove(*path) => ok(),
+            ["shell", "test", "-d", path] if self.folders.contains(*path) => ok(),
+            ["shell", ..] => fail("exit status: 1"),
             ["ns", "queueing"] => Entry::text("vm", ns.queueing.to_string()),
             ["ns", "queueing", on] => {
                 ns.queueing = *on == "true";

@@ -6,6 +6,7 @@ use crate::diagnostic::SourceMap;
 use crate::live::{Live, observe};
 use crate::spec::{Format, NoFiles};
 
+mod commands;
 mod lifecycle;
 pub(crate) mod minimega;
 pub(crate) mod properties;

@@ -62,6 +62,19 @@ pub fn experiment() -> impl Strategy<Value = String> {
     })
 }
 
+/// The same with raw commands.
+fn with_raw_commands() -> impl Strategy<Value = String> {
+    let raw = prop_oneof![
+        Just(""),
+        Just("commands: { r: { create: [shell mkdir /r], destroy: [shell rmdir /r], check: shell test -d /r } }\n"),
+        Just(
+            "commands: { r: { create: [shell mkdir /r, shell mkdir /s], destroy: [shell rmdir /s, shell rmdir /r] } }\n"
+        ),
+        Just("commands: { s: { create: shell mkdir /t, destroy: shell rmdir /t }, t: { create: vlans } }\n"),
+    ];
+    (experiment(), raw).prop_map(|(text, raw)| text.replacen("vms:", &format!("{raw}vms:"), 1))
+}
+
 /// Note what a plan that was carried out did to taps, as the journal does.
 fn remember(advice: &mut Advice, plan: &Plan) {
     for step in &plan.steps {
@@ -69,6 +82,10 @@ fn remember(advice: &mut Advice, plan: &Plan) {
             Some(super::super::advice::TapEffect::Made(name, tap)) => drop(advice.taps.insert(name, tap)),
             Some(super::super::advice::TapEffect::Removed(name)) => drop(advice.taps.remove(&name)),
             None => {}
+        }
+        advice.sent(&step.command, step.mark.as_ref());
+        if let Some(mark) = &step.mark {
+            advice.answered(mark, super::super::advice::Answer::Done);
         }
     }
 }
@@ -105,7 +122,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_plan_converges(a in experiment(), b in experiment(), shows in any::<bool>(), seed in 0usize..6) {
+    fn every_plan_converges(a in with_raw_commands(), b in with_raw_commands(), shows in any::<bool>(), seed in 0usize..6) {
         let mm = Minimega::default();
         mm.0.lock().unwrap().shows_addresses = shows;
         let (a, b) = (file(&a), file(&b));
@@ -116,7 +133,7 @@ proptest! {
             prop_assert!(left.is_empty(), "left to do:\n{}", text(&left));
         }
         // A part first and then everything comes to the same as everything at once; so does all but a part.
-        let addresses = ["vm.web", "vm.n1", "vm.a", "vlan.a", "tap.t0", "vlan.b"];
+        let addresses = ["vm.web", "vm.n1", "command.r", "vlan.a", "tap.t0", "vlan.b"];
         let parts = super::selection::selectors(&[addresses[seed], addresses[(seed + 2) % 6]]);
         for (file, selection) in [
             (&b, Selection { targets: parts.clone(), ..Selection::default() }),
@@ -141,8 +158,11 @@ proptest! {
             // The digest is of the words of the file, and adopting sets it.
             let differs = |change: &&Change| change.reasons.iter().any(|r| r.field != "tags.megaform.digest");
             let differing: Vec<_> = plan.changes.iter().filter(differs).collect();
-            // Without its address, the tap of the target is not the file's.
-            let unseen = |change: &&Change| !shows && change.address.kind == crate::name::Kind::Tap;
+            // Without its address, the tap of the target is not the file's; and raw commands are seen nowhere.
+            let unseen = |change: &&Change| match change.address.kind {
+                crate::name::Kind::Tap => !shows,
+                kind => kind == crate::name::Kind::Command,
+            };
             prop_assert!(differing.iter().all(unseen), "{differing:#?}\nfor\n{written}");
         }
         let destroy = planned_destroy(&mm, &a, advice);

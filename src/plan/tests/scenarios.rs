@@ -233,7 +233,7 @@ fn taps_change_and_the_journal_tells_which_are_ours() {
     let other = edit(LAB, "10.0.0.254/24", "10.0.0.1/24");
     assert!(planned(&mm, &other).is_empty());
     let taps = [("mgmt".to_owned(), TapAdvice { address: Some("10.0.0.254/24".into()) })];
-    let advice = Advice { taps: taps.into() };
+    let advice = Advice { taps: taps.into(), ..Advice::default() };
     let planned_other = plan(&other.experiment, &other.graph, &live(&mm, &other), &options(&other, &advice)).unwrap();
     assert_eq!(actions(&planned_other), ["~ tap.mgmt"]);
     // A target that shows them needs no journal; with it, a change by hand is told from one in the file.

@@ -27,6 +27,7 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("profiles", "depends_on", Refers::ToVms),
     ("profiles", "networks", Refers::Nics),
     ("taps", "vlan", Refers::To("vlans")),
+    ("commands", "depends_on", Refers::ToVms),
 ];
 
 /// The names that an included file declares.

@@ -6,20 +6,22 @@ use std::collections::{BTreeMap, HashMap};
 use super::Files;
 use super::compose::is_template;
 use super::keys::{self, Key};
-use super::model::{Experiment, Lifecycle, Tap, Vlan, VlanRef, Vm};
+use super::model::{CommandEntry, Experiment, Lifecycle, Tap, Vlan, VlanRef, Vm};
 use super::section::{self, Entries};
 use super::shown;
 use super::suggest::Suggester;
 use super::syntax::{Node, SpannedKey, Value};
 use crate::diagnostic::{Diagnostic, SourceId, SourceMap, Span, Spanned};
-use crate::name::{NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
+use crate::name::{CommandName, NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
 
+mod command;
 mod lifecycle;
 mod list;
 mod network;
 mod scalar;
 mod vm;
 
+pub use command::why_refused;
 use lifecycle::Holder;
 
 /// No more errors than this are collected; the file is beyond reading then.
@@ -32,6 +34,7 @@ pub struct Draft {
     pub vlan_range: Option<Spanned<(VlanTag, VlanTag)>>,
     pub vms: BTreeMap<VmName, Vm>,
     pub taps: BTreeMap<TapName, Tap>,
+    pub commands: BTreeMap<CommandName, CommandEntry>,
     /// Profiles that no VM uses, even through another profile.
     pub unused_profiles: Vec<Spanned<ProfileName>>,
     /// Some VMs or their NICs are missing because of errors, so nothing can be said to be unused.
@@ -41,8 +44,8 @@ pub struct Draft {
 impl Draft {
     /// The experiment, if it has a name.
     pub fn complete(self) -> Option<Experiment> {
-        let Draft { name, vlans, vlan_range, vms, taps, .. } = self;
-        Some(Experiment { name: name?, vlans, vlan_range, vms, taps })
+        let Draft { name, vlans, vlan_range, vms, taps, commands, .. } = self;
+        Some(Experiment { name: name?, vlans, vlan_range, vms, taps, commands })
     }
 }
 
@@ -217,9 +220,10 @@ impl Decoder<'_> {
         let mut book = vm::Profiles::new(profiles);
         let vms = get("vms").map(|node| self.vms(node, &mut book)).unwrap_or_default();
         let taps = get("taps").map(|node| self.taps(node)).unwrap_or_default();
+        let commands = get("commands").map(|node| self.commands(node)).unwrap_or_default();
         let partial = self.diagnostics.len() > before;
         let unused_profiles = self.finish_profiles(&mut book);
-        Some(Draft { name, vlans, vlan_range, vms, taps, unused_profiles, partial })
+        Some(Draft { name, vlans, vlan_range, vms, taps, commands, unused_profiles, partial })
     }
 
     fn vlans(&mut self, node: &Node) -> BTreeMap<VlanAlias, Vlan> {

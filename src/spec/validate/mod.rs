@@ -1,5 +1,6 @@
 //! What no entry shows alone: references to what is not there, and what two entries cannot both have.
 
+mod commands;
 mod conflicts;
 pub mod machine;
 
@@ -37,6 +38,7 @@ pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
     checks.disks(&bodies);
     checks.renames();
     checks.taps();
+    checks.commands();
     checks.subnets();
     checks.unused();
     checks.diagnostics

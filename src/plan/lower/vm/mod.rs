@@ -375,6 +375,10 @@ impl<'a> Lower<'a> for Vms<'a> {
                 self.end(vm, change);
             }
         }
+        if !scene.experiment.commands.is_empty() {
+            let launched = self.launches.values().flat_map(|launch| &launch.members);
+            draft.launched = launched.map(|(name, _)| (*name).to_owned()).collect();
+        }
         if scene.live.queueing && !self.launches.is_empty() {
             let message = format!("namespace {} queues launches: VMs would be queued and not launched", scene.name());
             let hint = format!(
@@ -445,6 +449,9 @@ impl<'a> Lower<'a> for Vms<'a> {
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let ready = self.bring_up(scene, draft, &self.flushed);
+        if !scene.experiment.commands.is_empty() {
+            draft.vms_ready = ready.iter().map(|(name, step)| ((*name).to_owned(), *step)).collect();
+        }
         for part in targets(self.stops.clone()) {
             let extra = Extra {
                 undo: Undo::Act(Verb::Start, part.names.clone()),
