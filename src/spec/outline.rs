@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::model::{Experiment, RunState};
+use super::model::{Experiment, Lifecycle, RunState};
 
 impl Experiment {
     /// Everything that the experiment says, one line per fact, sorted; where it stands in the file is left out. Two files
@@ -51,9 +51,14 @@ impl Experiment {
             for other in &body.depends_on {
                 line(&format!("vm.{name}.depends_on"), &**other);
             }
+            if let Some(old) = &vm.renamed_from {
+                line(&format!("vm.{name}.lifecycle.renamed_from"), &**old);
+            }
+            lifecycle(&body.lifecycle, &format!("vm.{name}"), &mut line);
         }
         for (name, tap) in &self.taps {
             line(&format!("tap.{name}.vlan"), &*tap.vlan);
+            lifecycle(&tap.lifecycle, &format!("tap.{name}"), &mut line);
             if let Some(ip) = &tap.ip {
                 line(&format!("tap.{name}.ip"), &format_args!("{}/{}", ip.0, ip.1));
             }
@@ -75,5 +80,14 @@ impl Experiment {
             }
         }
         text
+    }
+}
+
+fn lifecycle(lifecycle: &Lifecycle, object: &str, line: &mut dyn FnMut(&str, &dyn std::fmt::Display)) {
+    if lifecycle.prevent_destroy.is_some() {
+        line(&format!("{object}.lifecycle.prevent_destroy"), &true);
+    }
+    for path in &lifecycle.ignore_changes {
+        line(&format!("{object}.lifecycle.ignore_changes"), &**path);
     }
 }

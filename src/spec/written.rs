@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::model::{Experiment, Nic, VlanRef};
+use super::model::{Experiment, Lifecycle, Nic, VlanRef};
 use crate::diagnostic::{SourceMap, Span};
 use crate::language::field::{Field, FieldValue};
 
@@ -45,6 +45,7 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
                 text.item(3, &scalar(other.as_str()), other.span);
             }
         }
+        text.lifecycle(&body.lifecycle, vm.renamed_from.as_ref().map(|old| (old.as_str(), old.span)));
     }
     if !experiment.taps.is_empty() {
         text.open(0, "taps", None);
@@ -58,6 +59,7 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
         if let Some(bridge) = &tap.bridge {
             text.line(2, "bridge", &scalar(bridge.as_str()), Some(bridge.span));
         }
+        text.lifecycle(&tap.lifecycle, None);
     }
     if !experiment.commands.is_empty() {
         text.open(0, "commands", None);
@@ -101,6 +103,25 @@ impl Writer<'_> {
 
     fn item(&mut self, depth: usize, value: &str, span: Span) {
         self.put(depth, &format!("- {value}"), Some(span));
+    }
+
+    fn lifecycle(&mut self, lifecycle: &Lifecycle, renamed_from: Option<(&str, Span)>) {
+        if lifecycle.prevent_destroy.is_none() && lifecycle.ignore_changes.is_empty() && renamed_from.is_none() {
+            return;
+        }
+        self.open(2, "lifecycle", None);
+        if let Some(span) = lifecycle.prevent_destroy {
+            self.line(3, "prevent_destroy", "true", Some(span));
+        }
+        if !lifecycle.ignore_changes.is_empty() {
+            self.open(3, "ignore_changes", None);
+        }
+        for path in &lifecycle.ignore_changes {
+            self.item(4, &quoted(path), path.span);
+        }
+        if let Some((old, span)) = renamed_from {
+            self.line(3, "renamed_from", &scalar(old), Some(span));
+        }
     }
 
     fn put(&mut self, depth: usize, line: &str, span: Option<Span>) {
