@@ -166,6 +166,14 @@ fn a_file_is_read_line_by_line() {
 
     lab.file("nest.mm", &format!("read {}\n", path("ok.mm")));
     lab.e(&format!("read {}", path("nest.mm"))).fails("nest.mm:1 cannot run nested `read` commands");
+    lab.e("namespace yan read /nonexistent.mm check").fails("no such file");
+    assert!(!lab.e("namespace").ok().out.contains("yan"), "a check makes nothing");
+    lab.file("yan.mm", "echo hi\n");
+    lab.e(&format!("namespace yan read {}", path("yan.mm"))).ok();
+    assert!(lab.e("namespace").ok().out.contains("yan"), "as for any command in a namespace");
+    for endless in ["/dev/zero", "/dev/zero check"] {
+        lab.e(&format!("read {endless}")).fails("open /dev/zero: not a regular file");
+    }
     lab.e("read /nonexistent.mm").fails("open /nonexistent.mm: no such file or directory");
     let history = lab.e("history").ok().out;
     assert!(history.contains("echo two") && !history.contains("read "), "{history}");
@@ -197,6 +205,16 @@ fn words_that_stand_for_others() {
     assert_eq!(lab.rows(".alias"), [["vmr", ".columns name vm info"]]);
     assert_eq!(lab.e("vmr").ok().out, "");
     lab.e(".alias nothing").fails("expected an alias as NAME=COMMAND");
+    lab.e(".alias none=").fails("expected an alias as NAME=COMMAND");
+    lab.e(".alias two words=echo").fails("invalid alias `two words`");
+    lab.e(".alias \"quoted=echo 'a  b'\"").ok();
+    lab.e(".alias also='echo \"c  d\"'").ok();
+    lab.e(".alias written=echo 'e  f'").ok();
+    for (alias, answer) in [("quoted", ": a  b\n"), ("also", ": c  d\n"), ("written", ": e  f\n")] {
+        let out = lab.e(alias).ok().out;
+        assert!(out.ends_with(answer), "{alias}: {out}");
+        lab.e(&format!(".unalias {alias}")).ok();
+    }
     lab.e(".unalias vmr").ok();
     lab.e("vmr").fails("invalid command: `vmr`");
     lab.e(".unalias vmr").fails("no alias `vmr`");

@@ -2484,7 +2484,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2503,7 +2503,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2522,7 +2522,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2541,7 +2541,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2560,7 +2560,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2579,7 +2579,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2598,7 +2598,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2617,7 +2617,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
