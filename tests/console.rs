@@ -37,6 +37,21 @@ fn a_console_in_a_pipe_answers_line_by_line_and_tells_of_failures() {
 }
 
 #[test]
+fn what_a_failing_program_wrote_is_shown() {
+    if !have(&["root"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let line = "shell sh -c \"echo out; echo err >&2; exit 3\"";
+    let answer = lab.e(line).fails(": exit status 3");
+    assert_eq!(answer.out, "out\nerr\n");
+    let answer = piped(&lab, &["console"], &format!("{line}\n")).fails(": exit status 3");
+    assert_eq!(answer.out, "out\nerr\n");
+    let json = lab.e(&format!(".json true {line}")).fails(": exit status 3").out;
+    assert_eq!(json.lines().count(), 1, "{json}");
+}
+
+#[test]
 fn a_script_stops_where_a_command_fails() {
     if !have(&["root"]) {
         return;

@@ -41,6 +41,14 @@ impl Style {
     }
 }
 
+/// The texts of the entries that failed, such as what a program wrote that `shell` ran: `Rendered` is without them, unless
+/// it is JSON.
+pub fn beside_errors(response: &Response) -> impl Iterator<Item = &str> {
+    let json = response.rendered.starts_with("[{\"Host\":");
+    let failed = response.resp.iter().flatten().filter(move |entry| !json && !entry.error.is_empty());
+    failed.map(|entry| entry.response.trim_end_matches('\n')).filter(|text| !text.is_empty())
+}
+
 /// Whether a line is the header of a table in the response.
 pub fn is_header(line: &str, response: &Response) -> bool {
     let mut names: Vec<&str> = line.split('|').map(str::trim).collect();
