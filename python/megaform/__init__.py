@@ -351,7 +351,7 @@ class minimega:
 
             clear all
 
-        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
         """
         return self._run(
             [
@@ -2447,7 +2447,7 @@ class minimega:
 
             shell <command>...
 
-        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error beside what it wrote. It is not ended when its client leaves, but with the daemon. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
+        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error beside what it wrote. It goes on when its client leaves, and when the daemon ends. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
 
             shell ip address show dev mega_tap0
         """

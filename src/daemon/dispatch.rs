@@ -489,6 +489,8 @@ impl Candidates for Names<'_> {
                 self.engine.pipes(&self.active).iter().map(|pipe| pipe.name.short().to_owned()).collect()
             }
             Completion::Path => return paths(self.engine.files().root(), prefix),
+            // The grammar knows them.
+            Completion::Command => Vec::new(),
         };
         names.retain(|name| name.starts_with(prefix));
         names
