@@ -179,6 +179,18 @@ fn a_file_is_read_line_by_line() {
     lab.e(&format!("namespace zed read {}", path("zed.mm"))).ok();
     assert_eq!(lab.rows("namespace zed vm config memory"), [["34"]]);
 
+    // A script that leaves its namespace, or destroys it, goes on in `minimega`.
+    lab.file(
+        "leave.mm",
+        "namespace foo\nvm config memory 77\nclear namespace\nvm config memory\n\
+         namespace foo\nvm config memory\nclear namespace foo\nvm config memory 36\n.csv true namespace bar\nvm config memory\n\
+         namespace foo clear namespace\nvm config memory\nnamespace foo\nclear namespace bar\nvm config memory\nclear namespace all\nnamespace\n",
+    );
+    lab.e(".annotate false").ok();
+    let out = lab.e(&format!("read {}", path("leave.mm"))).ok().out;
+    lab.e(".annotate true").ok();
+    assert_eq!(out, "32\n77\n33\n36\n2048\nnamespace | vlans    | active\nminimega  | 101-4096 | true\n");
+
     lab.file("nest.mm", &format!("read {}\n", path("ok.mm")));
     lab.e(&format!("read {}", path("nest.mm"))).fails("nest.mm:1 cannot run nested `read` commands");
     lab.e("namespace yan read /nonexistent.mm check").fails("no such file");

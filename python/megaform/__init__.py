@@ -2431,7 +2431,7 @@ class minimega:
 
             read <file> [check,]
 
-        Runs each line of a file on the engine's host (a relative path is relative to its files folder), with one answer for each. A command that fails does not stop it; a line that is no command does, and so does a `read` in the file. The file's commands run in the namespace that was active at its start, whatever other clients do meanwhile, until a `namespace NAME` in it changes that. With check, nothing is run and the first line that is no command is the answer.
+        Runs each line of a file on the engine's host (a relative path is relative to its files folder), with one answer for each. A command that fails does not stop it; a line that is no command does, and so does a `read` in the file. The file's commands run in the namespace that was active at its start, whatever other clients do meanwhile, until a `namespace NAME` or `clear namespace` in it changes that. With check, nothing is run and the first line that is no command is the answer.
 
             read /srv/lab.mm check
         """

@@ -105,7 +105,7 @@ pub(super) fn commands() -> Vec<Command> {
                 "Runs each line of a file on the engine's host (a relative path is relative to its files folder), with one \
                  answer for each. A command that fails does not stop it; a line that is no command does, and so does a \
                  `read` in the file. The file's commands run in the namespace that was active at its start, whatever other \
-                 clients do meanwhile, until a `namespace NAME` in it changes that. With check, nothing is run and the first \
+                 clients do meanwhile, until a `namespace NAME` or `clear namespace` in it changes that. With check, nothing is run and the first \
                  line that is no command is the answer.\n\n    read /srv/lab.mm check",
             )
             .local()

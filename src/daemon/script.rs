@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::io::AsyncReadExt as _;
 
-use crate::commands::{Builtin, Run};
+use crate::commands::{Builtin, CLEAR_NAMESPACE, Run};
 use crate::language::alias;
 use crate::language::grammar::{CompileError, Compiled};
 use crate::name::Namespace;
@@ -100,7 +100,7 @@ impl Dispatcher {
             match compiled {
                 Ok(compiled) => {
                     let response = self.answer(&compiled, Some(&namespace), reply).await;
-                    if let Some(changed) = self.activates(&compiled, &response) {
+                    if let Some(changed) = self.goes_on_in(&compiled, &namespace, &response) {
                         namespace = changed;
                     }
                     last = Some(response);
@@ -152,13 +152,29 @@ impl Dispatcher {
         }
     }
 
-    /// The namespace that a command has made the active one.
-    fn activates(&self, compiled: &Compiled, response: &Response) -> Option<Namespace> {
-        let namespace = matches!(self.run_of(compiled).0, Run::Builtin(Builtin::Namespace));
-        if !namespace || compiled.nested.is_some() || response.errors().next().is_some() {
+    /// The namespace that a script goes on in after a command, where that command has changed it: `namespace NAME`,
+    /// `clear namespace`, or the end of the namespace that it was in.
+    fn goes_on_in(&self, compiled: &Compiled, now: &Namespace, response: &Response) -> Option<Namespace> {
+        if response.errors().next().is_some() {
             return None;
         }
-        Namespace::new(self.expanded(compiled).str("name")?).ok()
+        let mut inner = compiled;
+        while let Some(nested) = inner.nested.as_deref() {
+            if matches!(self.run_of(inner).0, Run::Builtin(Builtin::MeshSend)) {
+                return None;
+            }
+            inner = nested;
+        }
+        let args = self.expanded(inner);
+        let name = args.str("name");
+        match (self.run_of(inner), name) {
+            ((Run::Builtin(Builtin::Namespace), _), Some(name)) => Namespace::new(name).ok(),
+            ((Run::Builtin(Builtin::ClearAll), _), _) | ((_, CLEAR_NAMESPACE), None | Some("all")) => {
+                Some(Namespace::default_namespace())
+            }
+            ((_, CLEAR_NAMESPACE), Some(name)) => (now.as_str() == name).then(Namespace::default_namespace),
+            _ => None,
+        }
     }
 }
 
