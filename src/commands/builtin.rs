@@ -48,8 +48,8 @@ pub(super) fn commands() -> Vec<Command> {
                 ".alias",
                 &[".alias", ".alias <alias>..."],
                 "show or define aliases",
-                "`.alias NAME=COMMAND` lets NAME stand for a command, or the beginning of one, where it is the first word of a \
-                 line. Only one alias is expanded per line. Without arguments, lists the aliases.\n\n\
+                "`.alias NAME=COMMAND` lets NAME, one word, stand for a command, or the beginning of one, where it is the \
+                 first word of a line. Only one alias is expanded per line. Without arguments, lists the aliases.\n\n\
                  \x20   .alias vmr=.filter state=running vm info",
             )
             .local()
@@ -137,8 +137,8 @@ pub(super) fn commands() -> Vec<Command> {
         Command {
             declaration: Declaration::new(".columns", &[".columns <columns as csv> (command)"],
                 "show some columns of a table",
-                "Columns are named as in the table's first line and joined by commas; they are shown in the order given. A \
-                 name that the table does not have is an error.\n\n    .columns name,state,vlan vm info\n\n\
+                "Columns are named as in the table's first line and joined by commas, at most 256; they are shown in the \
+                 order given. A name that the table does not have is an error.\n\n    .columns name,state,vlan vm info\n\n\
                  Builtins nest. Those further inside act first: after `.columns name`, nothing else is left to filter on.")
                 .local(),
             run: Run::Builtin(Builtin::Columns),
