@@ -52,6 +52,27 @@ fn what_a_failing_program_wrote_is_shown() {
 }
 
 #[test]
+fn a_program_that_runs_ends_with_the_daemon() {
+    if !have(&["root"]) {
+        return;
+    }
+    let mut lab = Lab::with_daemon();
+    let pids = lab.folder.path().join("pids");
+    let client = lab
+        .background(&format!("shell sh -c \"sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait\"", pids.display()));
+    wait_for("the program runs", || pids.exists());
+    let pid = std::fs::read_to_string(&pids).expect("it was written");
+    lab.e("quit").ok();
+    lab.wait_daemon();
+    let answer: Answer = client.wait_with_output().expect("our own child").into();
+    assert_ne!(answer.code, 0);
+    // Without arguments: it is gone, or nobody has asked for its status yet.
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+    assert!(arguments.is_empty(), "what it started ends, too");
+    assert!(!lab.mounted(), "and the network namespace with it");
+}
+
+#[test]
 fn a_script_stops_where_a_command_fails() {
     if !have(&["root"]) {
         return;

@@ -2447,7 +2447,7 @@ class minimega:
 
             shell <command>...
 
-        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error beside what it wrote. It goes on when its client leaves, and when the daemon ends. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
+        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error beside what it wrote. It goes on when its client leaves, and ends with the daemon. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
 
             shell ip address show dev mega_tap0
         """
