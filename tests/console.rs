@@ -37,6 +37,42 @@ fn a_console_in_a_pipe_answers_line_by_line_and_tells_of_failures() {
 }
 
 #[test]
+fn what_a_failing_program_wrote_is_shown() {
+    if !have(&["root"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let line = "shell sh -c \"echo out; echo err >&2; exit 3\"";
+    let answer = lab.e(line).fails(": exit status 3");
+    assert_eq!(answer.out, "out\nerr\n");
+    let answer = piped(&lab, &["console"], &format!("{line}\n")).fails(": exit status 3");
+    assert_eq!(answer.out, "out\nerr\n");
+    let json = lab.e(&format!(".json true {line}")).fails(": exit status 3").out;
+    assert_eq!(json.lines().count(), 1, "{json}");
+}
+
+#[test]
+fn a_program_that_runs_ends_with_the_daemon() {
+    if !have(&["root"]) {
+        return;
+    }
+    let mut lab = Lab::with_daemon();
+    let pids = lab.folder.path().join("pids");
+    let client = lab
+        .background(&format!("shell sh -c \"sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait\"", pids.display()));
+    wait_for("the program runs", || pids.exists());
+    let pid = std::fs::read_to_string(&pids).expect("it was written");
+    lab.e("quit").ok();
+    lab.wait_daemon();
+    let answer: Answer = client.wait_with_output().expect("our own child").into();
+    assert_ne!(answer.code, 0);
+    // Without arguments: it is gone, or nobody has asked for its status yet.
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+    assert!(arguments.is_empty(), "what it started ends, too");
+    assert!(!lab.mounted(), "and the network namespace with it");
+}
+
+#[test]
 fn a_script_stops_where_a_command_fails() {
     if !have(&["root"]) {
         return;
@@ -164,8 +200,28 @@ fn a_file_is_read_line_by_line() {
     lab.e(&format!("namespace zed read {}", path("zed.mm"))).ok();
     assert_eq!(lab.rows("namespace zed vm config memory"), [["34"]]);
 
+    // A script that leaves its namespace, or destroys it, goes on in `minimega`.
+    lab.file(
+        "leave.mm",
+        "namespace foo\nvm config memory 77\nclear namespace\nvm config memory\n\
+         namespace foo\nvm config memory\nclear namespace foo\nvm config memory 36\n.csv true namespace bar\nvm config memory\n\
+         namespace foo clear namespace\nvm config memory\nnamespace foo\nclear namespace bar\nvm config memory\nclear namespace all\nnamespace\n",
+    );
+    lab.e(".annotate false").ok();
+    let out = lab.e(&format!("read {}", path("leave.mm"))).ok().out;
+    lab.e(".annotate true").ok();
+    assert_eq!(out, "32\n77\n33\n36\n2048\nnamespace | vlans    | active\nminimega  | 101-4096 | true\n");
+
     lab.file("nest.mm", &format!("read {}\n", path("ok.mm")));
     lab.e(&format!("read {}", path("nest.mm"))).fails("nest.mm:1 cannot run nested `read` commands");
+    lab.e("namespace yan read /nonexistent.mm check").fails("no such file");
+    assert!(!lab.e("namespace").ok().out.contains("yan"), "a check makes nothing");
+    lab.file("yan.mm", "echo hi\n");
+    lab.e(&format!("namespace yan read {}", path("yan.mm"))).ok();
+    assert!(lab.e("namespace").ok().out.contains("yan"), "as for any command in a namespace");
+    for endless in ["/dev/zero", "/dev/zero check"] {
+        lab.e(&format!("read {endless}")).fails("open /dev/zero: not a regular file");
+    }
     lab.e("read /nonexistent.mm").fails("open /nonexistent.mm: no such file or directory");
     let history = lab.e("history").ok().out;
     assert!(history.contains("echo two") && !history.contains("read "), "{history}");
@@ -197,6 +253,16 @@ fn words_that_stand_for_others() {
     assert_eq!(lab.rows(".alias"), [["vmr", ".columns name vm info"]]);
     assert_eq!(lab.e("vmr").ok().out, "");
     lab.e(".alias nothing").fails("expected an alias as NAME=COMMAND");
+    lab.e(".alias none=").fails("expected an alias as NAME=COMMAND");
+    lab.e(".alias two words=echo").fails("invalid alias `two words`");
+    lab.e(".alias \"quoted=echo 'a  b'\"").ok();
+    lab.e(".alias also='echo \"c  d\"'").ok();
+    lab.e(".alias written=echo 'e  f'").ok();
+    for (alias, answer) in [("quoted", ": a  b\n"), ("also", ": c  d\n"), ("written", ": e  f\n")] {
+        let out = lab.e(alias).ok().out;
+        assert!(out.ends_with(answer), "{alias}: {out}");
+        lab.e(&format!(".unalias {alias}")).ok();
+    }
     lab.e(".unalias vmr").ok();
     lab.e("vmr").fails("invalid command: `vmr`");
     lab.e(".unalias vmr").fails("no alias `vmr`");

@@ -379,3 +379,29 @@ fn vms_that_came_and_went_leave_no_descriptor() {
     // A client's own descriptor goes when the daemon has seen its end.
     wait_for("every descriptor to be closed", || open() <= before);
 }
+
+/// `all` means those that there are: one that another client flushes meanwhile is no error.
+#[test]
+fn all_is_not_disturbed_by_what_others_flush() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    lab.e("vm config memory 16").ok();
+    lab.e("vm config networks lan").ok();
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            for _ in 0..12 {
+                lab.e("vm launch kvm x[0-3]");
+                lab.e("vm kill all");
+                lab.e("vm flush").ok();
+            }
+        });
+        while !others.is_finished() {
+            for line in ["vm start all", "vm stop all", "vm net connect all 0 other", "vm net disconnect all 0"] {
+                let answer = lab.e(line);
+                assert!(!answer.err.contains("vm not found"), "{line}: {}", answer.err);
+            }
+        }
+    });
+}

@@ -351,7 +351,7 @@ class minimega:
 
             clear all
 
-        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
         """
         return self._run(
             [
@@ -2431,7 +2431,7 @@ class minimega:
 
             read <file> [check,]
 
-        Runs each line of a file on the engine's host (a relative path is relative to its files folder), with one answer for each. A command that fails does not stop it; a line that is no command does, and so does a `read` in the file. The file's commands run in the namespace that was active at its start, whatever other clients do meanwhile, until a `namespace NAME` in it changes that. With check, nothing is run and the first line that is no command is the answer.
+        Runs each line of a file on the engine's host (a relative path is relative to its files folder), with one answer for each. A command that fails does not stop it; a line that is no command does, and so does a `read` in the file. The file's commands run in the namespace that was active at its start, whatever other clients do meanwhile, until a `namespace NAME` or `clear namespace` in it changes that. With check, nothing is run and the first line that is no command is the answer.
 
             read /srv/lab.mm check
         """
@@ -2447,7 +2447,7 @@ class minimega:
 
             shell <command>...
 
-        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
+        Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: standard output, then standard error. The words are its arguments as they are: there is no shell in between, so no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is an error beside what it wrote. It goes on when its client leaves, and ends with the daemon. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much is left out.
 
             shell ip address show dev mega_tap0
         """
@@ -2484,7 +2484,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2503,7 +2503,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2522,7 +2522,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2541,7 +2541,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2560,7 +2560,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2579,7 +2579,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2598,7 +2598,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [
@@ -2617,7 +2617,7 @@ class minimega:
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         delete: deletes a tap of this namespace, or all of them.
 
-        tap create dmz ip 10.0.0.254/24 mgmt
+            tap create dmz ip 10.0.0.254/24 mgmt
         """
         return self._run(
             [

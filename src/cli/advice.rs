@@ -41,6 +41,14 @@ impl Style {
     }
 }
 
+/// The texts of the entries that failed, such as what a program wrote that `shell` ran: `Rendered` is without them, unless
+/// it is JSON.
+pub fn beside_errors(response: &Response) -> impl Iterator<Item = &str> {
+    let json = response.rendered.starts_with("[{\"Host\":");
+    let failed = response.resp.iter().flatten().filter(move |entry| !json && !entry.error.is_empty());
+    failed.map(|entry| entry.response.trim_end_matches('\n')).filter(|text| !text.is_empty())
+}
+
 /// Whether a line is the header of a table in the response.
 pub fn is_header(line: &str, response: &Response) -> bool {
     let mut names: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -54,13 +62,14 @@ pub fn is_header(line: &str, response: &Response) -> bool {
 }
 
 /// What to write instead of a line that its target called invalid, as megaform's own grammar sees it. None if it is a
-/// command for megaform, if the error is another one, or if the error says it already.
+/// command for megaform, if the error is another one, if the error says it already, or if megaform does not know the first
+/// word: the target may have commands that megaform's engine does not have.
 pub fn advice(line: &str, error: &str) -> Option<String> {
     if !error.starts_with("invalid command: ") || error.ends_with('?') {
         return None;
     }
     match commands::grammar(&commands::all()).compile(line) {
-        Err(CompileError::Invalid(invalid)) => Some(invalid.advice()),
+        Err(CompileError::Invalid(invalid)) if !invalid.is_unknown() => Some(invalid.advice()),
         _ => None,
     }
 }
@@ -77,6 +86,7 @@ mod tests {
         assert_eq!(advice("tap create", "vm not found: x"), None);
         assert_eq!(advice("vm inof", "invalid command: `vm inof`, did you mean `vm info`?"), None);
         assert_eq!(advice("vm info", "invalid command: `vm info`"), None);
+        assert_eq!(advice("vnc bogus", "invalid command: `vnc bogus`"), None);
     }
 
     #[test]

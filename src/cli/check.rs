@@ -64,7 +64,8 @@ pub fn run(args: &CheckArgs) -> Result<Exit, CheckError> {
                 Ok(None) => {}
                 Ok(Some(compiled)) => {
                     if grammar.declarations()[compiled.command].name == ".alias" {
-                        alias::define(&mut aliases, compiled.list_as_written());
+                        // What defines nothing is a command all the same; it fails when it is run.
+                        let _ = alias::define(&mut aliases, alias::definition(&compiled));
                     }
                 }
                 Err(problem) => {

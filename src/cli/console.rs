@@ -14,7 +14,7 @@ use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
 use unicode_width::UnicodeWidthStr;
 
-use super::advice::{Style, advice, is_header};
+use super::advice::{Style, advice, beside_errors, is_header};
 use crate::diagnostic::Exit;
 use crate::language::token;
 use crate::wire::{Client, Response, WireError};
@@ -224,6 +224,9 @@ impl Console<'_> {
     fn show(&mut self, line: &str, response: &Response) -> Result<(), ConsoleError> {
         if !response.rendered.is_empty() {
             self.print(response).map_err(ConsoleError::Output)?;
+        }
+        for text in beside_errors(response) {
+            writeln!(std::io::stdout().lock(), "{text}").map_err(ConsoleError::Output)?;
         }
         let Style { red, plain, .. } = Style::of(&std::io::stderr());
         for (host, error) in response.errors() {

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 
-use super::advice::{Style, advice};
+use super::advice::{Style, advice, beside_errors};
 use crate::diagnostic::Exit;
 use crate::language::entry::Entry;
 use crate::language::token::{self, QuoteError};
@@ -89,6 +89,9 @@ fn show(line: &str, response: &Response, place: Option<&str>) -> Result<bool, Ra
         for content in response.resp.iter().flatten().filter_map(content) {
             std::io::stdout().lock().write_all(&content).map_err(RawError::Output)?;
         }
+    }
+    for text in beside_errors(response) {
+        writeln!(std::io::stdout().lock(), "{text}").map_err(RawError::Output)?;
     }
     let Style { red, plain, .. } = Style::of(&std::io::stderr());
     let mut good = true;

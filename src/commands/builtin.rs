@@ -48,8 +48,8 @@ pub(super) fn commands() -> Vec<Command> {
                 ".alias",
                 &[".alias", ".alias <alias>..."],
                 "show or define aliases",
-                "`.alias NAME=COMMAND` lets NAME stand for a command, or the beginning of one, where it is the first word of a \
-                 line. Only one alias is expanded per line. Without arguments, lists the aliases.\n\n\
+                "`.alias NAME=COMMAND` lets NAME, one word, stand for a command, or the beginning of one, where it is the \
+                 first word of a line. Only one alias is expanded per line. Without arguments, lists the aliases.\n\n\
                  \x20   .alias vmr=.filter state=running vm info",
             )
             .local()
@@ -105,7 +105,7 @@ pub(super) fn commands() -> Vec<Command> {
                 "Runs each line of a file on the engine's host (a relative path is relative to its files folder), with one \
                  answer for each. A command that fails does not stop it; a line that is no command does, and so does a \
                  `read` in the file. The file's commands run in the namespace that was active at its start, whatever other \
-                 clients do meanwhile, until a `namespace NAME` in it changes that. With check, nothing is run and the first \
+                 clients do meanwhile, until a `namespace NAME` or `clear namespace` in it changes that. With check, nothing is run and the first \
                  line that is no command is the answer.\n\n    read /srv/lab.mm check",
             )
             .local()
@@ -137,8 +137,8 @@ pub(super) fn commands() -> Vec<Command> {
         Command {
             declaration: Declaration::new(".columns", &[".columns <columns as csv> (command)"],
                 "show some columns of a table",
-                "Columns are named as in the table's first line and joined by commas; they are shown in the order given. A \
-                 name that the table does not have is an error.\n\n    .columns name,state,vlan vm info\n\n\
+                "Columns are named as in the table's first line and joined by commas, at most 256; they are shown in the \
+                 order given. A name that the table does not have is an error.\n\n    .columns name,state,vlan vm info\n\n\
                  Builtins nest. Those further inside act first: after `.columns name`, nothing else is left to filter on.")
                 .local(),
             run: Run::Builtin(Builtin::Columns),

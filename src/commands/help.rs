@@ -1,6 +1,6 @@
 //! `help`
 
-use crate::language::declaration::Declaration;
+use crate::language::declaration::{Completion, Declaration};
 use crate::language::help;
 
 use super::{Answer, Command};
@@ -14,7 +14,8 @@ pub(super) fn commands() -> Vec<Command> {
             "Without arguments, lists every command. With the first words of a command, shows its patterns and what it \
              does; with words that several commands begin with, lists those.\n\n    help vm config\n    help vm launch",
         )
-        .local(),
+        .local()
+        .complete("command", Completion::Command),
         |call| async move {
             Ok(match help::help(&call.shared.grammar, call.args.list("command")) {
                 Ok(text) => Answer::text(text),

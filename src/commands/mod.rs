@@ -54,7 +54,7 @@ use crate::name::Namespace;
 
 pub use builtin::Builtin;
 pub use history::{CLEAR_HISTORY, HISTORY_LIMIT};
-pub use namespace::table as namespaces;
+pub use namespace::{CLEAR_NAMESPACE, table as namespaces};
 
 /// What all connections share besides the engine.
 pub struct Shared {

@@ -19,6 +19,9 @@ pub fn table(engine: &Engine) -> Answer {
     Answer::table(COLUMNS, rows)
 }
 
+/// The command that leaves the active namespace, or destroys one.
+pub const CLEAR_NAMESPACE: &str = "clear namespace";
+
 pub(super) fn commands() -> Vec<Command> {
     vec![
         Command {
@@ -34,7 +37,7 @@ pub(super) fn commands() -> Vec<Command> {
             run: Run::Builtin(Builtin::Namespace),
         },
         Command::new(
-            Declaration::new("clear namespace", &["clear namespace [name]"],
+            Declaration::new(CLEAR_NAMESPACE, &["clear namespace [name]"],
                 "destroy a namespace, or leave the active one",
                 "Without a name, makes `minimega` the active namespace again. With a name, kills and flushes that \
                  namespace's VMs, deletes its taps, ends its pipelines and pipes, and forgets its VLAN aliases and \

@@ -11,8 +11,8 @@ pub(super) fn commands() -> Vec<Command> {
             "Runs a program with the daemon's rights, in the engine's network namespace, and answers with what it wrote: \
              standard output, then standard error. The words are its arguments as they are: there is no shell in between, so \
              no pipes and no wildcards. Waits until the program has ended and closed its outputs. A status other than 0 is \
-             an error. Of each output the answer holds the first 8 MiB; if there was more, a line after them says how much \
-             is left out.\n\n    shell ip address show dev mega_tap0")
+             an error beside what it wrote. It goes on when its client leaves, and ends with the daemon. Of each output the \
+             answer holds the first 8 MiB; if there was more, a line after them says how much is left out.\n\n    shell ip address show dev mega_tap0")
             .local(),
         |call| async move {
             let finished = call.engine().run_program(call.args.list("command")).await?;
@@ -24,7 +24,7 @@ pub(super) fn commands() -> Vec<Command> {
                     text.push_str(&format!("{line}[{} bytes more of {name} are left out]\n", output.left_out));
                 }
             }
-            let error = exit_text(Some(finished.status));
+            let error = exit_text(finished.status);
             Ok(Answer { text, error, ..Answer::default() })
         },
     )]

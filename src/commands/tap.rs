@@ -57,7 +57,7 @@ pub(super) fn commands() -> Vec<Command> {
                  most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or \
                  IPv6; the default bridge is mega_bridge.\n\
                  delete: deletes a tap of this namespace, or all of them.\n\n\
-                     tap create dmz ip 10.0.0.254/24 mgmt")
+                     \x20   tap create dmz ip 10.0.0.254/24 mgmt")
                 .columns(COLUMNS)
                 .complete("vlan", Completion::Vlan)
                 .complete("tap name or all", Completion::Tap),

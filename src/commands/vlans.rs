@@ -76,7 +76,8 @@ pub(super) fn commands() -> Vec<Command> {
                 "Without a prefix, forgets every alias of the namespace. With one, forgets the alias of exactly that name; \
                  where there is none, every alias that begins with it. With `all`, forgets the aliases, ranges and \
                  blacklist of every namespace. NICs and taps stay where they are.",
-            ),
+            )
+            .complete("prefix", Completion::Vlan),
             |call| async move {
                 let namespace = call.namespace.clone();
                 let prefix = call.args.str("prefix").map(str::to_owned);

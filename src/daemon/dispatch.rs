@@ -369,14 +369,10 @@ impl Dispatcher {
                 let rows = words.aliases.iter().map(|(name, text)| vec![name.clone(), text.clone()]).collect();
                 self.entry(Answer::table(&["alias", "expansion"], rows))
             }
-            // The text as written, because it is to be a line again.
-            Run::Builtin(Builtin::Alias) => {
-                if alias::define(&mut words.aliases, compiled.list_as_written()) {
-                    done()
-                } else {
-                    Entry::failure(self.host(), "expected an alias as NAME=COMMAND")
-                }
-            }
+            Run::Builtin(Builtin::Alias) => match alias::define(&mut words.aliases, alias::definition(compiled)) {
+                Ok(()) => done(),
+                Err(error) => Entry::failure(self.host(), error.to_string()),
+            },
             Run::Builtin(Builtin::Unalias) => {
                 let name = compiled.args.str("alias").unwrap_or_default();
                 match words.aliases.remove(name) {
@@ -493,6 +489,8 @@ impl Candidates for Names<'_> {
                 self.engine.pipes(&self.active).iter().map(|pipe| pipe.name.short().to_owned()).collect()
             }
             Completion::Path => return paths(self.engine.files().root(), prefix),
+            // The grammar knows them.
+            Completion::Command => Vec::new(),
         };
         names.retain(|name| name.starts_with(prefix));
         names

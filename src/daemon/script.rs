@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::commands::{Builtin, Run};
+use tokio::io::AsyncReadExt as _;
+
+use crate::commands::{Builtin, CLEAR_NAMESPACE, Run};
 use crate::language::alias;
 use crate::language::grammar::{CompileError, Compiled};
 use crate::name::Namespace;
@@ -45,8 +47,13 @@ impl Dispatcher {
         let args = self.preprocessed(at).await.map_err(|error| error.chain())?;
         // An absolute path stays as it is.
         let path = self.shared.engine.files().root().join(args.str("file").unwrap_or_default());
-        let namespace = namespace.unwrap_or_else(|| self.shared.engine.active());
-        Ok(Script { path, check: args.flag("check"), namespace })
+        let engine = &self.shared.engine;
+        let check = args.flag("check");
+        if let Some(named) = namespace.as_ref().filter(|_| !check) {
+            engine.ensure_namespace(named).map_err(|error| error.chain())?;
+        }
+        let namespace = namespace.unwrap_or_else(|| engine.active());
+        Ok(Script { path, check, namespace })
     }
 
     /// Carry out a script and send its answers; all but the last say that more follow.
@@ -93,7 +100,7 @@ impl Dispatcher {
             match compiled {
                 Ok(compiled) => {
                     let response = self.answer(&compiled, Some(&namespace), reply).await;
-                    if let Some(changed) = self.activates(&compiled, &response) {
+                    if let Some(changed) = self.goes_on_in(&compiled, &namespace, &response) {
                         namespace = changed;
                     }
                     last = Some(response);
@@ -125,7 +132,8 @@ impl Dispatcher {
                 }
                 Ok(Some(compiled)) => {
                     if let Run::Builtin(Builtin::Alias) = self.run_of(&compiled).0 {
-                        alias::define(&mut aliases, compiled.list_as_written());
+                        // What defines nothing is no error of the line: its command will say so.
+                        let _ = alias::define(&mut aliases, alias::definition(&compiled));
                     }
                 }
                 Err(CompileError::Invalid(invalid)) => {
@@ -144,22 +152,49 @@ impl Dispatcher {
         }
     }
 
-    /// The namespace that a command has made the active one.
-    fn activates(&self, compiled: &Compiled, response: &Response) -> Option<Namespace> {
-        let namespace = matches!(self.run_of(compiled).0, Run::Builtin(Builtin::Namespace));
-        if !namespace || compiled.nested.is_some() || response.errors().next().is_some() {
+    /// The namespace that a script goes on in after a command, where that command has changed it: `namespace NAME`,
+    /// `clear namespace`, or the end of the namespace that it was in.
+    fn goes_on_in(&self, compiled: &Compiled, now: &Namespace, response: &Response) -> Option<Namespace> {
+        if response.errors().next().is_some() {
             return None;
         }
-        Namespace::new(self.expanded(compiled).str("name")?).ok()
+        let mut inner = compiled;
+        while let Some(nested) = inner.nested.as_deref() {
+            if matches!(self.run_of(inner).0, Run::Builtin(Builtin::MeshSend)) {
+                return None;
+            }
+            inner = nested;
+        }
+        let args = self.expanded(inner);
+        let name = args.str("name");
+        match (self.run_of(inner), name) {
+            ((Run::Builtin(Builtin::Namespace), _), Some(name)) => Namespace::new(name).ok(),
+            ((Run::Builtin(Builtin::ClearAll), _), _) | ((_, CLEAR_NAMESPACE), None | Some("all")) => {
+                Some(Namespace::default_namespace())
+            }
+            ((_, CLEAR_NAMESPACE), Some(name)) => (now.as_str() == name).then(Namespace::default_namespace),
+            _ => None,
+        }
     }
 }
 
+/// The text of a file. A device or a pipe is no script: it may have no end, or none that comes soon.
 async fn read(path: &std::path::Path) -> std::io::Result<String> {
-    let size = tokio::fs::metadata(path).await?.len();
+    let metadata = tokio::fs::metadata(path).await?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let size = metadata.len();
     if size > LIMIT {
         return Err(std::io::Error::other(format!("{size} bytes, the limit is {LIMIT}")));
     }
-    tokio::fs::read_to_string(path).await
+    // The file may grow meanwhile, and those of /proc are longer than they say.
+    let mut text = String::new();
+    tokio::fs::File::open(path).await?.take(LIMIT + 1).read_to_string(&mut text).await?;
+    if text.len() as u64 > LIMIT {
+        return Err(std::io::Error::other(format!("longer than the limit of {LIMIT} bytes")));
+    }
+    Ok(text)
 }
 
 /// An error as minimega words it.

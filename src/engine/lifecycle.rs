@@ -14,6 +14,7 @@ use crate::qmp::{Event, Qmp};
 
 use super::launch::failure;
 use super::progress::outcomes;
+use super::target::Targets;
 use super::vm::{Ended, Vm, VmState};
 use super::{Engine, EngineError};
 
@@ -28,7 +29,7 @@ impl Engine {
     pub async fn start(self: &Arc<Self>, namespace: &Namespace, target: &str) -> Result<(), EngineError> {
         let targets = self.targets(namespace, target)?;
         let wildcard = targets.wildcard;
-        self.each(targets.vms, "started", move |engine, vm| async move {
+        self.each(targets, "started", move |engine, vm| async move {
             let _turn = vm.turn().await?;
             let state = vm.live().state;
             match state {
@@ -48,7 +49,7 @@ impl Engine {
     pub async fn stop(self: &Arc<Self>, namespace: &Namespace, target: &str) -> Result<(), EngineError> {
         let targets = self.targets(namespace, target)?;
         let wildcard = targets.wildcard;
-        self.each(targets.vms, "stopped", move |_, vm| async move {
+        self.each(targets, "stopped", move |_, vm| async move {
             let _turn = vm.turn().await?;
             let state = vm.live().state;
             if state != VmState::Running {
@@ -89,19 +90,20 @@ impl Engine {
     }
 
     /// Do the same to many VMs at once and collect the errors.
-    async fn each<F, T>(self: &Arc<Self>, vms: Vec<Arc<Vm>>, done: &'static str, action: F) -> Result<(), EngineError>
+    async fn each<F, T>(self: &Arc<Self>, targets: Targets, done: &'static str, action: F) -> Result<(), EngineError>
     where
         F: Fn(Arc<Self>, Arc<Vm>) -> T,
         T: Future<Output = Result<(), EngineError>> + Send + 'static,
     {
         let mut tasks = tokio::task::JoinSet::new();
-        for vm in vms {
+        for vm in &targets.vms {
             let id = vm.id;
+            let vm = Arc::clone(vm);
             let task = action(Arc::clone(self), vm);
             tasks.spawn(async move { task.await.map_err(|error| (id, error)) });
         }
         let errors = outcomes(tasks, done).await;
-        EngineError::collect(errors.into_iter().map(|(_, error)| error).collect())
+        EngineError::collect(errors.into_iter().map(|(_, error)| error).filter(|error| !targets.gone(error)).collect())
     }
 
     /// End VMs, all at once.

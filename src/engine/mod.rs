@@ -132,6 +132,7 @@ pub struct Engine {
     network_users: programs::NetworkUsers,
     plumbing: plumb::Plumbing,
     background: background::Background,
+    shells: shell::Shells,
     files: Files,
 }
 
@@ -157,6 +158,7 @@ impl Engine {
             network_users: Default::default(),
             plumbing: Default::default(),
             background: Default::default(),
+            shells: Default::default(),
         });
         let notes = engine.recover().await?;
         Ok((engine, notes))
@@ -235,9 +237,9 @@ impl Engine {
         Ok(self.ports().await?.is_empty())
     }
 
-    /// End what does not outlive the daemon: pipelines, pipes and background processes.
+    /// End what does not outlive the daemon: pipelines, pipes, background processes and programs of `shell`.
     pub async fn close(&self) -> Result<(), EngineError> {
-        let end = async { tokio::join!(self.end_plumbing(), self.end_background()) };
+        let end = async { tokio::join!(self.end_plumbing(), self.end_background(), self.shells.end()) };
         if tokio::time::timeout(CLOSE_LIMIT, end).await.is_err() {
             tracing::warn!("programs that do not end even by SIGKILL are left");
         }

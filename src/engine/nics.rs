@@ -200,28 +200,30 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let vlan = Vlans::parse(namespace, vlan)?;
         let bridge = bridge.map(BridgeName::new).transpose()?;
-        let vms = self.targets(namespace, target)?.vms;
-        for vm in &vms {
+        let targets = self.targets(namespace, target)?;
+        for vm in &targets.vms {
             nic_index(vm, index)?;
         }
         let tag = self.resolve(&vlan).await?;
         let mut errors = Vec::new();
-        for vm in vms {
-            errors.extend(self.place_nic(&vm, nic_index(&vm, index)?, Some(tag), bridge.clone()).await.err());
+        for vm in &targets.vms {
+            errors.extend(self.place_nic(vm, nic_index(vm, index)?, Some(tag), bridge.clone()).await.err());
         }
+        errors.retain(|error| !targets.gone(error));
         EngineError::collect(errors)
     }
 
     /// Disconnect NIC `index` of each VM.
     pub async fn disconnect_nic(&self, namespace: &Namespace, target: &str, index: &str) -> Result<(), EngineError> {
-        let vms = self.targets(namespace, target)?.vms;
-        for vm in &vms {
+        let targets = self.targets(namespace, target)?;
+        for vm in &targets.vms {
             nic_index(vm, index)?;
         }
         let mut errors = Vec::new();
-        for vm in vms {
-            errors.extend(self.place_nic(&vm, nic_index(&vm, index)?, None, None).await.err());
+        for vm in &targets.vms {
+            errors.extend(self.place_nic(vm, nic_index(vm, index)?, None, None).await.err());
         }
+        errors.retain(|error| !targets.gone(error));
         EngineError::collect(errors)
     }
 

@@ -1,11 +1,15 @@
 //! Programs that a user runs on the engine's host, inside the engine's network, and waits for.
 
-use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 
-use super::{Engine, EngineError, programs};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::sync::{RwLock, watch};
+
+use super::programs::{require, start};
+use super::{Engine, EngineError};
+use crate::host::linux::program::Stream;
 
 /// How much of each of its two outputs a program's answer holds, in bytes.
 pub const SHELL_OUTPUT: usize = 8 << 20;
@@ -22,60 +26,65 @@ pub struct Output {
 /// How a program ended and what it wrote.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit status.
-    pub status: ExitStatus,
+    /// Its exit status, where the kernel gave one.
+    pub status: Option<ExitStatus>,
     /// Its standard output.
     pub output: Output,
     /// Its standard error.
     pub errors: Output,
 }
 
+/// The programs of `shell` that run.
+#[derive(Debug, Default)]
+pub(super) struct Shells {
+    /// Held by each that runs.
+    running: RwLock<()>,
+    /// Are they to end?
+    closing: watch::Sender<bool>,
+}
+
+impl Shells {
+    /// End all of them; returns when they have.
+    pub(super) async fn end(&self) {
+        self.closing.send_replace(true);
+        let _none = self.running.write().await;
+    }
+}
+
 /// Read to the end, so that the writer never waits; keep the beginning.
-fn read(mut input: impl Read) -> std::io::Result<Output> {
+async fn read(input: Option<pipe::Receiver>) -> std::io::Result<Output> {
     let mut output = Output::default();
-    input.by_ref().take(SHELL_OUTPUT as u64).read_to_end(&mut output.kept)?;
-    output.left_out = std::io::copy(&mut input, &mut std::io::sink())?;
+    let Some(mut input) = input else { return Ok(output) };
+    (&mut input).take(SHELL_OUTPUT as u64).read_to_end(&mut output.kept).await?;
+    output.left_out = tokio::io::copy(&mut input, &mut tokio::io::sink()).await?;
     Ok(output)
 }
 
 impl Engine {
     /// Run a program in the engine's network namespace, as its argument vector, and wait until it has ended and its
-    /// outputs are closed. What it leaves running is left alone.
+    /// outputs are closed. What it leaves running is left alone. It ends with the daemon.
     pub async fn run_program(self: &Arc<Self>, words: &[String]) -> Result<Finished, EngineError> {
-        let (program, args) = words.split_first().expect("the pattern takes at least one word");
-        let path = programs::require(program)?;
+        let program = words.first().expect("the pattern takes at least one word");
+        let failed = |message: String| EngineError::Program { program: program.clone(), message };
+        let path = require(program)?;
+        let _running = self.shells.running.read().await;
+        let mut closing = self.shells.closing.subscribe();
         let network = self.in_network().await?;
-        let failed =
-            |error: std::io::Error| EngineError::Program { program: program.clone(), message: error.to_string() };
-        let namespace = network.fd().map_err(failed)?;
-        let (name, args) = (program.clone(), args.to_vec());
-        let run = move || -> std::io::Result<Finished> {
-            if let Some(fd) = &namespace {
-                nix::sched::setns(fd, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            }
-            let mut child = Command::new(&path)
-                .arg0(&name)
-                .args(&args)
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            let (output, errors) = (child.stdout.take(), child.stderr.take());
-            let (output, errors) = std::thread::scope(|scope| {
-                let errors = scope.spawn(move || errors.map_or(Ok(Output::default()), read));
-                let output = output.map_or(Ok(Output::default()), read);
-                (output, errors.join().expect("reading does not panic"))
-            });
-            Ok(Finished { status: child.wait()?, output: output?, errors: errors? })
+        let mut child = start(&path, words, Stream::Null, Stream::Piped, &network).await?;
+        let (output, errors) = (child.output.take(), child.errors.take());
+        let finished = tokio::select! {
+            finished = async { tokio::join!(read(output), read(errors), child.ended()) } => Some(finished),
+            _ = closing.wait_for(|closing| *closing) => None,
         };
-        // A thread of its own: a process starts in the network namespace of the thread that starts it, and a program that
-        // runs for long must not hold one of the threads that everything else needs.
-        let (sender, finished) = tokio::sync::oneshot::channel();
-        let finished = match std::thread::Builder::new().name("shell".to_owned()).spawn(move || sender.send(run())) {
-            Ok(_) => finished.await.expect("starting a program does not panic"),
-            Err(error) => Err(error),
+        let Some((output, errors, ())) = finished else {
+            child.stop().await;
+            child.finish();
+            network.release().await?;
+            return Err(failed("it was ended with the daemon".to_owned()));
         };
+        let status = child.release();
         network.release().await?;
-        finished.map_err(failed)
+        let failed = |error: std::io::Error| failed(error.to_string());
+        Ok(Finished { status, output: output.map_err(failed)?, errors: errors.map_err(failed)? })
     }
 }

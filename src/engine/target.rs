@@ -15,6 +15,13 @@ pub struct Targets {
     pub wildcard: bool,
 }
 
+impl Targets {
+    /// Does the error only say that a VM was flushed meanwhile, where all were meant that there are?
+    pub fn gone(&self, error: &EngineError) -> bool {
+        self.wildcard && matches!(error, EngineError::VmNotFound { .. })
+    }
+}
+
 impl Engine {
     /// The VMs of a namespace that a target names.
     ///

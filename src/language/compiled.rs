@@ -56,6 +56,11 @@ impl Invalid {
         format!("invalid command: `{}`", self.line)
     }
 
+    /// Does the line begin with a word that is nothing here, nor like anything?
+    pub fn is_unknown(&self) -> bool {
+        self.at_start() && !self.ambiguous && self.correction.is_none() && self.similar.is_none()
+    }
+
     /// One line that says what is wrong and what to write instead.
     pub fn advice(&self) -> String {
         let list = self.list();

@@ -75,7 +75,8 @@ impl Grammar {
         let Some(word) = words.get(at) else {
             found.reached = true;
             found.words.extend(node.beginning(prefix).iter().map(|(w, _)| w.to_string()));
-            found.kinds.extend(node.names.iter().map(|(command, name)| self.kind(*command, name)));
+            let kinds = node.names.iter().map(|(command, name)| self.kind(*command, name));
+            self.note(found, kinds, words, prefix, at);
             return;
         };
         for (_, next) in node.candidates(word) {
@@ -87,7 +88,30 @@ impl Grammar {
         for list in &node.lists {
             found.reached = true;
             let names = node.names.iter().filter(|(c, _)| *c == list.command);
-            found.kinds.extend(names.map(|(command, name)| self.kind(*command, name)));
+            let kinds = names.map(|(command, name)| self.kind(*command, name));
+            self.note(found, kinds, words, prefix, at);
+        }
+    }
+
+    /// Note what kinds of names may stand at the end; the words of commands, which begin at `words[at]`, at once.
+    fn note(
+        &self,
+        found: &mut Found,
+        kinds: impl Iterator<Item = Completion>,
+        words: &[&str],
+        prefix: &str,
+        at: usize,
+    ) {
+        for kind in kinds {
+            if kind != Completion::Command {
+                found.kinds.push(kind);
+            } else if !found.begun[at] {
+                found.begun[at] = true;
+                // Only words: what the command would take is not asked for.
+                let before = found.kinds.len();
+                self.collect(found, words, prefix, 0, at);
+                found.kinds.truncate(before);
+            }
         }
     }
 
@@ -123,7 +147,7 @@ mod tests {
                 Completion::Namespace => &["minimega"],
                 Completion::Path if prefix.is_empty() => &["/base/files/"],
                 Completion::Path => &["/peer/"],
-                Completion::Vlan | Completion::Tap | Completion::Pipe => &[],
+                Completion::Vlan | Completion::Tap | Completion::Pipe | Completion::Command => &[],
             };
             names.iter().filter(|n| n.starts_with(prefix)).map(|n| n.to_string()).collect()
         }
@@ -172,6 +196,20 @@ mod tests {
         assert_eq!(suggest("echo \"a"), Vec::<String>::new());
         assert_eq!(suggest("vm config qemu "), ["vm config qemu /base/files/"]);
         assert_eq!(suggest("vm start nosuch "), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_words_of_commands_are_completed_as_arguments() {
+        let mut declarations = minimega().declarations().to_vec();
+        for declaration in declarations.iter_mut().filter(|declaration| declaration.name.starts_with("help")) {
+            declaration.completions.push(("command".into(), Completion::Command));
+        }
+        let grammar = Grammar::new(&declarations).unwrap();
+        let suggest = |line: &str| grammar.suggest(line, &Recorded);
+        assert_eq!(suggest("help vm la"), ["help vm launch "]);
+        assert_eq!(suggest("help .col"), ["help .columns "]);
+        assert!(suggest("help ").contains(&"help vm ".to_owned()));
+        assert_eq!(suggest("help vm start "), Vec::<String>::new(), "words, not VMs");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Completion {
     Pipe,
     /// Paths on the engine's host.
     Path,
+    /// The words of commands.
+    Command,
 }
 
 /// Everything that is said about one command; the handler stands beside it in `commands`.

@@ -70,7 +70,10 @@ impl OutputMode {
     }
 }
 
-/// Why `.columns` or `.filter` cannot be applied. The wording is minimega's.
+/// The most columns that `.columns` makes. Names may be repeated, so that a table has no limit of its own.
+const MAX_COLUMNS: usize = 256;
+
+/// Why `.columns` or `.filter` cannot be applied. The wording is minimega's where minimega has the error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
     /// The table has no such column.
@@ -79,14 +82,25 @@ pub enum OutputError {
         /// The column asked for.
         column: String,
     },
+    /// More columns than a table may have.
+    #[error("{count} columns, the limit is {MAX_COLUMNS}")]
+    Columns {
+        /// The number of columns asked for.
+        count: usize,
+    },
     /// Not of the form `column=value`, with `=`, `!=`, `~` or `!~`.
     #[error("invalid filter, see help")]
     Filter,
 }
 
-/// `.columns`: keep the named columns, in the order named. An entry without a table stays as it is.
+/// `.columns`: keep the named columns, at most [`MAX_COLUMNS`], in the order named. An entry without a table stays as
+/// it is.
 pub fn select_columns(entry: &mut Entry, columns: &str) -> Result<(), OutputError> {
     let Some(header) = &entry.header else { return Ok(()) };
+    let count = columns.split(',').count();
+    if count > MAX_COLUMNS {
+        return Err(OutputError::Columns { count });
+    }
     let mut indexes = Vec::new();
     for column in columns.split(',') {
         let found = header.iter().position(|h| h == column);

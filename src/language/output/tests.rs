@@ -156,3 +156,13 @@ fn columns_and_filters() {
         select_columns(&mut text, "a").is_ok() && filter(&mut text, "a=b").is_ok() && filter(&mut text, "a").is_err()
     );
 }
+
+#[test]
+fn a_table_has_at_most_256_columns() {
+    let mut table = entry("vm", &["name"], &[&["a"]]);
+    select_columns(&mut table, &vec!["name"; 256].join(",")).expect("the limit itself");
+    assert_eq!(table.header.as_ref().map(Vec::len), Some(256));
+    let error = select_columns(&mut table, &vec!["name"; 257].join(",")).expect_err("one more");
+    assert_eq!(error.to_string(), "257 columns, the limit is 256");
+    assert_eq!(table.header.map(|header| header.len()), Some(256), "it stays as it was");
+}
