@@ -355,14 +355,18 @@ pub fn shown_plan(plan: &Plan, style: Style<'_>, secrets: &Secrets) -> String {
     secrets.mask(&display::render(&plan, style))
 }
 
-/// A plan as JSON without what is sensitive. Where that took something away, a note says so.
-pub fn plan_json(plan: &Plan, secrets: &Secrets) -> Result<serde_json::Value, CommandError> {
+/// A plan as JSON text without what is sensitive. Where that took something away, a note says so.
+pub fn plan_json(plan: &Plan, secrets: &Secrets) -> Result<String, CommandError> {
+    if secrets.is_empty() {
+        return serde_json::to_string_pretty(plan).map_err(CommandError::Json);
+    }
     let (plan, secrets) = veiled(plan, secrets);
     let masked = |plan: &Plan| {
         let plain = serde_json::to_value(plan).map_err(CommandError::Json)?;
         let mut json = plain.clone();
         secrets.mask_json(&mut json);
-        Ok::<_, CommandError>((json != plain, json))
+        let text = serde_json::to_string_pretty(&json).map_err(CommandError::Json)?;
+        Ok::<_, CommandError>((json != plain, text))
     };
     let (hidden, json) = masked(&plan)?;
     if !hidden {
@@ -466,7 +470,7 @@ mod tests {
             text.contains("append: (sensitive) -> [t=(sensitive)]") && text.contains("memory: 64 -> 128"),
             "{text}"
         );
-        let json = plan_json(&plan, &secrets).unwrap().to_string();
+        let json = plan_json(&plan, &secrets).unwrap();
         for text in [text, json] {
             assert!(!text.contains("-secret") && text.contains(HIDDEN_NOTE), "{text}");
         }

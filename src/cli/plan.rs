@@ -65,8 +65,7 @@ pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
         saved::save(path, &plan, target, &loaded.secrets)?;
     }
     if args.json {
-        let json = plan_json(&plan, &loaded.secrets)?;
-        let mut text = serde_json::to_string_pretty(&json).map_err(CommandError::Json)?;
+        let mut text = plan_json(&plan, &loaded.secrets)?;
         text.push('\n');
         print(&text)?;
     } else {

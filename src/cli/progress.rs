@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::experiment::{CommandError, print};
 use crate::apply::{End, Event, Undone};
@@ -25,7 +26,7 @@ pub enum Line<'a> {
         /// The version of these lines.
         format: u32,
         /// The plan, without what is sensitive.
-        plan: serde_json::Value,
+        plan: Box<RawValue>,
     },
     /// What is live does not fit a saved plan any more.
     Stale {
@@ -110,11 +111,14 @@ impl Report<'_> {
     }
 
     /// The line that a plan begins with.
-    pub fn plan(self, plan: impl FnOnce() -> Result<serde_json::Value, CommandError>) -> Result<(), CommandError> {
+    pub fn plan(self, plan: impl FnOnce() -> Result<String, CommandError>) -> Result<(), CommandError> {
         if !self.json {
             return Ok(());
         }
-        self.line(&Line::Plan { format: FORMAT, plan: plan()? })
+        // A line of its own: the text is made for people to read too, and a string has no bare line end.
+        let text = plan()?.lines().map(str::trim_start).collect();
+        let plan = RawValue::from_string(text).map_err(CommandError::Json)?;
+        self.line(&Line::Plan { format: FORMAT, plan })
     }
 
     /// The last line where no step was sent.

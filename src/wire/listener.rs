@@ -36,6 +36,9 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// The most connections at a time; further ones are told so and closed.
 pub const MAX_CONNECTIONS: usize = 512;
 
+/// How often a connection is looked at before its task sleeps until something comes.
+const LOOKS: u32 = 16;
+
 /// How many responses of one command may wait for a slow client before [`Reply::send`] waits too.
 const WAITING_RESPONSES: usize = 16;
 
@@ -270,11 +273,23 @@ async fn next_request(input: &mut OwnedReadHalf, decoder: &mut RequestDecoder, b
                 return None;
             }
         }
-        match input.read(buffer).await {
+        match read_soon(input, buffer).await {
             Ok(0) | Err(_) => return None,
             Ok(n) => decoder.feed(&buffer[..n]),
         }
     }
+}
+
+/// Read, and look a few times before going to sleep: a client that waits for its answer sends the next request within
+/// microseconds, and sleeping and waking takes longer than most commands. Others that are ready run in between.
+async fn read_soon(input: &mut OwnedReadHalf, buffer: &mut [u8]) -> io::Result<usize> {
+    for _ in 0..LOOKS {
+        match input.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::task::yield_now().await,
+            read => return read,
+        }
+    }
+    input.read(buffer).await
 }
 
 async fn write(output: &mut OwnedWriteHalf, response: &Response) -> io::Result<()> {
