@@ -3,7 +3,7 @@
 //! Only for an engine on this machine: of another one the files and sizes are not known here. All of it is warnings, because
 //! files may come later and memory is taken as guests touch it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ pub struct Machine {
 pub fn machine(experiment: &Experiment, machine: &Machine) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
+    let mut missing = BTreeMap::new();
     let (mut memory, mut running, mut largest) = (0u64, 0usize, None::<(u64, Span)>);
     for vm in experiment.vms.values() {
         let each = vm.body.config.uint("memory");
@@ -46,7 +47,22 @@ pub fn machine(experiment: &Experiment, machine: &Machine) -> Vec<Diagnostic> {
             let message = format!("{vcpus} vcpus for one VM, and this machine has {} CPUs", machine.cpus);
             found.push(Diagnostic::warning("too-many-cpus", span, message).hint("fewer run faster here"));
         }
-        files(&vm.body, vm.span, machine, &mut found);
+        files(&vm.body, vm.span, machine, &mut missing);
+    }
+    for (path, Missing { field, span, places }) in missing {
+        let others = places.saturating_sub(1);
+        let more = match others {
+            0 => String::new(),
+            1 => ", for one other entry too".to_owned(),
+            others => format!(", for {others} other entries too"),
+        };
+        let message = format!("`{field}`: there is no file {}{more}", crate::spec::shown(&path.to_string_lossy()));
+        let hint = if path.starts_with(&machine.files) {
+            "a relative path is one beside the experiment file, or else in the engine's files folder; it is in neither"
+        } else {
+            "put it there before VMs are launched"
+        };
+        found.push(Diagnostic::warning("missing-file", span, message).hint(hint));
     }
     if memory > machine.memory
         && let Some((_, span)) = largest
@@ -61,8 +77,17 @@ pub fn machine(experiment: &Experiment, machine: &Machine) -> Vec<Diagnostic> {
     found
 }
 
-fn files(body: &VmBody, entry: Span, machine: &Machine, found: &mut Vec<Diagnostic>) {
-    let mut missing = |field: &'static str, path: &str| {
+/// A file that is not there.
+struct Missing {
+    field: &'static str,
+    /// The first place that names it.
+    span: Span,
+    /// How many bodies name it.
+    places: usize,
+}
+
+fn files(body: &VmBody, entry: Span, machine: &Machine, missing: &mut BTreeMap<PathBuf, Missing>) {
+    let mut look = |field: &'static str, path: &str| {
         // A protocol (`nbd://…`, `json:{…}`) is QEMU's own to read.
         let protocol =
             path.split_once(':').is_some_and(|(p, _)| p.len() > 1 && p.bytes().all(|b| b.is_ascii_alphanumeric()));
@@ -71,24 +96,20 @@ fn files(body: &VmBody, entry: Span, machine: &Machine, found: &mut Vec<Diagnost
             return;
         }
         let at = if path.starts_with('/') { PathBuf::from(path) } else { machine.files.join(path) };
-        if exists(&at) {
-            return;
-        }
         let span = body.spans.get(field).copied().unwrap_or(entry);
-        let message = format!("`{field}`: there is no file {}", crate::spec::shown(&at.to_string_lossy()));
-        let hint = if path.starts_with('/') {
-            "put it there before VMs are launched"
-        } else {
-            "a relative path is one beside the experiment file, or else in the engine's files folder; it is in neither"
-        };
-        found.push(Diagnostic::warning("missing-file", span, message).hint(hint));
+        match missing.get_mut(&at) {
+            Some(known) => {
+                known.places += 1;
+                known.span = known.span.min(span);
+            }
+            None if exists(&at) => {}
+            None => drop(missing.insert(at, Missing { field, span, places: 1 })),
+        }
     };
     for field in FIELDS.iter().filter(|field| field.name != "qemu") {
         match (field.ty, body.config.get(field.name)) {
-            (FieldType::Path, FieldValue::Text(path)) => missing(field.name, &path),
-            (FieldType::Disks, FieldValue::Disks(disks)) => {
-                disks.iter().for_each(|disk| missing(field.name, &disk.path))
-            }
+            (FieldType::Path, FieldValue::Text(path)) => look(field.name, &path),
+            (FieldType::Disks, FieldValue::Disks(disks)) => disks.iter().for_each(|disk| look(field.name, &disk.path)),
             _ => {}
         }
     }
