@@ -93,7 +93,7 @@ pub enum OutputError {
     Filter,
 }
 
-/// `.columns`: keep the named columns, at most [`MAX_COLUMNS`], in the order named. An entry without a table stays as
+/// `.columns`: keep the named columns, at most 256, in the order named. An entry without a table stays as
 /// it is.
 pub fn select_columns(entry: &mut Entry, columns: &str) -> Result<(), OutputError> {
     let Some(header) = &entry.header else { return Ok(()) };
