@@ -42,6 +42,11 @@ impl VmConfig {
         }
     }
 
+    /// Whether a field differs from its default.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// Give a field its default again.
     pub fn clear(&mut self, name: &str) {
         self.values.remove(name);

@@ -15,6 +15,7 @@ impl<'d> Checks<'d> {
         let config = &body.config;
         let parts: Vec<(&str, u64)> = ["sockets", "cores", "threads"]
             .into_iter()
+            .filter(|part| config.is_set(part))
             .map(|part| (part, config.uint(part)))
             .filter(|(_, number)| *number > 0)
             .collect();
@@ -50,7 +51,7 @@ impl<'d> Checks<'d> {
         }
         let mut writers: HashMap<String, (&VmName, Span)> = HashMap::new();
         for (name, span, body) in bodies {
-            if body.config.bool("snapshot") {
+            if !body.config.is_set("disks") || body.config.bool("snapshot") {
                 continue;
             }
             let place = body.spans.get("disks").copied().unwrap_or(*span);

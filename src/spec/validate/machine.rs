@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::language::field::{FIELDS, FieldType, FieldValue};
+use crate::language::field::{FieldType, FieldValue};
 use crate::spec::model::{Experiment, RunState, VmBody};
 
 /// A machine.
@@ -106,9 +106,9 @@ fn files(body: &VmBody, entry: Span, machine: &Machine, missing: &mut BTreeMap<P
             None => drop(missing.insert(at, Missing { field, span, places: 1 })),
         }
     };
-    for field in FIELDS.iter().filter(|field| field.name != "qemu") {
-        match (field.ty, body.config.get(field.name)) {
-            (FieldType::Path, FieldValue::Text(path)) => look(field.name, &path),
+    for (field, value) in body.config.changed().filter(|(field, _)| field.name != "qemu") {
+        match (field.ty, value) {
+            (FieldType::Path, FieldValue::Text(path)) => look(field.name, path),
             (FieldType::Disks, FieldValue::Disks(disks)) => disks.iter().for_each(|disk| look(field.name, &disk.path)),
             _ => {}
         }

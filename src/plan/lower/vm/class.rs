@@ -89,9 +89,8 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
     };
     let mut parts = vec![reason("state".into(), "state", body.state.word().to_owned())];
     for field in FIELDS.iter().filter(|f| !matches!(f.ty, FieldType::Tags | FieldType::Networks)) {
-        let value = body.config.get(field.name);
-        if field.name == "memory" || value != field.default_value() {
-            parts.push(reason(field.key(), field.name, value.to_string()));
+        if field.name == "memory" || body.config.is_set(field.name) {
+            parts.push(reason(field.key(), field.name, body.config.get(field.name).to_string()));
         }
     }
     if !body.networks.is_empty() {
