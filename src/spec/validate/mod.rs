@@ -12,7 +12,6 @@ use super::decode::Draft;
 use super::model::{VlanRef, VmBody};
 use super::suggest::Suggester;
 use crate::diagnostic::{Diagnostic, Span, Spanned};
-use crate::language::field::FieldValue;
 use crate::name::{VlanAlias, VmName};
 
 /// Check a draft; it may lack what was refused before.
@@ -183,7 +182,7 @@ impl<'d> Checks<'d> {
     }
 
     fn kernel(&mut self, body: &VmBody) {
-        let set = |name: &str| body.config.changed().any(|(field, _)| field.name == name);
+        let set = |name: &str| body.config.is_set(name);
         if set("kernel") {
             return;
         }
@@ -208,11 +207,8 @@ impl<'d> Checks<'d> {
             "give each NIC its own, or leave `mac` out to have one assigned",
         );
         let uuids = bodies.iter().filter_map(|(name, _, body)| {
-            let (_, value) = body.config.changed().find(|(field, _)| field.name == "uuid")?;
-            match value {
-                FieldValue::Text(uuid) => Some((uuid.clone(), *name, *body.spans.get("uuid")?)),
-                _ => None,
-            }
+            let set = body.config.is_set("uuid");
+            set.then(|| Some((body.config.text("uuid"), *name, *body.spans.get("uuid")?))).flatten()
         });
         self.unique(uuids, "duplicate-uuid", "UUID", "give each VM its own, or leave `uuid` out to have one assigned");
     }
