@@ -4,51 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{Found, FoundNic, FoundVm};
-use crate::language::field::{FieldValue, VmConfig};
+use crate::language::field::VmConfig;
 use crate::language::range;
-use crate::spec::literal;
+use crate::spec::{field_value, list, scalar};
 
 /// A configuration of at least so many fields becomes a profile where several entries have it.
 const PROFILE_FIELDS: usize = 2;
 
-/// The words that YAML 1.1 or 1.2 take for something else than text.
-const SPECIAL: &[&str] = &["true", "false", "null", "yes", "no", "on", "off", "y", "n", "~", "nan", "inf"];
-
-/// A scalar: as it is where every reader takes it for text, quoted otherwise.
-fn scalar(text: &str) -> String {
-    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-+=@".contains(c))
-        && !SPECIAL.contains(&text.to_ascii_lowercase().as_str());
-    if plain { text.to_owned() } else { literal(&serde_json::to_string(text).expect("text is JSON")) }
-}
-
 /// A number, or text that would be read as none.
 fn vlan(text: &str) -> String {
     if text.parse::<u16>().is_ok_and(|tag| tag.to_string() == text) { text.to_owned() } else { scalar(text) }
-}
-
-fn list(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(", "))
-}
-
-fn value(value: &FieldValue) -> String {
-    match value {
-        FieldValue::Text(text) => scalar(text),
-        FieldValue::Words(words) => list(words.iter().map(|word| scalar(word))),
-        FieldValue::Disks(disks) => list(disks.iter().map(|disk| {
-            let parts =
-                [("path", Some(&disk.path)), ("interface", disk.interface.as_ref()), ("cache", disk.cache.as_ref())];
-            let parts: Vec<String> =
-                parts.iter().filter_map(|(key, part)| Some(format!("{key}: {}", scalar(part.as_ref()?)))).collect();
-            // In the short form a comma would begin another part.
-            if parts.len() == 1 && !disk.path.contains(',') {
-                scalar(&disk.path)
-            } else {
-                format!("{{ {} }}", parts.join(", "))
-            }
-        })),
-        other => other.to_string(),
-    }
 }
 
 fn nic(nic: &FoundNic) -> String {
@@ -66,7 +31,7 @@ fn nic(nic: &FoundNic) -> String {
 
 /// The settings of a configuration, a line each.
 fn settings(config: &VmConfig) -> Vec<String> {
-    config.changed().map(|(field, v)| format!("{}: {}", field.key(), value(v))).collect()
+    config.changed().map(|(field, v)| format!("{}: {}", field.key(), field_value(v))).collect()
 }
 
 /// The keys of entries that stand for these names: ranges where they compress to one.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::model::{Experiment, Lifecycle, Nic, VlanRef};
 use crate::diagnostic::{SourceMap, Span};
-use crate::language::field::{Field, FieldValue};
+use crate::language::field::FieldValue;
 
 /// The experiment as YAML that means the same. A value without a comment is a default that another value brought with it.
 pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
@@ -30,7 +30,7 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
         text.line(2, "type", body.kind.word(), None);
         for (field, value) in body.config.changed() {
             let span = body.spans.get(field.name).copied();
-            text.line(2, &field.key(), &field_value(field, value), span);
+            text.line(2, &field.key(), &field_value(value), span);
         }
         if !body.networks.is_empty() {
             text.open(2, "networks", body.spans.get("networks").copied());
@@ -134,52 +134,55 @@ impl Writer<'_> {
     }
 }
 
-/// Text in quotes, unless it is certainly read as text.
-fn scalar(text: &str) -> String {
-    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'))
-        && !matches!(
-            text.to_ascii_lowercase().as_str(),
-            "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
-        );
+/// The words that YAML 1.1 or 1.2 take for something else than text.
+const SPECIAL: &[&str] = &["true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf"];
+
+/// Text as YAML: as it is where every reader takes it for text, quoted otherwise.
+pub fn scalar(text: &str) -> String {
+    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-+=@".contains(c))
+        && !SPECIAL.contains(&text.to_ascii_lowercase().as_str());
     if plain { text.to_owned() } else { quoted(text) }
 }
 
 /// Text as JSON, which YAML reads as the same. An expression's beginning is taken apart, so that it stays text.
 fn quoted(text: &str) -> String {
-    literal(&serde_json::Value::from(text).to_string())
+    serde_json::Value::from(text).to_string().replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}")
 }
 
-/// A text in quotes as one that holds no expression.
-pub fn literal(text: &str) -> String {
-    text.replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}")
-}
-
-fn list(items: impl Iterator<Item = String>) -> String {
+/// A list as YAML.
+pub fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
-fn field_value(field: &Field, value: &FieldValue) -> String {
+/// The value of a field as YAML.
+pub fn field_value(value: &FieldValue) -> String {
     match value {
         FieldValue::Uint(number) => number.to_string(),
+        FieldValue::Int(number) => number.to_string(),
         FieldValue::Bool(truth) => truth.to_string(),
-        FieldValue::Text(text) => quoted(text),
-        FieldValue::Words(words) => list(words.iter().map(|word| quoted(word))),
+        FieldValue::Text(text) => scalar(text),
+        FieldValue::Words(words) => list(words.iter().map(|word| scalar(word))),
         FieldValue::Disks(disks) => list(disks.iter().map(|disk| {
-            let mut text = format!("{{ path: {}", quoted(&disk.path));
+            // In the short form a comma would begin another part.
+            if disk.interface.is_none() && disk.cache.is_none() && !disk.path.contains(',') {
+                return scalar(&disk.path);
+            }
+            let mut text = format!("{{ path: {}", scalar(&disk.path));
             for (key, value) in [("interface", &disk.interface), ("cache", &disk.cache)] {
                 if let Some(value) = value {
-                    let _infallible = write!(text, ", {key}: {}", quoted(value));
+                    let _infallible = write!(text, ", {key}: {}", scalar(value));
                 }
             }
             text + " }"
         })),
         FieldValue::Tags(tags) => {
             let tags: Vec<String> =
-                tags.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value))).collect();
+                tags.iter().map(|(key, value)| format!("{}: {}", scalar(key), scalar(value))).collect();
             format!("{{ {} }}", tags.join(", "))
         }
-        other => list(field.arguments(other).iter().flatten().map(|argument| quoted(argument))),
+        // These are no keys of the file.
+        FieldValue::Networks(_) | FieldValue::Volumes(_) | FieldValue::Overrides(_) => scalar(&value.to_string()),
     }
 }
 

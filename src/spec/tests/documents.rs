@@ -132,7 +132,7 @@ profiles: { p: { kernel: "k 1", append: ["a b", "#c", "-", "x: y"], tags: { true
 vms:
   "a[0-1]": { profile: p, networks: [dmz, { vlan: core, driver: virtio-net-pci, bridge: b1 }, 7], state: paused, snapshot: false }
   "c[0-1]": { lifecycle: { prevent_destroy: true, ignore_changes: [memory, "networks[0]"], renamed_from: "old[1-2]" } }
-  b: { disks: ["x.qcow2,virtio,none", { path: y z }], depends_on: a1, machine: "{{ '{{' }} {{ '{%' }}", cpu: "null", uuid: 2c8a3f50-6f38-4d0b-9d49-0d6f2a4b7c11 }
+  b: { disks: ["x.qcow2,virtio,none", { path: y z }], depends_on: a1, coschedule: 3, colocate: a0, machine: "{{ '{{' }} {{ '{%' }}", cpu: "null", uuid: 2c8a3f50-6f38-4d0b-9d49-0d6f2a4b7c11 }
 taps: { t: { vlan: on, ip: fd00::1/64, bridge: b1, lifecycle: { ignore_changes: ip } }, u: { vlan: 1e } }
 "##;
     let loaded = yaml(text);
