@@ -129,7 +129,7 @@ fn an_expanded_file_plans_the_same() {
     let (code, full, _) = folder.run(&["expand", "--reveal", "lab.yaml", "--var", "n=2"]);
     assert_eq!(code, 0);
     assert!(
-        full.contains("  w1:  # lab.yaml:7\n") && full.contains("append: [\"t=hunter2-hunter2\"]  # lab.yaml:7\n"),
+        full.contains("  w1:  # lab.yaml:7\n") && full.contains("append: [t=hunter2-hunter2]  # lab.yaml:7\n"),
         "{full}"
     );
     std::fs::write(folder.0.path().join("full.yaml"), &full).expect("the folder is writable");
