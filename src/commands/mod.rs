@@ -244,16 +244,17 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_is_one_of_3_1_0_or_a_2018_form() {
+    fn every_pattern_is_one_of_3_1_0_or_a_2018_form_or_listed_as_our_own() {
         let known = [
             include_str!("../../tests/data/minimega-3.1.0-patterns.txt"),
             include_str!("../../tests/data/minimega-2018-patterns.txt"),
+            include_str!("../../tests/data/megaform-patterns.txt"),
         ];
         let known: std::collections::HashSet<&str> =
             known.iter().flat_map(|list| list.lines()).map(|l| l.split('#').next().unwrap_or("").trim()).collect();
         for command in all() {
             for pattern in &command.declaration.patterns {
-                assert!(known.contains(pattern.as_ref()), "{pattern} is no pattern of minimega");
+                assert!(known.contains(pattern.as_ref()), "{pattern} is no pattern of minimega, nor in the list of our own");
             }
         }
     }
