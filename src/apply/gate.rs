@@ -72,10 +72,11 @@ fn ask(
         Holds::Connected(names) => {
             let waiting: Vec<&str> =
                 names.iter().map(String::as_str).filter(|name| !connected(&responses, name)).collect();
-            if waiting.is_empty() {
-                return Ok(());
+            match &waiting[..] {
+                [] => Ok(()),
+                [name] => Err(format!("cc is not connected to {name}")),
+                [name, more @ ..] => Err(format!("cc is not connected to {name} and {} more", more.len())),
             }
-            Err(format!("cc is not connected to {}", crate::language::range::compress(&waiting)))
         }
     }
 }
