@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 
 use super::namespace;
 use super::ports::Ports;
-use crate::host::{Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
-use crate::name::TapName;
+use super::switch;
+use crate::host::{BridgeInfo, Mirror, Network, NetworkError, NetworkPlace, NewTap, Port, Segment, Switching, Tunnel};
+use crate::name::{BridgeName, TapName};
 
 /// The engine's network on this host.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ impl Network for LinuxNetwork {
         let mut worker = self.worker(false)?;
         let left = run(&mut worker, |ports| {
             ports.sweep()?;
-            Ok(!ports.list()?.is_empty())
+            Ok(!ports.list()?.is_empty() || !ports.bridges()?.is_empty())
         })?;
         let NetworkPlace::Own { pin } = &self.place else { return Ok(()) };
         if left == Some(true) || (in_use && left.is_some()) {
@@ -112,6 +113,76 @@ impl Network for LinuxNetwork {
         }
         *worker = None;
         namespace::remove(pin)
+    }
+}
+
+impl LinuxNetwork {
+    /// Do something to a bridge that needs a namespace.
+    fn at_bridge(
+        &self,
+        bridge: &BridgeName,
+        f: impl FnOnce(&mut Ports) -> Result<(), NetworkError> + Send + 'static,
+    ) -> Result<(), NetworkError> {
+        self.inside(false, f)?.ok_or_else(|| NetworkError::NoBridge { bridge: bridge.to_string() })
+    }
+}
+
+impl Switching for LinuxNetwork {
+    fn switch(&self) -> Result<String, NetworkError> {
+        Ok(match self.inside(false, |ports| Ok(ports.switch().kind().to_owned()))? {
+            Some(kind) => kind,
+            None => switch::linux()?.kind().to_owned(),
+        })
+    }
+
+    fn bridges(&self) -> Result<Vec<BridgeInfo>, NetworkError> {
+        Ok(self.inside(false, Ports::bridges)?.unwrap_or_default())
+    }
+
+    fn configure(&self, bridge: &BridgeName, config: &str) -> Result<(), NetworkError> {
+        let (bridge, config) = (bridge.clone(), config.to_owned());
+        self.inside(true, move |ports| ports.switch().configure(&bridge, &config))?.ok_or_else(lost)
+    }
+
+    fn trunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (bridge, interface) = (bridge.clone(), interface.clone());
+        self.inside(true, move |ports| ports.switch().trunk(&bridge, &interface))?.ok_or_else(lost)
+    }
+
+    fn untrunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (name, interface) = (bridge.clone(), interface.clone());
+        self.at_bridge(bridge, move |ports| ports.untrunk(&name, &interface))
+    }
+
+    fn tunnel(&self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
+        let (bridge, tunnel) = (bridge.clone(), tunnel.clone());
+        self.inside(true, move |ports| ports.switch().tunnel(&bridge, &tunnel))?.ok_or_else(lost)
+    }
+
+    fn untunnel(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (name, interface) = (bridge.clone(), interface.clone());
+        self.at_bridge(bridge, move |ports| ports.untunnel(&name, &interface))
+    }
+
+    fn destroy(&self, bridge: &BridgeName) -> Result<(), NetworkError> {
+        let name = bridge.clone();
+        self.at_bridge(bridge, move |ports| ports.destroy(&name))
+    }
+
+    fn mirror(&self, mirror: &Mirror) -> Result<(), NetworkError> {
+        let asked = mirror.clone();
+        self.inside(false, move |ports| ports.mirror(&asked))?
+            .ok_or_else(|| NetworkError::NotFound { tap: mirror.source.to_string() })
+    }
+
+    fn unmirror(&self, destination: &TapName) -> Result<(), NetworkError> {
+        let name = destination.clone();
+        self.inside(false, move |ports| ports.unmirror(&name))?
+            .ok_or_else(|| NetworkError::NotFound { tap: destination.to_string() })
+    }
+
+    fn mirrors(&self) -> Result<Vec<Mirror>, NetworkError> {
+        Ok(self.inside(false, Ports::mirrors)?.unwrap_or_default())
     }
 }
 

@@ -11,7 +11,9 @@ use super::netlink::{Link, Netlink};
 use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
 use crate::name::{BridgeName, TapName};
 
+mod mirrors;
 mod per_vlan;
+mod uplinks;
 
 /// An interface of the engine that is, or is to be, a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +75,7 @@ pub(super) trait Switch {
     fn untunnel(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot("delete a tunnel"))
     }
-    /// Delete a bridge with its trunks and tunnels; its ports are disconnected.
+    /// Delete a bridge, which has no ports, with its trunks and tunnels.
     fn destroy(&mut self, _bridge: &BridgeName) -> Result<(), NetworkError> {
         Err(self.cannot("destroy a bridge"))
     }
@@ -85,8 +87,8 @@ pub(super) trait Switch {
     fn unmirror(&mut self, _destination: &SwitchPort) -> Result<(), NetworkError> {
         Err(self.cannot("mirror a port"))
     }
-    /// The mirrors, source and destination by the index of their interface. `links` as for `placed`.
-    fn mirrors(&mut self, _links: &[Link]) -> Result<Vec<(u32, u32)>, NetworkError> {
+    /// The mirrors, source and destination by the index of their interface.
+    fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         Ok(Vec::new())
     }
     /// Make one port of several.
