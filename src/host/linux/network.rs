@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use super::namespace;
 use super::ports::Ports;
-use super::switch;
+use super::switch::{self, Form};
 use crate::host::{BridgeInfo, Mirror, Network, NetworkError, NetworkPlace, NewTap, Port, Segment, Switching, Tunnel};
 use crate::name::{BridgeName, TapName};
 
@@ -18,6 +18,7 @@ use crate::name::{BridgeName, TapName};
 #[derive(Debug)]
 pub struct LinuxNetwork {
     place: NetworkPlace,
+    form: Form,
     worker: Mutex<Option<Worker>>,
 }
 
@@ -35,14 +36,14 @@ struct Worker {
 impl LinuxNetwork {
     /// The network at a place. Does nothing yet; what an earlier process has left there is found when it is needed.
     pub fn new(place: NetworkPlace) -> Self {
-        Self { place, worker: Mutex::new(None) }
+        Self { place, form: Form::Auto, worker: Mutex::new(None) }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, make)?;
+            *worker = Worker::start(&self.place, self.form, make)?;
         }
         Ok(worker)
     }
@@ -131,7 +132,7 @@ impl Switching for LinuxNetwork {
     fn switch(&self) -> Result<String, NetworkError> {
         Ok(match self.inside(false, |ports| Ok(ports.switch().kind().to_owned()))? {
             Some(kind) => kind,
-            None => switch::linux()?.kind().to_owned(),
+            None => switch::linux(self.form)?.kind().to_owned(),
         })
     }
 
@@ -203,7 +204,7 @@ fn run<R: Send + 'static>(
 }
 
 impl Worker {
-    fn start(place: &NetworkPlace, make: bool) -> Result<Option<Self>, NetworkError> {
+    fn start(place: &NetworkPlace, form: Form, make: bool) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
             NetworkPlace::Host => None,
@@ -216,7 +217,7 @@ impl Worker {
         let place = place.clone();
         let thread = std::thread::Builder::new()
             .name("network".to_owned())
-            .spawn(move || match settle(&place, existing) {
+            .spawn(move || match settle(&place, form, existing) {
                 Ok((mut ports, namespace)) => {
                     // Nobody to tell means nobody to work for.
                     if ready.send(Ok(namespace)).is_ok() {
@@ -254,8 +255,12 @@ impl Drop for Worker {
 }
 
 /// Bring the calling thread to its place. On failure a namespace that was made for it is gone again.
-fn settle(place: &NetworkPlace, existing: Option<OwnedFd>) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
-    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open()?, None)) };
+fn settle(
+    place: &NetworkPlace,
+    form: Form,
+    existing: Option<OwnedFd>,
+) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
+    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open(form)?, None)) };
     let (namespace, new) = match existing {
         Some(namespace) => {
             namespace::enter(&namespace)?;
@@ -264,7 +269,7 @@ fn settle(place: &NetworkPlace, existing: Option<OwnedFd>) -> Result<(Ports, Opt
         None => (namespace::create(pin)?, true),
     };
     let open = || {
-        let mut ports = Ports::open()?;
+        let mut ports = Ports::open(form)?;
         ports.configure_namespace()?;
         if !new {
             ports.sweep_half_made()?;

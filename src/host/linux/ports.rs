@@ -19,7 +19,7 @@ use nix::libc;
 use super::failure::{kernel, refused};
 use super::namespace::sysctl;
 use super::netlink::{Link, Links, Netlink};
-use super::switch::{self, Switch, SwitchPort};
+use super::switch::{self, Form, Switch, SwitchPort};
 use super::tun::{self, Tap};
 use crate::host::{BridgeInfo, Mirror, NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::{BridgeName, TapName};
@@ -37,9 +37,9 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn open() -> Result<Self, NetworkError> {
+    pub(super) fn open(form: Form) -> Result<Self, NetworkError> {
         let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-        Ok(Self { netlink, switch: switch::linux()? })
+        Ok(Self { netlink, switch: switch::linux(form)? })
     }
 
     /// Set up a namespace of the engine's own. Doing it twice is fine.

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 
 use super::failure::kernel;
 use super::netlink::{Link, Netlink};
+use super::vlan_filter;
 use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
 use crate::name::{BridgeName, TapName};
 
+mod filtering;
 mod mirrors;
 mod per_vlan;
 mod uplinks;
@@ -115,8 +117,29 @@ pub(super) trait Switch {
     }
 }
 
+/// A form of the Linux switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The one for this kernel.
+    Auto,
+    /// A bridge for each VLAN.
+    #[cfg(test)]
+    PerVlan,
+    /// A bridge that filters VLANs.
+    #[cfg(test)]
+    Filtering,
+}
+
 /// The Linux switch in the calling thread's network namespace.
-pub(super) fn linux() -> Result<Box<dyn Switch>, NetworkError> {
-    let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-    Ok(Box::new(per_vlan::PerVlan::new(netlink)))
+pub(super) fn linux(form: Form) -> Result<Box<dyn Switch>, NetworkError> {
+    let mut netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
+    let filtering = match form {
+        // Bridges of the other form, which an earlier release has left, are taken as they are.
+        Form::Auto => vlan_filter::available() && !per_vlan::is_used(&mut netlink)?,
+        #[cfg(test)]
+        Form::PerVlan => false,
+        #[cfg(test)]
+        Form::Filtering => true,
+    };
+    Ok(if filtering { Box::new(filtering::Filtering::new(netlink)) } else { Box::new(per_vlan::PerVlan::new(netlink)) })
 }
