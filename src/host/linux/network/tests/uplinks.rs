@@ -370,7 +370,9 @@ fn what_is_changed_by_hand_is_found_again() {
             let mut netlink = Netlink::open().unwrap();
             for (old, new) in [("a", "mine"), ("h", "yours")] {
                 let link = netlink.link_by_name(old).unwrap().unwrap();
+                netlink.set_up(link.index, false).unwrap();
                 netlink.rename(link.index, new).unwrap();
+                netlink.set_up(link.index, true).unwrap();
             }
         });
         let listed: Vec<String> = lab.network.list().unwrap().into_iter().map(|port| port.tap.to_string()).collect();
