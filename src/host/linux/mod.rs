@@ -4,6 +4,9 @@
 //! Must not know VMs or commands.
 
 pub mod accelerator;
+mod bpf;
+mod classifier;
+mod failure;
 pub mod memory;
 mod namespace;
 mod netlink;
@@ -11,7 +14,9 @@ mod network;
 mod ports;
 pub mod process;
 pub mod program;
+mod switch;
 mod tun;
+mod vlan_filter;
 
 pub use namespace::{exec_in, run_in};
 pub use network::LinuxNetwork;
