@@ -8,6 +8,7 @@ mod builtin;
 mod check;
 mod clear_all;
 mod debug;
+mod dnsmasq;
 mod echo;
 mod file;
 mod help;
@@ -190,6 +191,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(check::commands());
     commands.extend(clear_all::commands());
     commands.extend(debug::commands());
+    commands.extend(dnsmasq::commands());
     commands.extend(echo::commands());
     commands.extend(file::commands());
     commands.extend(help::commands());

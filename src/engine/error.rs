@@ -42,6 +42,9 @@ pub enum EngineError {
     /// A background process.
     #[error(transparent)]
     Background(#[from] super::background::BackgroundError),
+    /// A DHCP and DNS server.
+    #[error(transparent)]
+    Dnsmasq(#[from] super::dnsmasq::DnsmasqError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

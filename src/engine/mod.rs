@@ -9,7 +9,9 @@
 mod background;
 mod check;
 mod claim;
+mod detached;
 pub mod diagnosis;
+mod dnsmasq;
 mod error;
 mod fetch;
 mod files;
@@ -50,6 +52,7 @@ use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
 
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
+pub use dnsmasq::{DnsmasqChange, DnsmasqError, DnsmasqInfo, DnsmasqList};
 pub use error::EngineError;
 pub use fetch::{FetchError, FetchRow};
 pub use files::{FileRow, Files, FilesError};
@@ -132,6 +135,7 @@ pub struct Engine {
     network_users: programs::NetworkUsers,
     plumbing: plumb::Plumbing,
     background: background::Background,
+    dnsmasq: dnsmasq::Dnsmasq,
     shells: shell::Shells,
     files: Files,
 }
@@ -158,6 +162,7 @@ impl Engine {
             network_users: Default::default(),
             plumbing: Default::default(),
             background: Default::default(),
+            dnsmasq: Default::default(),
             shells: Default::default(),
         });
         let notes = engine.recover().await?;
@@ -217,14 +222,14 @@ impl Engine {
     async fn release_network(&self) -> Result<(), EngineError> {
         let _turn = self.network_users.turn.lock().await;
         let vms = self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
-        let in_use = vms || self.network_users.any();
+        let in_use = vms || self.network_users.any() || self.dnsmasq.any_runs();
         self.network(move |network| network.release(in_use)).await
     }
 
     /// Is there nothing here that a user made: no VM, launched or queued, no tap, no namespace but the default one, no
-    /// pipeline and no background process that runs?
+    /// pipeline, no DHCP server and no background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
-        if self.plumbing.has_pipelines() || self.background.any_runs() {
+        if self.plumbing.has_pipelines() || self.background.any_runs() || self.dnsmasq.any() {
             return Ok(false);
         }
         {

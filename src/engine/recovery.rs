@@ -108,6 +108,7 @@ impl Engine {
             }
         }
         self.network(move |network| network.delete_all(&orphans)).await?;
+        self.recover_dnsmasq(&mut notes).await?;
         self.save()?;
         self.release_network().await?;
         Ok(notes)

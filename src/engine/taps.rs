@@ -123,7 +123,8 @@ impl Engine {
         }
     }
 
-    async fn host_ports(&self, namespace: &Namespace) -> Result<Vec<Port>, EngineError> {
+    /// The host taps of a namespace as the host has them, by name.
+    pub(super) async fn host_ports(&self, namespace: &Namespace) -> Result<Vec<Port>, EngineError> {
         let owner = owner(namespace);
         Ok(self.ports().await?.into_iter().filter(|port| port.owner == owner).collect())
     }
