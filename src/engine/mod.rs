@@ -19,6 +19,7 @@ mod hoststats;
 mod info;
 mod kvm;
 mod launch;
+mod learning;
 mod lifecycle;
 mod macs;
 mod mesh;
@@ -136,6 +137,7 @@ pub struct Engine {
     plumbing: plumb::Plumbing,
     background: background::Background,
     dnsmasq: dnsmasq::Dnsmasq,
+    learned: learning::Learned,
     shells: shell::Shells,
     files: Files,
 }
@@ -163,8 +165,10 @@ impl Engine {
             plumbing: Default::default(),
             background: Default::default(),
             dnsmasq: Default::default(),
+            learned: Default::default(),
             shells: Default::default(),
         });
+        engine.start_learning();
         let notes = engine.recover().await?;
         Ok((engine, notes))
     }
@@ -248,6 +252,7 @@ impl Engine {
         if tokio::time::timeout(CLOSE_LIMIT, end).await.is_err() {
             tracing::warn!("programs that do not end even by SIGKILL are left");
         }
+        self.save_learned().await;
         self.release_network().await
     }
 }

@@ -66,6 +66,8 @@ impl State {
                 bridge,
                 vlan: Some(vlan),
                 raw: spec.raw,
+                ip4: None,
+                ip6: None,
             });
         }
         Ok(nics)
@@ -235,7 +237,7 @@ impl Engine {
         bridge: Option<BridgeName>,
     ) -> Result<(), EngineError> {
         let _turn = vm.turn().await?;
-        let (nic, alive) = {
+        let (mut nic, alive) = {
             let live = vm.live();
             let mut nic = live.nics[index].clone();
             nic.vlan = vlan;
@@ -248,7 +250,10 @@ impl Engine {
             let (tap, segment) = (nic.tap.clone(), nic.segment());
             self.network(move |network| network.connect(&tap, segment.as_ref())).await?;
         }
+        nic.forget_addresses();
+        let tap = nic.tap.clone();
         vm.live().nics[index] = nic;
+        self.options.network.forget(&tap);
         vm.save()
     }
 }

@@ -8,22 +8,23 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Network, NetworkError, NewTap, Port, Segment, TapKind};
+use super::{Heard, Learning, Listener, Network, NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::TapName;
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct FakeNetwork {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     taps: BTreeMap<TapName, NewTap>,
     /// Whether the namespace exists.
     namespace: bool,
     effects: Vec<String>,
     failures: Vec<String>,
+    listener: Option<Listener>,
 }
 
 impl FakeNetwork {
@@ -57,6 +58,12 @@ impl FakeNetwork {
     /// Let the next effect whose line contains `text` fail, once. Several can be waiting.
     pub fn fail_on(&self, text: &str) {
         self.state().failures.push(text.to_owned());
+    }
+
+    /// Let the listener hear of an address. False if it does not want to know it, or there is no listener.
+    pub fn hear(&self, heard: Heard) -> bool {
+        let listener = self.state().listener.clone();
+        listener.is_some_and(|listener| listener(heard))
     }
 
     /// Whether the namespace exists.
@@ -96,6 +103,14 @@ impl State {
     fn known(&self, tap: &TapName) -> Result<(), NetworkError> {
         if self.taps.contains_key(tap) { Ok(()) } else { Err(NetworkError::NotFound { tap: tap.to_string() }) }
     }
+}
+
+impl Learning for FakeNetwork {
+    fn learn(&self, listener: Listener) {
+        self.state().listener = Some(listener);
+    }
+
+    fn forget(&self, _tap: &TapName) {}
 }
 
 impl Network for FakeNetwork {

@@ -5,6 +5,7 @@
 //! Every call here may block; callers in async code go through `spawn_blocking`.
 
 pub mod fake;
+mod learning;
 pub mod linux;
 mod switching;
 
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use crate::name::{BridgeName, TapName, VlanTag};
 
+pub use learning::{Heard, Learning, Listener};
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
@@ -113,7 +115,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Send + Sync {
+pub trait Network: Learning + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

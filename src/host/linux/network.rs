@@ -5,12 +5,13 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::learning::{Ears, Listening};
 use super::namespace;
 use super::ports::Ports;
-use crate::host::{Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
+use crate::host::{Learning, Listener, Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
 use crate::name::TapName;
 
 /// The engine's network on this host.
@@ -18,6 +19,7 @@ use crate::name::TapName;
 pub struct LinuxNetwork {
     place: NetworkPlace,
     worker: Mutex<Option<Worker>>,
+    ears: Arc<Ears>,
 }
 
 type Job = Box<dyn FnOnce(&mut Ports) + Send>;
@@ -29,19 +31,21 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
     /// Keeps the namespace too; None in the host's.
     namespace: Option<OwnedFd>,
+    /// Learns addresses; None where the kernel does not let it.
+    listening: Option<Listening>,
 }
 
 impl LinuxNetwork {
     /// The network at a place. Does nothing yet; what an earlier process has left there is found when it is needed.
     pub fn new(place: NetworkPlace) -> Self {
-        Self { place, worker: Mutex::new(None) }
+        Self { place, worker: Mutex::new(None), ears: Arc::default() }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, make)?;
+            *worker = Worker::start(&self.place, &self.ears, make)?;
         }
         Ok(worker)
     }
@@ -54,6 +58,16 @@ impl LinuxNetwork {
     ) -> Result<Option<R>, NetworkError> {
         let mut worker = self.worker(make)?;
         run(&mut worker, f)
+    }
+}
+
+impl Learning for LinuxNetwork {
+    fn learn(&self, listener: Listener) {
+        self.ears.set(listener);
+    }
+
+    fn forget(&self, tap: &TapName) {
+        self.ears.forget(tap);
     }
 }
 
@@ -132,7 +146,7 @@ fn run<R: Send + 'static>(
 }
 
 impl Worker {
-    fn start(place: &NetworkPlace, make: bool) -> Result<Option<Self>, NetworkError> {
+    fn start(place: &NetworkPlace, ears: &Arc<Ears>, make: bool) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
             NetworkPlace::Host => None,
@@ -142,13 +156,16 @@ impl Worker {
         }
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready, started) = mpsc::channel();
-        let place = place.clone();
+        let (place, ears) = (place.clone(), Arc::clone(ears));
         let thread = std::thread::Builder::new()
             .name("network".to_owned())
             .spawn(move || match settle(&place, existing) {
                 Ok((mut ports, namespace)) => {
+                    let listening = Listening::start(ears).inspect_err(|error| {
+                        tracing::warn!(%error, "the addresses of guests are not learned: packet sockets do not work");
+                    });
                     // Nobody to tell means nobody to work for.
-                    if ready.send(Ok(namespace)).is_ok() {
+                    if ready.send(Ok((namespace, listening.ok()))).is_ok() {
                         for job in inbox {
                             job(&mut ports);
                         }
@@ -157,8 +174,8 @@ impl Worker {
                 Err(error) => drop(ready.send(Err(error))),
             })
             .map_err(|source| NetworkError::Kernel { what: "start the network thread".to_owned(), source })?;
-        let mut worker = Self { jobs: Some(jobs), thread: Some(thread), namespace: None };
-        worker.namespace = started.recv().unwrap_or_else(|_| Err(lost()))?;
+        let mut worker = Self { jobs: Some(jobs), thread: Some(thread), namespace: None, listening: None };
+        (worker.namespace, worker.listening) = started.recv().unwrap_or_else(|_| Err(lost()))?;
         Ok(Some(worker))
     }
 
@@ -174,6 +191,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.listening = None;
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // A panic in there was reported to the one whose job it was.

@@ -23,7 +23,8 @@ use super::tun::{self, Tap};
 use crate::host::{NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::TapName;
 
-const TAP: &str = "megaform tap ";
+/// Begins the alias of a tap.
+pub(super) const TAP: &str = "megaform tap ";
 const PEER: &str = "megaform peer";
 /// The kernel fills in the number.
 const PEER_NAME: &str = "megaport%d";
