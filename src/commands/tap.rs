@@ -15,7 +15,11 @@ async fn tap(call: Call) -> Result<Answer, EngineError> {
             vlan: call.required("vlan").to_owned(),
             bridge: call.args.str("bridge").map(BridgeName::new).transpose()?,
             name: call.args.str("tap name").map(TapName::new).transpose()?,
-            address: call.args.str("ip").map_or(Ok(TapAddress::None), TapAddress::parse)?,
+            address: match call.args.str("ip") {
+                Some(ip) => TapAddress::parse(ip)?,
+                None if call.args.flag("dhcp") => TapAddress::Dhcp,
+                None => TapAddress::None,
+            },
         };
         return Ok(Answer::text(engine.create_tap(namespace, request).await?.as_str()));
     }
@@ -44,9 +48,11 @@ pub(super) fn commands() -> Vec<Command> {
                     "tap",
                     "tap <create,> <vlan>",
                     "tap <create,> <vlan> name <tap name>",
+                    "tap <create,> <vlan> <dhcp,> [tap name]",
                     "tap <create,> <vlan> ip <ip> [tap name]",
                     "tap <create,> <vlan> bridge <bridge>",
                     "tap <create,> <vlan> bridge <bridge> name [tap name]",
+                    "tap <create,> <vlan> bridge <bridge> <dhcp,> [tap name]",
                     "tap <create,> <vlan> bridge <bridge> ip <ip> [tap name]",
                     "tap <delete,> <tap name or all>",
                 ],
@@ -55,7 +61,9 @@ pub(super) fn commands() -> Vec<Command> {
                  lists the namespace's taps.\n\n\
                  create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at \
                  most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or \
-                 IPv6; the default bridge is mega_bridge.\n\
+                 IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed \
+                 as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers \
+                 once there is a lease. Without one after 15 s it is an error and the tap is not made.\n\
                  delete: deletes a tap of this namespace, or all of them.\n\n\
                      \x20   tap create dmz ip 10.0.0.254/24 mgmt")
                 .columns(COLUMNS)

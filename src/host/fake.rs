@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::{Heard, Learning, Listener, Network, NetworkError, NewTap, Port, Segment, TapKind};
+use super::{Heard, Learning, Leasing, Listener, Network, NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::TapName;
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
@@ -42,6 +44,7 @@ impl FakeNetwork {
     /// create host mgmt on nothing for OWNER
     /// connect web0 to mega_bridge.102
     /// connect web0 to nothing
+    /// lease mgmt
     /// delete web0
     /// namespace remove
     /// failed: …          (one of the above that failed on request)
@@ -111,6 +114,26 @@ impl Learning for FakeNetwork {
     }
 
     fn forget(&self, _tap: &TapName) {}
+}
+
+/// The address that its DHCP server gives to every tap.
+pub const LEASED: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 99, 0, 2), 24);
+
+impl Leasing for FakeNetwork {
+    fn lease(&self, tap: &TapName, _limit: Duration) -> Result<(Ipv4Addr, u8), NetworkError> {
+        self.keep_lease(tap)?;
+        Ok(LEASED)
+    }
+
+    fn keep_lease(&self, tap: &TapName) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        state.known(tap)?;
+        state.effect(format!("lease {tap}"))?;
+        if let Some(tap) = state.taps.get_mut(tap) {
+            tap.addresses = vec![(LEASED.0.into(), LEASED.1)];
+        }
+        Ok(())
+    }
 }
 
 impl Network for FakeNetwork {

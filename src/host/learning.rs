@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::NetworkError;
 use crate::name::{Mac, TapName};
 
 /// A guest has shown that it uses an address: an ARP packet or an IPv6 neighbour message has come in from its tap.

@@ -6,6 +6,7 @@
 
 pub mod fake;
 mod learning;
+mod leasing;
 pub mod linux;
 mod switching;
 
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use crate::name::{BridgeName, TapName, VlanTag};
 
 pub use learning::{Heard, Learning, Listener};
+pub use leasing::Leasing;
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
@@ -88,6 +90,14 @@ pub enum NetworkError {
         /// The name.
         tap: String,
     },
+    /// No DHCP server gave an address.
+    #[error("no DHCP server has given {tap} an address within {seconds} s")]
+    NoLease {
+        /// The tap.
+        tap: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The kernel refused an operation.
     #[error("cannot {what}")]
     Kernel {
@@ -115,7 +125,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Learning + Send + Sync {
+pub trait Network: Learning + Leasing + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

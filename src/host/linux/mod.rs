@@ -7,6 +7,7 @@ pub mod accelerator;
 mod failure;
 pub mod memory;
 mod namespace;
+mod dhcp;
 mod learning;
 mod netlink;
 mod network;

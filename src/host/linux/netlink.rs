@@ -3,15 +3,15 @@
 //! Must not know what interfaces are for. Every call blocks until the kernel has answered; the kernel always answers.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData,
     InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
@@ -195,6 +195,24 @@ impl Netlink {
         self.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
+    /// Add an IPv4 address that the kernel drops after so many seconds (never: [`u32::MAX`]), or give one that is there
+    /// this lifetime.
+    pub(super) fn lease_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8, seconds: u32) -> io::Result<()> {
+        let mut message = ipv4_address(index, address, prefix);
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (seconds, seconds);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        if prefix < 31 {
+            let hosts = u32::MAX >> prefix;
+            message.attributes.push(AddressAttribute::Broadcast((u32::from(address) | hosts).into()));
+        }
+        self.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    pub(super) fn delete_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        self.request(Message::DelAddress(ipv4_address(index, address, prefix)), 0)
+    }
+
     pub(super) fn link_by_name(&mut self, name: &str) -> io::Result<Option<Link>> {
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -338,6 +356,17 @@ pub(super) fn has_ports(bridge: u32) -> io::Result<bool> {
     }
     // The first part held no port and was not the last one: a kernel without the filter. Look at all of them.
     Ok(Netlink::open()?.links(Links::All)?.iter().any(|link| link.master == Some(bridge)))
+}
+
+fn ipv4_address(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = prefix;
+    message.header.index = index;
+    message.header.scope = AddressScope::Universe;
+    message.attributes.push(AddressAttribute::Local(address.into()));
+    message.attributes.push(AddressAttribute::Address(address.into()));
+    message
 }
 
 fn malformed(reason: impl std::fmt::Display) -> io::Error {

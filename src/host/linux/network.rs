@@ -3,15 +3,19 @@
 //! The calling threads stay in the namespace they are in. In a namespace of its own the engine never touches the host's
 //! interfaces; in the host's namespace it changes and deletes only what carries its marks.
 
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use super::dhcp::{Client, Lease};
 use super::learning::{Ears, Listening};
 use super::namespace;
 use super::ports::Ports;
-use crate::host::{Learning, Listener, Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
+use crate::host::{Learning, Leasing, Listener, Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
 use crate::name::TapName;
 
 /// The engine's network on this host.
@@ -33,6 +37,8 @@ struct Worker {
     namespace: Option<OwnedFd>,
     /// Learns addresses; None where the kernel does not let it.
     listening: Option<Listening>,
+    /// The DHCP clients of host taps.
+    clients: HashMap<TapName, Client>,
 }
 
 impl LinuxNetwork {
@@ -68,6 +74,47 @@ impl Learning for LinuxNetwork {
 
     fn forget(&self, tap: &TapName) {
         self.ears.forget(tap);
+    }
+}
+
+impl Leasing for LinuxNetwork {
+    fn lease(&self, tap: &TapName, limit: Duration) -> Result<(Ipv4Addr, u8), NetworkError> {
+        let leases = self.start_client(tap)?;
+        leases.recv_timeout(limit).map(|lease| (lease.address, lease.prefix)).map_err(|_| {
+            self.stop_client(tap);
+            NetworkError::NoLease { tap: tap.to_string(), seconds: limit.as_secs() }
+        })
+    }
+
+    fn keep_lease(&self, tap: &TapName) -> Result<(), NetworkError> {
+        self.start_client(tap).map(drop)
+    }
+}
+
+impl LinuxNetwork {
+    /// Start asking for an address; the receiver gets each new lease.
+    fn start_client(&self, tap: &TapName) -> Result<mpsc::Receiver<Lease>, NetworkError> {
+        self.stop_client(tap);
+        let (sender, leases) = mpsc::channel();
+        let name = tap.clone();
+        let mut worker = self.worker(false)?;
+        let client = run(&mut worker, move |_| {
+            Client::start(&name, sender)
+                .map_err(|source| NetworkError::Kernel { what: format!("start a DHCP client on {name}"), source })
+        })?;
+        let client = client.ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })?;
+        if let Some(worker) = worker.as_mut() {
+            worker.clients.retain(|_, client| client.runs());
+            worker.clients.insert(tap.clone(), client);
+        }
+        Ok(leases)
+    }
+
+    fn stop_client(&self, tap: &TapName) {
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = worker.as_mut().and_then(|worker| worker.clients.remove(tap));
+        // Its thread may take a moment to end.
+        drop((worker, client));
     }
 }
 
@@ -174,7 +221,8 @@ impl Worker {
                 Err(error) => drop(ready.send(Err(error))),
             })
             .map_err(|source| NetworkError::Kernel { what: "start the network thread".to_owned(), source })?;
-        let mut worker = Self { jobs: Some(jobs), thread: Some(thread), namespace: None, listening: None };
+        let clients = HashMap::new();
+        let mut worker = Self { jobs: Some(jobs), thread: Some(thread), namespace: None, listening: None, clients };
         (worker.namespace, worker.listening) = started.recv().unwrap_or_else(|_| Err(lost()))?;
         Ok(Some(worker))
     }
@@ -192,6 +240,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.listening = None;
+        self.clients.clear();
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // A panic in there was reported to the one whose job it was.

@@ -92,6 +92,17 @@ pub(super) fn bind(socket: &OwnedFd, interface: u32, protocol: u16) -> io::Resul
     Ok(())
 }
 
+/// The Ethernet address of the interface that the socket is bound to.
+pub(super) fn hardware_address(socket: &OwnedFd) -> io::Result<[u8; 6]> {
+    let mut found = address(0, 0, [0; 6]);
+    let mut length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `found`, which is so long.
+    Errno::result(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut found).cast(), &raw mut length) })?;
+    let mut octets = [0; 6];
+    octets.copy_from_slice(&found.sll_addr[..6]);
+    Ok(octets)
+}
+
 /// A packet that was received.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Received {
@@ -101,8 +112,6 @@ pub(super) struct Received {
     pub interface: u32,
     /// PACKET_HOST, PACKET_OUTGOING, …
     pub kind: u8,
-    /// The sender's Ethernet address.
-    pub from: [u8; 6],
 }
 
 /// Take one packet; `WouldBlock` if there is none.
@@ -121,13 +130,10 @@ pub(super) fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<Received> 
         )
     };
     let received = Errno::result(received)?;
-    let mut sender = [0; 6];
-    sender.copy_from_slice(&from.sll_addr[..6]);
     Ok(Received {
         length: received.cast_unsigned(),
         interface: from.sll_ifindex.cast_unsigned(),
         kind: from.sll_pkttype,
-        from: sender,
     })
 }
 

@@ -175,7 +175,8 @@ impl Ports {
         let mut addresses: HashMap<u32, Vec<(IpAddr, u8)>> = HashMap::new();
         for found in self.netlink.addresses().map_err(kernel("list addresses"))? {
             let link_local = matches!(found.address, IpAddr::V6(address) if address.is_unicast_link_local());
-            if found.permanent && !link_local {
+            // An IPv4 address with a lifetime is one that DHCP gave.
+            if (found.permanent || found.address.is_ipv4()) && !link_local {
                 addresses.entry(found.index).or_default().push((found.address, found.prefix));
             }
         }
