@@ -17,6 +17,7 @@ mod host;
 mod log;
 mod mesh;
 mod namespace;
+mod nat;
 mod ns;
 mod pipe;
 mod plumb;
@@ -198,6 +199,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(history::commands());
     commands.extend(host::commands());
     commands.extend(mesh::commands());
+    commands.extend(nat::commands());
     commands.extend(ns::commands());
     commands.extend(pipe::commands());
     commands.extend(plumb::commands());

@@ -45,6 +45,9 @@ pub enum EngineError {
     /// A DHCP and DNS server.
     #[error(transparent)]
     Dnsmasq(#[from] super::dnsmasq::DnsmasqError),
+    /// A gateway to the outside.
+    #[error(transparent)]
+    Nat(#[from] super::nat::NatError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -24,6 +24,7 @@ mod lifecycle;
 mod macs;
 mod mesh;
 mod namespaces;
+mod nat;
 mod nics;
 mod overrides;
 pub mod plumb;
@@ -61,6 +62,7 @@ pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
+pub use nat::{NatError, NatInfo};
 pub use overrides::OverrideError;
 pub use programs::exit_text;
 pub use progress::{Progress, report};
@@ -138,6 +140,7 @@ pub struct Engine {
     background: background::Background,
     dnsmasq: dnsmasq::Dnsmasq,
     learned: learning::Learned,
+    nat: nat::Nat,
     shells: shell::Shells,
     files: Files,
 }
@@ -166,6 +169,7 @@ impl Engine {
             background: Default::default(),
             dnsmasq: Default::default(),
             learned: Default::default(),
+            nat: Default::default(),
             shells: Default::default(),
         });
         engine.start_learning();
@@ -226,14 +230,14 @@ impl Engine {
     async fn release_network(&self) -> Result<(), EngineError> {
         let _turn = self.network_users.turn.lock().await;
         let vms = self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
-        let in_use = vms || self.network_users.any() || self.dnsmasq.any_runs();
+        let in_use = vms || self.network_users.any() || self.dnsmasq.any_runs() || self.nat.any();
         self.network(move |network| network.release(in_use)).await
     }
 
     /// Is there nothing here that a user made: no VM, launched or queued, no tap, no namespace but the default one, no
-    /// pipeline, no DHCP server and no background process that runs?
+    /// pipeline, no DHCP server, no gateway and no background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
-        if self.plumbing.has_pipelines() || self.background.any_runs() || self.dnsmasq.any() {
+        if self.plumbing.has_pipelines() || self.background.any_runs() || self.dnsmasq.any() || self.nat.any() {
             return Ok(false);
         }
         {

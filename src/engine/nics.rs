@@ -103,10 +103,11 @@ impl Engine {
         self.save()
     }
 
-    /// The tags that host taps use, with or without an alias.
+    /// The tags that host taps and gateways use, with or without an alias.
     pub(super) async fn tap_tags(&self) -> Result<BTreeSet<VlanTag>, EngineError> {
         let ports = self.ports().await?;
-        Ok(ports.into_iter().filter_map(|port| port.segment.map(|segment| segment.vlan)).collect())
+        let taps = ports.into_iter().filter_map(|port| port.segment.map(|segment| segment.vlan));
+        Ok(taps.chain(self.nat.tags()).collect())
     }
 
     /// The tag of a VLAN; a new alias gets one that nothing uses.

@@ -102,7 +102,8 @@ impl Engine {
         }
         let mut orphans = Vec::new();
         for port in ports {
-            if port.owner.starts_with("vm ") && !kept.contains(&port.tap) {
+            if port.owner.starts_with("nat ") || (port.owner.starts_with("vm ") && !kept.contains(&port.tap)) {
+                // A gateway's foot is only here while it is half-made.
                 orphans.push(port.tap);
             } else if let Some((namespace, dhcp)) = read_owner(&port.owner) {
                 self.ensure_namespace(&namespace)?;
@@ -113,6 +114,7 @@ impl Engine {
         }
         self.network(move |network| network.delete_all(&orphans)).await?;
         self.recover_dnsmasq(&mut notes).await?;
+        self.recover_nat(&mut notes).await?;
         self.save()?;
         self.release_network().await?;
         Ok(notes)

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Heard, Learning, Leasing, Listener, Network, NetworkError, NewTap, Port, Segment, TapKind};
+use super::{Gateways, Heard, Learning, Leasing, Listener, Network, NetworkError, NewGateway, NewTap, Port, Segment, TapKind};
 use crate::name::TapName;
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
@@ -45,6 +46,8 @@ impl FakeNetwork {
     /// connect web0 to mega_bridge.102
     /// connect web0 to nothing
     /// lease mgmt
+    /// gateway 10.0.0.254/24 on mega_bridge.101 for OWNER
+    /// close gateway PIN
     /// delete web0
     /// namespace remove
     /// failed: …          (one of the above that failed on request)
@@ -133,6 +136,23 @@ impl Leasing for FakeNetwork {
             tap.addresses = vec![(LEASED.0.into(), LEASED.1)];
         }
         Ok(())
+    }
+}
+
+impl Gateways for FakeNetwork {
+    fn open_gateway(&self, gateway: &NewGateway) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        state.make_namespace()?;
+        let ((address, prefix), place) = (gateway.address, place(Some(&gateway.segment)));
+        state.effect(format!("gateway {address}/{prefix} on {place} for {}", gateway.owner))
+    }
+
+    fn gateway_is_ready(&self, _pin: &Path) -> bool {
+        true
+    }
+
+    fn close_gateway(&self, pin: &Path, _tap: &TapName) -> Result<(), NetworkError> {
+        self.state().effect(format!("close gateway {}", pin.display()))
     }
 }
 

@@ -5,6 +5,7 @@
 //! Every call here may block; callers in async code go through `spawn_blocking`.
 
 pub mod fake;
+mod gateways;
 mod learning;
 mod leasing;
 pub mod linux;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::name::{BridgeName, TapName, VlanTag};
 
+pub use gateways::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, NewGateway};
 pub use learning::{Heard, Learning, Listener};
 pub use leasing::Leasing;
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Tunnel, TunnelKind};
@@ -125,7 +127,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Learning + Leasing + Send + Sync {
+pub trait Network: Gateways + Learning + Leasing + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

@@ -8,6 +8,7 @@ mod failure;
 pub mod memory;
 mod namespace;
 mod dhcp;
+mod gateways;
 mod learning;
 mod netlink;
 mod network;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::RawFd;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -146,6 +147,11 @@ impl Netlink {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => Ok(()),
             result => result,
         }
+    }
+
+    /// Move an interface into another network namespace, where it has this name, no address, and is down.
+    pub(super) fn move_link(&mut self, index: u32, namespace: RawFd, name: &str) -> io::Result<()> {
+        self.set(index, vec![LinkAttribute::NetNsFd(namespace), LinkAttribute::IfName(name.to_owned())])
     }
 
     /// Make the interface a port of a bridge, or of none.

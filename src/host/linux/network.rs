@@ -15,7 +15,7 @@ use super::dhcp::{Client, Lease};
 use super::learning::{Ears, Listening};
 use super::namespace;
 use super::ports::Ports;
-use crate::host::{Learning, Leasing, Listener, Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
+use crate::host::{GATEWAY_INSIDE, Learning, Leasing, Listener, Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
 use crate::name::TapName;
 
 /// The engine's network on this host.
@@ -92,6 +92,21 @@ impl Leasing for LinuxNetwork {
 }
 
 impl LinuxNetwork {
+    /// A descriptor of the network namespace; the daemon's own where that is the engine's.
+    pub(super) fn namespace(&self) -> Result<OwnedFd, NetworkError> {
+        match self.enter()? {
+            Some(namespace) => Ok(namespace),
+            None => namespace::current(),
+        }
+    }
+
+    /// Move a host tap into a gateway's namespace.
+    pub(super) fn move_out(&self, tap: &TapName, namespace: OwnedFd) -> Result<(), NetworkError> {
+        let name = tap.clone();
+        self.inside(false, move |ports| ports.move_out(&name, &namespace, GATEWAY_INSIDE))?
+            .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
+    }
+
     /// Start asking for an address; the receiver gets each new lease.
     fn start_client(&self, tap: &TapName) -> Result<mpsc::Receiver<Lease>, NetworkError> {
         self.stop_client(tap);

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
 
@@ -133,6 +134,12 @@ impl Ports {
         }
         self.netlink.set_up(link.index, true).map_err(kernel(format!("set {name} up")))?;
         Ok(switch_port(&peer, &new.tap))
+    }
+
+    /// Move a host tap into another network namespace under another name; its port stays where it is connected.
+    pub(super) fn move_out(&mut self, tap: &TapName, namespace: &OwnedFd, name: &str) -> Result<(), NetworkError> {
+        let link = self.ours(tap)?;
+        self.netlink.move_link(link.index, namespace.as_raw_fd(), name).map_err(kernel(format!("move {tap}")))
     }
 
     pub(super) fn connect(&mut self, tap: &TapName, segment: Option<&Segment>) -> Result<(), NetworkError> {
