@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::host::linux::process;
 use crate::host::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, NewGateway, ProcessId, Segment, Spawn};
-use crate::name::{BridgeName, Namespace, TapName, VlanTag};
+use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag};
 
 use super::detached::{
     Detached, LOG, end_all_with, find_admin, last_words, make_folder, numbered, remove_folder,
@@ -248,6 +249,13 @@ impl Engine {
         TapName::new(&name).expect("fifteen characters fit an interface name")
     }
 
+    /// The Ethernet address of a gateway: always the same on a VLAN, because guests remember it for a while.
+    fn nat_mac(&self, record: &Record) -> Mac {
+        let digest = Sha256::digest(format!("{} {} {}", self.identity, record.bridge, record.vlan));
+        // Locally administered, and of one machine.
+        Mac::from_octets([0x02, 0x6d, digest[0], digest[1], digest[2], digest[3]])
+    }
+
     async fn run_nat(
         self: &Arc<Self>,
         id: u32,
@@ -265,6 +273,7 @@ impl Engine {
                 tap: record.tap.clone(),
                 segment: Segment { bridge: record.bridge.clone(), vlan: record.vlan },
                 address: (record.gateway.addr(), record.gateway.prefix_len()),
+                mac: self.nat_mac(&record),
                 owner: self.owned(&format!("nat {id}")),
             };
             self.network(move |network| network.open_gateway(&new)).await?;

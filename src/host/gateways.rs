@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::{NetworkError, Segment};
-use crate::name::TapName;
+use crate::name::{Mac, TapName};
 
 /// A gateway to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct NewGateway {
     pub segment: Segment,
     /// Its address there, with the prefix length.
     pub address: (Ipv4Addr, u8),
+    /// Its Ethernet address there.
+    pub mac: Mac,
     /// The owner's text of the tap.
     pub owner: String,
 }

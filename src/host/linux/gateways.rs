@@ -13,7 +13,7 @@ use super::run_in;
 use crate::host::{
     GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, Network, NetworkError, NewGateway, NewTap, TapKind,
 };
-use crate::name::TapName;
+use crate::name::{Mac, TapName};
 
 impl Gateways for LinuxNetwork {
     fn open_gateway(&self, gateway: &NewGateway) -> Result<(), NetworkError> {
@@ -60,13 +60,13 @@ impl LinuxNetwork {
         let new = std::thread::scope(|scope| scope.spawn(|| namespace::create(&gateway.pin)).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         self.move_out(&gateway.tap, new)?;
-        let address = gateway.address;
-        run_in(&gateway.pin, move || set_up(address))?
+        let (address, mac) = (gateway.address, gateway.mac);
+        run_in(&gateway.pin, move || set_up(address, mac))?
     }
 }
 
 /// In the gateway's namespace: make a router of it.
-fn set_up((address, prefix): (Ipv4Addr, u8)) -> Result<(), NetworkError> {
+fn set_up((address, prefix): (Ipv4Addr, u8), mac: Mac) -> Result<(), NetworkError> {
     let mut netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
     // Nothing but IPv4 is forwarded.
     sysctl("ipv6/conf/all/disable_ipv6", "1")?;
@@ -75,6 +75,7 @@ fn set_up((address, prefix): (Ipv4Addr, u8)) -> Result<(), NetworkError> {
         let link = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
         let link = link.ok_or_else(|| NetworkError::NotFound { tap: name.to_owned() })?;
         if name == GATEWAY_INSIDE {
+            netlink.set_mac(link.index, mac.octets()).map_err(kernel(format!("give {name} the address {mac}")))?;
             sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
             netlink
                 .add_address(link.index, address.into(), prefix)

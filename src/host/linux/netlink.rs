@@ -149,6 +149,11 @@ impl Netlink {
         }
     }
 
+    /// Set the Ethernet address of an interface that is down.
+    pub(super) fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.set(index, vec![LinkAttribute::Address(mac.to_vec())])
+    }
+
     /// Move an interface into another network namespace, where it has this name, no address, and is down.
     pub(super) fn move_link(&mut self, index: u32, namespace: RawFd, name: &str) -> io::Result<()> {
         self.set(index, vec![LinkAttribute::NetNsFd(namespace), LinkAttribute::IfName(name.to_owned())])
