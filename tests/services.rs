@@ -43,11 +43,8 @@ impl Space {
         command.args(["--net", "setpriv", "--pdeathsig", "KILL", "sh", "-c", "echo; exec sleep 600"]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("unshare starts");
         let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(child.stdout.take().expect("piped")),
-            &mut line,
-        )
-        .expect("it writes a line once it is there");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().expect("piped")), &mut line)
+            .expect("it writes a line once it is there");
         let space = Self(child);
         space.run(&["ip", "link", "set", "lo", "up"]).ok();
         space
@@ -173,7 +170,8 @@ fn a_server_gives_addresses_and_names_and_outlives_the_daemon() {
     let start = "dnsmasq start 10.77.0.1 10.77.0.100 10.77.0.150";
     lab.e(start).fails("no tap of this namespace has the address 10.77.0.1");
     lab.e("tap create dmz ip 10.77.0.1/24").ok();
-    lab.e("dnsmasq start 10.77.0.1 10.77.1.100 10.77.1.150").fails("10.77.1.100 is not a host's address in 10.77.0.0/24");
+    lab.e("dnsmasq start 10.77.0.1 10.77.1.100 10.77.1.150")
+        .fails("10.77.1.100 is not a host's address in 10.77.0.0/24");
     lab.e("dnsmasq start 10.77.0.1 10.77.0.150 10.77.0.100").fails("the low address comes first");
     lab.e("dnsmasq start 10.77.0.1 x 10.77.0.100").fails("invalid low address `x`");
     lab.e("namespace other dnsmasq start 10.77.0.1 10.77.0.100 10.77.0.150").fails("no tap of this namespace");
@@ -220,7 +218,10 @@ fn a_server_gives_addresses_and_names_and_outlives_the_daemon() {
     // An address for a tap of the engine's own.
     lab.e("tap create dmz dhcp mgmt").ok();
     let shown = lab.run(&["exec-net", "--", "ip", "-o", "-4", "address", "show", "dev", "mgmt"]).ok().out;
-    assert!(shown.contains("inet 10.77.0.1") && shown.contains("/24") && !shown.contains("valid_lft forever"), "{shown}");
+    assert!(
+        shown.contains("inet 10.77.0.1") && shown.contains("/24") && !shown.contains("valid_lft forever"),
+        "{shown}"
+    );
     let routes = lab.run(&["exec-net", "--", "ip", "route"]).ok().out;
     assert!(!routes.contains("default"), "{routes}");
 
@@ -409,7 +410,9 @@ fn vm_info_shows_the_addresses_that_a_guest_uses() {
     };
     assert_eq!(shown(&lab, "ip"), "[, ]");
     lab.e("vm start a").ok();
-    wait_for("the guest to answer", || lab.run(&["exec-net", "--", "ping", "-c", "1", "-W", "1", "10.99.0.1"]).code == 0);
+    wait_for("the guest to answer", || {
+        lab.run(&["exec-net", "--", "ping", "-c", "1", "-W", "1", "10.99.0.1"]).code == 0
+    });
     wait_for("its address", || shown(&lab, "ip") == "[10.99.0.1, ]");
     let record = lab.e(".annotate false .json true vm info").ok().out;
     assert!(record.contains(r#""IP4":"10.99.0.1""#), "{record}");

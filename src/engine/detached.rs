@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use crate::host::ProcessId;
 use crate::host::linux::process;
 
-use super::programs::{exit_text, find};
 use super::EngineError;
+use super::programs::{exit_text, find};
 
 /// How long a program has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);

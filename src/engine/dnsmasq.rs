@@ -19,9 +19,7 @@ use crate::host::linux::process;
 use crate::host::{ProcessId, Spawn};
 use crate::name::{Mac, Namespace, TapName};
 
-use super::detached::{
-    Detached, LOG, end_all_with, find_admin, last_words, make_folder, numbered, remove_folder,
-};
+use super::detached::{Detached, LOG, end_all_with, find_admin, last_words, make_folder, numbered, remove_folder};
 use super::{Engine, EngineError, store};
 
 /// What the folders are called, before the number.
@@ -62,7 +60,9 @@ pub enum DnsmasqError {
         text: String,
     },
     /// No tap has the address to listen on.
-    #[error("no tap of this namespace has the address {address}: make one first, such as `tap create VLAN ip {address}/24`")]
+    #[error(
+        "no tap of this namespace has the address {address}: make one first, such as `tap create VLAN ip {address}/24`"
+    )]
     NoTap {
         /// The address.
         address: Ipv4Addr,

@@ -59,7 +59,9 @@ impl Nic {
 impl State {
     fn vm_of(&self, tap: &TapName) -> Option<Arc<Vm>> {
         let vms = self.namespaces.values().flat_map(|namespace| namespace.vms.values());
-        vms.filter(|vm| vm.live().nics.iter().any(|nic| nic.tap == *tap)).find(|vm| vm.live().state.has_process()).cloned()
+        vms.filter(|vm| vm.live().nics.iter().any(|nic| nic.tap == *tap))
+            .find(|vm| vm.live().state.has_process())
+            .cloned()
     }
 }
 

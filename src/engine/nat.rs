@@ -20,9 +20,7 @@ use crate::host::linux::process;
 use crate::host::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, NewGateway, ProcessId, Segment, Spawn};
 use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag};
 
-use super::detached::{
-    Detached, LOG, end_all_with, find_admin, last_words, make_folder, numbered, remove_folder,
-};
+use super::detached::{Detached, LOG, end_all_with, find_admin, last_words, make_folder, numbered, remove_folder};
 use super::{Engine, EngineError, Vlans, store};
 
 /// What the folders are called, before the number.
@@ -453,7 +451,9 @@ mod tests {
         for text in ["10.0.0.254/24", "10.0.0.1/30", "192.0.2.1/24"] {
             assert!(gateway(text).is_ok(), "{text}");
         }
-        for text in ["10.0.0.0/24", "10.0.0.255/24", "10.0.0.1", "10.0.0.1/31", "fd00::1/64", "127.0.0.1/8", "0.0.0.0/0"] {
+        for text in
+            ["10.0.0.0/24", "10.0.0.255/24", "10.0.0.1", "10.0.0.1/31", "fd00::1/64", "127.0.0.1/8", "0.0.0.0/0"]
+        {
             assert!(gateway(text).is_err(), "{text}");
         }
     }

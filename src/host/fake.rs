@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Gateways, Heard, Learning, Leasing, Listener, Network, NetworkError, NewGateway, NewTap, Port, Segment, TapKind};
+use super::{
+    Gateways, Heard, Learning, Leasing, Listener, Network, NetworkError, NewGateway, NewTap, Port, Segment, TapKind,
+};
 use crate::name::TapName;
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.

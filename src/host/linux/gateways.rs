@@ -10,9 +10,7 @@ use super::namespace::{self, sysctl};
 use super::netlink::Netlink;
 use super::network::LinuxNetwork;
 use super::run_in;
-use crate::host::{
-    GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, Network, NetworkError, NewGateway, NewTap, TapKind,
-};
+use crate::host::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, Network, NetworkError, NewGateway, NewTap, TapKind};
 use crate::name::{Mac, TapName};
 
 impl Gateways for LinuxNetwork {

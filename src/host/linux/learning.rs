@@ -199,10 +199,8 @@ fn read(frame: &[u8]) -> Option<(Mac, IpAddr)> {
             }
             let address = Ipv4Addr::from(<[u8; 4]>::try_from(frame.get(28..32)?).ok()?);
             // A probe (RFC 5227) has no sender yet.
-            let none = address.is_unspecified()
-                || address.is_broadcast()
-                || address.is_multicast()
-                || address.is_loopback();
+            let none =
+                address.is_unspecified() || address.is_broadcast() || address.is_multicast() || address.is_loopback();
             (!none).then_some((sender, address.into()))
         }
         IPV6 => {

@@ -4,12 +4,12 @@
 //! Must not know VMs or commands.
 
 pub mod accelerator;
-mod failure;
-pub mod memory;
-mod namespace;
 mod dhcp;
+mod failure;
 mod gateways;
 mod learning;
+pub mod memory;
+mod namespace;
 mod netlink;
 mod network;
 mod packet;

@@ -15,7 +15,9 @@ use super::dhcp::{Client, Lease};
 use super::learning::{Ears, Listening};
 use super::namespace;
 use super::ports::Ports;
-use crate::host::{GATEWAY_INSIDE, Learning, Leasing, Listener, Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
+use crate::host::{
+    GATEWAY_INSIDE, Learning, Leasing, Listener, Network, NetworkError, NetworkPlace, NewTap, Port, Segment,
+};
 use crate::name::TapName;
 
 /// The engine's network on this host.

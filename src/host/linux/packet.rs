@@ -143,14 +143,7 @@ pub(super) fn send(socket: &OwnedFd, interface: u32, protocol: u16, to: [u8; 6],
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the kernel reads the packet and one `sockaddr_ll`, which both live for the call.
     let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            packet.as_ptr().cast(),
-            packet.len(),
-            0,
-            (&raw const address).cast(),
-            length,
-        )
+        libc::sendto(socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, (&raw const address).cast(), length)
     };
     Errno::result(sent)?;
     Ok(())

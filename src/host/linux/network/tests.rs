@@ -1,5 +1,7 @@
 //! Real interfaces, all of them in namespaces that the tests make themselves.
 
+mod services;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::IpAddr;
