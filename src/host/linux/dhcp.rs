@@ -7,7 +7,7 @@
 mod message;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{setsockopt, sockopt};
 
 use self::message::{Kind, Message};
 use super::netlink::Netlink;
@@ -117,8 +116,6 @@ enum Heard {
 
 impl State {
     fn run(&mut self) -> io::Result<()> {
-        // Answers to an address that is there already would otherwise be told that nobody listens. Never read.
-        let _sink = self.sink();
         loop {
             let Some((mut lease, server)) = self.acquire()? else { return Ok(()) };
             let mut taken = Instant::now();
@@ -151,21 +148,6 @@ impl State {
                 }
             }
         }
-    }
-
-    fn sink(&self) -> Option<UdpSocket> {
-        let fd = nix::sys::socket::socket(
-            nix::sys::socket::AddressFamily::Inet,
-            nix::sys::socket::SockType::Datagram,
-            nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .ok()?;
-        setsockopt(&fd, sockopt::ReuseAddr, &true).ok()?;
-        setsockopt(&fd, sockopt::BindToDevice, &self.tap.as_str().into()).ok()?;
-        let any = nix::sys::socket::SockaddrIn::new(0, 0, 0, 0, message::CLIENT);
-        nix::sys::socket::bind(fd.as_raw_fd(), &any).ok()?;
-        Some(UdpSocket::from(fd))
     }
 
     fn configure(&mut self, lease: &Lease) -> io::Result<()> {
@@ -303,7 +285,7 @@ impl State {
                 return Ok(Renewal::Lost);
             }
             self.new_xid();
-            self.send(&Message::renew(self.xid, lease.address))?;
+            self.send(&Message::again(self.xid, lease.address))?;
             // Half of what is left, RFC 2131 section 4.4.5.
             next = (now + ((end - now) / 2).max(RENEWAL_PAUSE)).min(end);
             match self.await_kind(next, &[Kind::Ack, Kind::Nak])? {

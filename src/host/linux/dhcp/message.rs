@@ -43,8 +43,6 @@ pub(super) struct Message {
     pub mac: [u8; 6],
     /// The client's address, offered, given or wanted; unspecified for none.
     pub address: Ipv4Addr,
-    /// The client has this address already.
-    renewing: bool,
     pub server: Option<Ipv4Addr>,
     mask: Option<Ipv4Addr>,
     seconds: Option<u32>,
@@ -53,7 +51,7 @@ pub(super) struct Message {
 impl Message {
     fn new(kind: Kind, xid: u32) -> Self {
         let (mac, address) = ([0; 6], Ipv4Addr::UNSPECIFIED);
-        Self { kind, xid, mac, address, renewing: false, server: None, mask: None, seconds: None }
+        Self { kind, xid, mac, address, server: None, mask: None, seconds: None }
     }
 
     pub(super) fn discover(xid: u32) -> Self {
@@ -64,8 +62,11 @@ impl Message {
         Self { address, server: Some(server), ..Self::new(Kind::Request, xid) }
     }
 
-    pub(super) fn renew(xid: u32, address: Ipv4Addr) -> Self {
-        Self { address, renewing: true, ..Self::new(Kind::Request, xid) }
+    /// Ask for an address that was given before, as a machine does that has restarted (RFC 2131, 4.3.2): any server that
+    /// knows the lease answers, by broadcast. A request from the address itself would not do: a server in the same network
+    /// namespace would not hear it, or answer it by the loopback interface.
+    pub(super) fn again(xid: u32, address: Ipv4Addr) -> Self {
+        Self { address, ..Self::new(Kind::Request, xid) }
     }
 
     /// The lease in it; None if it is incomplete or makes no sense.
@@ -86,25 +87,24 @@ impl Message {
         let mut body = vec![1, 1, 6, 0];
         body.extend(self.xid.to_be_bytes());
         body.extend([0, 0]);
-        // Who has an address can be reached by it.
-        body.extend(if self.renewing { 0 } else { BROADCAST }.to_be_bytes());
-        body.extend(if self.renewing { self.address } else { Ipv4Addr::UNSPECIFIED }.octets());
-        body.extend([0; 12]);
+        body.extend(BROADCAST.to_be_bytes());
+        body.extend([0; 16]);
         body.extend(mac);
         body.resize(FIXED - MAGIC.len(), 0);
         body.extend(MAGIC);
         body.extend([OPTION_KIND, 1, self.kind as u8]);
-        if let (false, Some(server)) = (self.renewing, self.server) {
+        if !self.address.is_unspecified() {
             body.extend([OPTION_ADDRESS, 4]);
             body.extend(self.address.octets());
+        }
+        if let Some(server) = self.server {
             body.extend([OPTION_SERVER, 4]);
             body.extend(server.octets());
         }
         body.extend([OPTION_WANTED, 2, OPTION_MASK, OPTION_TIME, OPTION_END]);
         // Some servers drop what is shorter than a BOOTP message.
         body.resize(body.len().max(300), 0);
-        let source = if self.renewing { self.address } else { Ipv4Addr::UNSPECIFIED };
-        datagram((source, CLIENT), (Ipv4Addr::BROADCAST, SERVER), &body)
+        datagram((Ipv4Addr::UNSPECIFIED, CLIENT), (Ipv4Addr::BROADCAST, SERVER), &body)
     }
 
     /// What a server has sent, as an IP packet; None if it is something else.

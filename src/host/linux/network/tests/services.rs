@@ -81,7 +81,8 @@ fn addresses_are_heard_on_the_tap_that_they_come_from() {
 }
 
 /// A DHCP server on the tap `h` (10.0.0.254/24) that answers as it is told: for each request, the address to give and for
-/// how many seconds, or None for a refusal. It tells the address that each request comes with ("renew" or "new").
+/// how many seconds, or None for a refusal. It tells of each request whether it names
+/// the server ("new") or not ("renew").
 fn serve(lab: &Lab, answers: Vec<Option<([u8; 4], u32)>>) -> mpsc::Receiver<String> {
     let (sender, requests) = mpsc::channel();
     let socket = lab.inside(|| {
@@ -112,7 +113,7 @@ fn serve(lab: &Lab, answers: Vec<Option<([u8; 4], u32)>>) -> mpsc::Receiver<Stri
             reply.push(255);
             socket.send_to(&reply, "255.255.255.255:68").unwrap();
             if !discover {
-                let renew = request[12..16] != [0; 4];
+                let renew = request[243..245] == [50, 4] && request[249] != 54;
                 let _ = sender.send(if renew { "renew" } else { "new" }.to_owned());
                 current = answers.next();
             }
