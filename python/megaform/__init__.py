@@ -332,12 +332,180 @@ class minimega:
             {"id": id},
         )
 
+    def bridge(self) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None)],
+            ],
+            {},
+        )
+
+    def bridge_config(self, bridge: Word, config: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <config,> <bridge> <config>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "config", None), ("text", "bridge", None), ("text", "config", None)],
+            ],
+            {"bridge": bridge, "config": config},
+        )
+
+    def bridge_destroy(self, bridge: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <destroy,> <bridge>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "destroy", None), ("text", "bridge", None)],
+            ],
+            {"bridge": bridge},
+        )
+
+    def bridge_notrunk(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <notrunk,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "notrunk", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_notunnel(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <notunnel,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "notunnel", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_trunk(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <trunk,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "trunk", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_tunnel(self, vxlan_or_gre: Word, bridge: Word, remote: Word, key: Optional[Word] = None) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <tunnel,> <vxlan,gre> <bridge> <remote ip> [key]
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "tunnel", None), ("choice", "vxlan_or_gre", ("vxlan", "gre",)), ("text", "bridge", None), ("text", "remote", None), ("text?", "key", None)],
+            ],
+            {"vxlan_or_gre": vxlan_or_gre, "bridge": bridge, "remote": remote, "key": key},
+        )
+
     def check(self) -> List[Resp]:
         """check that the host has what the engine needs.
 
             check
 
-        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. Also looks for the programs that `dnsmasq` and `nat` need. Answers with nothing if all of it works, and with one line for each thing that is missing and what would provide it.
+        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. Answers with nothing if all of it works, and with one line for each thing that is missing and what would provide it.
         """
         return self._run(
             [
@@ -351,7 +519,7 @@ class minimega:
 
             clear all
 
-        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps and then all bridges with their trunks and tunnels deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
         """
         return self._run(
             [
@@ -486,20 +654,6 @@ class minimega:
             {},
         )
 
-    def clear_nat(self) -> List[Resp]:
-        """close all ways to the outside.
-
-            clear nat
-
-        Closes the way out of every VLAN of the namespace. A command of megaform's own.
-        """
-        return self._run(
-            [
-                [("word", "clear", None), ("word", "nat", None)],
-            ],
-            {},
-        )
-
     def clear_pipe(self, pipe: Optional[Word] = None) -> List[Resp]:
         """remove pipes, or set one back.
 
@@ -573,17 +727,37 @@ class minimega:
         )
 
     def clear_tap(self) -> List[Resp]:
-        """delete all host taps.
+        """delete all host taps, or end mirrors.
 
             clear tap
 
-        Deletes every host tap of the namespace.
+        Deletes every host tap of the namespace and ends its mirrors.
+
+        mirror: ends the mirrors to a tap, to a NIC of a VM or to all of its NICs, or all mirrors of the namespace. One that gets no copies is an error, unless all are meant.
         """
         return self._run(
             [
                 [("word", "clear", None), ("word", "tap", None)],
             ],
             {},
+        )
+
+    def clear_tap_mirror(self, name: Optional[Word] = None, vm: Optional[Word] = None, interface: Optional[Word] = None) -> List[Resp]:
+        """delete all host taps, or end mirrors.
+
+            clear tap <mirror,> [name]
+            clear tap <mirror,> <vm name> <interface index or all>
+
+        Deletes every host tap of the namespace and ends its mirrors.
+
+        mirror: ends the mirrors to a tap, to a NIC of a VM or to all of its NICs, or all mirrors of the namespace. One that gets no copies is an error, unless all are meant.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "tap", None), ("word", "mirror", None), ("text?", "name", None)],
+                [("word", "clear", None), ("word", "tap", None), ("word", "mirror", None), ("text", "vm", None), ("text", "interface", None)],
+            ],
+            {"name": name, "vm": vm, "interface": interface},
         )
 
     def clear_vlans(self, prefix: Optional[Word] = None) -> List[Resp]:
@@ -1344,189 +1518,6 @@ class minimega:
             {"file": file},
         )
 
-    def dnsmasq(self) -> List[Resp]:
-        """show, start or end DHCP and DNS servers.
-
-            dnsmasq
-
-        Servers are dnsmasq processes in the engine's network namespace. Without arguments, lists those of the namespace: where each listens, the range of its DHCP addresses, its folder and its pid; the pid of one that has ended says so. They outlive the daemon, and go with `dnsmasq kill` or their namespace.
-
-        start: serves DHCP and DNS on a host tap of this namespace. The listen address must be that of a tap, and the range must lie in its network. Guests get the listen address as router and as DNS server unless `dnsmasq configure ID options` says otherwise. The full path of a configuration file for dnsmasq can follow, or stand alone. Nothing of the host is served: neither its DNS servers nor its hosts file.
-        kill: ends a server, or all of the namespace, and forgets its leases.
-
-            tap create dmz ip 10.0.0.1/24
-            dnsmasq start 10.0.0.1 10.0.0.100 10.0.0.200
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None)],
-            ],
-            {},
-        )
-
-    def dnsmasq_configure_dns(self, ID: Word, ip: Optional[Word] = None, hostname: Optional[Word] = None) -> List[Resp]:
-        """show or extend what a DHCP and DNS server knows.
-
-            dnsmasq configure <ID> <dns,>
-            dnsmasq configure <ID> <dns,> <ip> <hostname>
-
-        Changes a server while it serves; leases stay. Without values, lists.
-
-        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
-        dns: an address for a name; a name can have several.
-        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
-        options: DHCP options as dnsmasq's --dhcp-option takes them.
-
-            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
-            dnsmasq configure 0 dns 10.0.0.10 web.lab
-            dnsmasq configure 0 options option:router,10.0.0.254
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None)],
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None), ("text", "ip", None), ("text", "hostname", None)],
-            ],
-            {"ID": ID, "ip": ip, "hostname": hostname},
-        )
-
-    def dnsmasq_configure_dns_upstream(self, ID: Word) -> List[Resp]:
-        """show or extend what a DHCP and DNS server knows.
-
-            dnsmasq configure <ID> <dns,> <upstream,>
-
-        Changes a server while it serves; leases stay. Without values, lists.
-
-        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
-        dns: an address for a name; a name can have several.
-        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
-        options: DHCP options as dnsmasq's --dhcp-option takes them.
-
-            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
-            dnsmasq configure 0 dns 10.0.0.10 web.lab
-            dnsmasq configure 0 options option:router,10.0.0.254
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None), ("word", "upstream", None)],
-            ],
-            {"ID": ID},
-        )
-
-    def dnsmasq_configure_dns_upstream_server(self, ID: Word, ip: Word) -> List[Resp]:
-        """show or extend what a DHCP and DNS server knows.
-
-            dnsmasq configure <ID> <dns,> <upstream,> server <ip>
-
-        Changes a server while it serves; leases stay. Without values, lists.
-
-        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
-        dns: an address for a name; a name can have several.
-        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
-        options: DHCP options as dnsmasq's --dhcp-option takes them.
-
-            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
-            dnsmasq configure 0 dns 10.0.0.10 web.lab
-            dnsmasq configure 0 options option:router,10.0.0.254
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None), ("word", "upstream", None), ("word", "server", None), ("text", "ip", None)],
-            ],
-            {"ID": ID, "ip": ip},
-        )
-
-    def dnsmasq_configure_ip(self, ID: Word, mac: Optional[Word] = None, ip: Optional[Word] = None) -> List[Resp]:
-        """show or extend what a DHCP and DNS server knows.
-
-            dnsmasq configure <ID> <ip,>
-            dnsmasq configure <ID> <ip,> <mac address> <ip>
-
-        Changes a server while it serves; leases stay. Without values, lists.
-
-        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
-        dns: an address for a name; a name can have several.
-        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
-        options: DHCP options as dnsmasq's --dhcp-option takes them.
-
-            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
-            dnsmasq configure 0 dns 10.0.0.10 web.lab
-            dnsmasq configure 0 options option:router,10.0.0.254
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "ip", None)],
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "ip", None), ("text", "mac", None), ("text", "ip", None)],
-            ],
-            {"ID": ID, "mac": mac, "ip": ip},
-        )
-
-    def dnsmasq_configure_options(self, ID: Word, optionstring: Optional[Word] = None) -> List[Resp]:
-        """show or extend what a DHCP and DNS server knows.
-
-            dnsmasq configure <ID> <options,>
-            dnsmasq configure <ID> <options,> <optionstring>
-
-        Changes a server while it serves; leases stay. Without values, lists.
-
-        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
-        dns: an address for a name; a name can have several.
-        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
-        options: DHCP options as dnsmasq's --dhcp-option takes them.
-
-            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
-            dnsmasq configure 0 dns 10.0.0.10 web.lab
-            dnsmasq configure 0 options option:router,10.0.0.254
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "options", None)],
-                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "options", None), ("text", "optionstring", None)],
-            ],
-            {"ID": ID, "optionstring": optionstring},
-        )
-
-    def dnsmasq_kill(self, id: Word) -> List[Resp]:
-        """show, start or end DHCP and DNS servers.
-
-            dnsmasq kill <id or all>
-
-        Servers are dnsmasq processes in the engine's network namespace. Without arguments, lists those of the namespace: where each listens, the range of its DHCP addresses, its folder and its pid; the pid of one that has ended says so. They outlive the daemon, and go with `dnsmasq kill` or their namespace.
-
-        start: serves DHCP and DNS on a host tap of this namespace. The listen address must be that of a tap, and the range must lie in its network. Guests get the listen address as router and as DNS server unless `dnsmasq configure ID options` says otherwise. The full path of a configuration file for dnsmasq can follow, or stand alone. Nothing of the host is served: neither its DNS servers nor its hosts file.
-        kill: ends a server, or all of the namespace, and forgets its leases.
-
-            tap create dmz ip 10.0.0.1/24
-            dnsmasq start 10.0.0.1 10.0.0.100 10.0.0.200
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None), ("word", "kill", None), ("text", "id", None)],
-            ],
-            {"id": id},
-        )
-
-    def dnsmasq_start(self, listen: Optional[Word] = None, low: Optional[Word] = None, high: Optional[Word] = None, config: Optional[Word] = None) -> List[Resp]:
-        """show, start or end DHCP and DNS servers.
-
-            dnsmasq start <listen address> <low dhcp range> <high dhcp range> [config]
-            dnsmasq start <config>
-
-        Servers are dnsmasq processes in the engine's network namespace. Without arguments, lists those of the namespace: where each listens, the range of its DHCP addresses, its folder and its pid; the pid of one that has ended says so. They outlive the daemon, and go with `dnsmasq kill` or their namespace.
-
-        start: serves DHCP and DNS on a host tap of this namespace. The listen address must be that of a tap, and the range must lie in its network. Guests get the listen address as router and as DNS server unless `dnsmasq configure ID options` says otherwise. The full path of a configuration file for dnsmasq can follow, or stand alone. Nothing of the host is served: neither its DNS servers nor its hosts file.
-        kill: ends a server, or all of the namespace, and forgets its leases.
-
-            tap create dmz ip 10.0.0.1/24
-            dnsmasq start 10.0.0.1 10.0.0.100 10.0.0.200
-        """
-        return self._run(
-            [
-                [("word", "dnsmasq", None), ("word", "start", None), ("text", "listen", None), ("text", "low", None), ("text", "high", None), ("text?", "config", None)],
-                [("word", "dnsmasq", None), ("word", "start", None), ("text", "config", None)],
-            ],
-            {"listen": listen, "low": low, "high": high, "config": config},
-        )
-
     def echo(self, args: Optional[Words] = None) -> List[Resp]:
         """answer with words.
 
@@ -2032,63 +2023,6 @@ class minimega:
                 [("word", "mesh", None), ("word", "timeout", None), ("text?", "timeout", None)],
             ],
             {"timeout": timeout},
-        )
-
-    def nat(self) -> List[Resp]:
-        """show, open or close ways from VLANs to the outside.
-
-            nat
-
-        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
-
-        add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
-        delete: closes the way out of a VLAN of this namespace, or of all of them.
-
-            nat add dmz 10.0.0.254/24
-        """
-        return self._run(
-            [
-                [("word", "nat", None)],
-            ],
-            {},
-        )
-
-    def nat_add(self, vlan: Word, ip: Word, bridge: Optional[Word] = None) -> List[Resp]:
-        """show, open or close ways from VLANs to the outside.
-
-            nat <add,> <vlan> <ip> [bridge]
-
-        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
-
-        add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
-        delete: closes the way out of a VLAN of this namespace, or of all of them.
-
-            nat add dmz 10.0.0.254/24
-        """
-        return self._run(
-            [
-                [("word", "nat", None), ("word", "add", None), ("text", "vlan", None), ("text", "ip", None), ("text?", "bridge", None)],
-            ],
-            {"vlan": vlan, "ip": ip, "bridge": bridge},
-        )
-
-    def nat_delete(self, vlan: Word) -> List[Resp]:
-        """show, open or close ways from VLANs to the outside.
-
-            nat <delete,> <vlan or all>
-
-        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
-
-        add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
-        delete: closes the way out of a VLAN of this namespace, or of all of them.
-
-            nat add dmz 10.0.0.254/24
-        """
-        return self._run(
-            [
-                [("word", "nat", None), ("word", "delete", None), ("text", "vlan", None)],
-            ],
-            {"vlan": vlan},
         )
 
     def ns_add_hosts(self, hostname: Word) -> List[Resp]:
@@ -2729,13 +2663,14 @@ class minimega:
         )
 
     def tap(self) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2748,13 +2683,14 @@ class minimega:
         )
 
     def tap_create(self, vlan: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2767,13 +2703,14 @@ class minimega:
         )
 
     def tap_create_bridge(self, vlan: Word, bridge: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2785,33 +2722,15 @@ class minimega:
             {"vlan": vlan, "bridge": bridge},
         )
 
-    def tap_create_bridge_dhcp(self, vlan: Word, bridge: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
-
-            tap <create,> <vlan> bridge <bridge> <dhcp,> [tap name]
-
-        A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
-
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
-        delete: deletes a tap of this namespace, or all of them.
-
-            tap create dmz ip 10.0.0.254/24 mgmt
-        """
-        return self._run(
-            [
-                [("word", "tap", None), ("word", "create", None), ("text", "vlan", None), ("word", "bridge", None), ("text", "bridge", None), ("word", "dhcp", None), ("text?", "tap", None)],
-            ],
-            {"vlan": vlan, "bridge": bridge, "tap": tap},
-        )
-
     def tap_create_bridge_ip(self, vlan: Word, bridge: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge> ip <ip> [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2824,13 +2743,14 @@ class minimega:
         )
 
     def tap_create_bridge_name(self, vlan: Word, bridge: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge> name [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2842,33 +2762,15 @@ class minimega:
             {"vlan": vlan, "bridge": bridge, "tap": tap},
         )
 
-    def tap_create_dhcp(self, vlan: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
-
-            tap <create,> <vlan> <dhcp,> [tap name]
-
-        A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
-
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
-        delete: deletes a tap of this namespace, or all of them.
-
-            tap create dmz ip 10.0.0.254/24 mgmt
-        """
-        return self._run(
-            [
-                [("word", "tap", None), ("word", "create", None), ("text", "vlan", None), ("word", "dhcp", None), ("text?", "tap", None)],
-            ],
-            {"vlan": vlan, "tap": tap},
-        )
-
     def tap_create_ip(self, vlan: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> ip <ip> [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2881,13 +2783,14 @@ class minimega:
         )
 
     def tap_create_name(self, vlan: Word, tap: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> name <tap name>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2900,13 +2803,14 @@ class minimega:
         )
 
     def tap_delete(self, tap: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <delete,> <tap name or all>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2916,6 +2820,28 @@ class minimega:
                 [("word", "tap", None), ("word", "delete", None), ("text", "tap", None)],
             ],
             {"tap": tap},
+        )
+
+    def tap_mirror(self, src: Optional[Word] = None, dst: Optional[Word] = None, bridge: Optional[Word] = None, vm: Optional[Word] = None, interface: Optional[Word] = None, vm2: Optional[Word] = None, interface2: Optional[Word] = None) -> List[Resp]:
+        """show, create or delete host taps, mirror taps.
+
+            tap <mirror,> <src name> <dst name> [bridge]
+            tap <mirror,> <vm name> <interface index> <vm2 name> <interface2 index>
+
+        A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
+
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
+        delete: deletes a tap of this namespace, or all of them.
+
+            tap create dmz ip 10.0.0.254/24 mgmt
+        """
+        return self._run(
+            [
+                [("word", "tap", None), ("word", "mirror", None), ("text", "src", None), ("text", "dst", None), ("text?", "bridge", None)],
+                [("word", "tap", None), ("word", "mirror", None), ("text", "vm", None), ("text", "interface", None), ("text", "vm2", None), ("text", "interface2", None)],
+            ],
+            {"src": src, "dst": dst, "bridge": bridge, "vm": vm, "interface": interface, "vm2": vm2, "interface2": interface2},
         )
 
     def version(self) -> List[Resp]:
@@ -4091,6 +4017,22 @@ class minimega:
                 [("word", "vm", None), ("word", "launch", None), ("word", "kvm", None), ("text", "name", None), ("text?", "config", None)],
             ],
             {"name": name, "config": config},
+        )
+
+    def vm_net_add(self, vm: Word, netspec: Optional[Words] = None) -> List[Resp]:
+        """add NICs to VMs.
+
+            vm net <add,> <vm target> [netspec]...
+
+        Adds NICs to VMs, one for each netspec, behind those that they have (the forms of a netspec are those of `vm config networks`). A VM that runs gets them at once; its guest needs PCI hotplug (acpiphp). One that has quit gets them with its next start.
+
+            vm net add web0 dmz,virtio-net-pci
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "add", None), ("text", "vm", None), ("list?", "netspec", None)],
+            ],
+            {"vm": vm, "netspec": netspec},
         )
 
     def vm_net_connect(self, vm: Word, tap: Word, vlan: Word, bridge: Optional[Word] = None) -> List[Resp]:

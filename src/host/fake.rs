@@ -16,6 +16,8 @@ use super::{
 };
 use crate::name::TapName;
 
+mod switching;
+
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
 #[derive(Default)]
 pub struct FakeNetwork {
@@ -25,6 +27,7 @@ pub struct FakeNetwork {
 #[derive(Default)]
 struct State {
     taps: BTreeMap<TapName, NewTap>,
+    switch: switching::Switch,
     /// Whether the namespace exists.
     namespace: bool,
     effects: Vec<String>,
@@ -51,6 +54,14 @@ impl FakeNetwork {
     /// gateway 10.0.0.254/24 on mega_bridge.101 for OWNER
     /// close gateway PIN
     /// delete web0
+    /// trunk eth1 on mega_bridge
+    /// no trunk eth1 on mega_bridge
+    /// tunnel vxlan to 192.0.2.7 key 5 on mega_bridge
+    /// no tunnel mega_vxlan0 on mega_bridge
+    /// configure mega_bridge key=value
+    /// destroy mega_bridge
+    /// mirror web0 to mgmt
+    /// no mirror to mgmt
     /// namespace remove
     /// failed: …          (one of the above that failed on request)
     /// ```
@@ -205,6 +216,7 @@ impl Network for FakeNetwork {
         state.known(tap)?;
         state.effect(format!("delete {tap}"))?;
         state.taps.remove(tap);
+        state.switch.deleted(tap);
         Ok(())
     }
 
@@ -220,7 +232,7 @@ impl Network for FakeNetwork {
 
     fn release(&self, in_use: bool) -> Result<(), NetworkError> {
         let mut state = self.state();
-        if state.namespace && state.taps.is_empty() && !in_use {
+        if state.namespace && state.taps.is_empty() && state.switch.is_empty() && !in_use {
             state.effect("namespace remove".to_owned())?;
             state.namespace = false;
         }

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::netlink::Netlink;
 use super::packet::{self, Statement};
-use super::ports::TAP;
+use super::ports::read_mark;
 use crate::host::{Heard, Listener};
 use crate::name::{Mac, TapName};
 
@@ -114,8 +114,9 @@ impl Ears {
         let known = self.known().get(&interface).cloned();
         let known = known.unwrap_or_else(|| {
             let link = netlink.link_by_index(interface).ok().flatten();
-            let ours = link.filter(|link| link.kind == Some(InfoKind::Tun) && link.alias.starts_with(TAP));
-            let known = Known { tap: ours.and_then(|link| TapName::new(&link.name).ok()), ..Known::default() };
+            let device = link.filter(|link| link.kind == Some(InfoKind::Tun));
+            let tap = device.and_then(|link| read_mark(&link).map(|(tap, _)| tap));
+            let known = Known { tap, ..Known::default() };
             let mut all = self.known();
             if all.len() >= MEMORY {
                 all.clear();

@@ -4,6 +4,8 @@
 //! Must not know VMs or commands.
 
 pub mod accelerator;
+mod bpf;
+mod classifier;
 mod dhcp;
 mod failure;
 mod gateways;
@@ -18,6 +20,7 @@ pub mod process;
 pub mod program;
 mod switch;
 mod tun;
+mod vlan_filter;
 
 pub use namespace::{exec_in, run_in};
 pub use network::LinuxNetwork;
