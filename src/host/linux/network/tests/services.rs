@@ -31,7 +31,7 @@ fn addresses_are_heard_on_the_tap_that_they_come_from() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::Auto);
     let (sender, heard) = mpsc::channel();
     lab.network.learn(Arc::new(move |heard: Heard| {
         // What is not wanted is told again.
@@ -127,7 +127,7 @@ fn a_lease_is_renewed_and_a_refused_one_is_given_up() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::Auto);
     lab.network.create_all(&[host("h", Some(1), &[("10.0.0.254", 24)]), host("c", Some(1), &[])]).unwrap();
     let addresses = || lab.network.list().unwrap().into_iter().find(|port| port.tap == name("c")).unwrap().addresses;
     let error = lab.network.lease(&name("c"), Duration::from_millis(50)).unwrap_err();
