@@ -505,7 +505,7 @@ class minimega:
 
             check
 
-        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. Answers with nothing if all of it works, and with one line for each thing that is missing and what would provide it.
+        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. Also looks for the programs that `dnsmasq` and `nat` need. Answers with nothing if all of it works, and with one line for each thing that is missing and what would provide it.
         """
         return self._run(
             [
@@ -650,6 +650,20 @@ class minimega:
         return self._run(
             [
                 [("word", "clear", None), ("word", "log", None), ("word", "syslog", None)],
+            ],
+            {},
+        )
+
+    def clear_nat(self) -> List[Resp]:
+        """close all ways to the outside.
+
+            clear nat
+
+        Closes the way out of every VLAN of the namespace. A command of megaform's own.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "nat", None)],
             ],
             {},
         )
@@ -1518,6 +1532,189 @@ class minimega:
             {"file": file},
         )
 
+    def dnsmasq(self) -> List[Resp]:
+        """show, start or end DHCP and DNS servers.
+
+            dnsmasq
+
+        Servers are dnsmasq processes in the engine's network namespace. Without arguments, lists those of the namespace: where each listens, the range of its DHCP addresses, its folder and its pid; the pid of one that has ended says so. They outlive the daemon, and go with `dnsmasq kill` or their namespace.
+
+        start: serves DHCP and DNS on a host tap of this namespace. The listen address must be that of a tap, and the range must lie in its network. Guests get the listen address as router and as DNS server unless `dnsmasq configure ID options` says otherwise. The full path of a configuration file for dnsmasq can follow, or stand alone. Nothing of the host is served: neither its DNS servers nor its hosts file.
+        kill: ends a server, or all of the namespace, and forgets its leases.
+
+            tap create dmz ip 10.0.0.1/24
+            dnsmasq start 10.0.0.1 10.0.0.100 10.0.0.200
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None)],
+            ],
+            {},
+        )
+
+    def dnsmasq_configure_dns(self, ID: Word, ip: Optional[Word] = None, hostname: Optional[Word] = None) -> List[Resp]:
+        """show or extend what a DHCP and DNS server knows.
+
+            dnsmasq configure <ID> <dns,>
+            dnsmasq configure <ID> <dns,> <ip> <hostname>
+
+        Changes a server while it serves; leases stay. Without values, lists.
+
+        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
+        dns: an address for a name; a name can have several.
+        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
+        options: DHCP options as dnsmasq's --dhcp-option takes them.
+
+            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
+            dnsmasq configure 0 dns 10.0.0.10 web.lab
+            dnsmasq configure 0 options option:router,10.0.0.254
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None)],
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None), ("text", "ip", None), ("text", "hostname", None)],
+            ],
+            {"ID": ID, "ip": ip, "hostname": hostname},
+        )
+
+    def dnsmasq_configure_dns_upstream(self, ID: Word) -> List[Resp]:
+        """show or extend what a DHCP and DNS server knows.
+
+            dnsmasq configure <ID> <dns,> <upstream,>
+
+        Changes a server while it serves; leases stay. Without values, lists.
+
+        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
+        dns: an address for a name; a name can have several.
+        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
+        options: DHCP options as dnsmasq's --dhcp-option takes them.
+
+            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
+            dnsmasq configure 0 dns 10.0.0.10 web.lab
+            dnsmasq configure 0 options option:router,10.0.0.254
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None), ("word", "upstream", None)],
+            ],
+            {"ID": ID},
+        )
+
+    def dnsmasq_configure_dns_upstream_server(self, ID: Word, ip: Word) -> List[Resp]:
+        """show or extend what a DHCP and DNS server knows.
+
+            dnsmasq configure <ID> <dns,> <upstream,> server <ip>
+
+        Changes a server while it serves; leases stay. Without values, lists.
+
+        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
+        dns: an address for a name; a name can have several.
+        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
+        options: DHCP options as dnsmasq's --dhcp-option takes them.
+
+            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
+            dnsmasq configure 0 dns 10.0.0.10 web.lab
+            dnsmasq configure 0 options option:router,10.0.0.254
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "dns", None), ("word", "upstream", None), ("word", "server", None), ("text", "ip", None)],
+            ],
+            {"ID": ID, "ip": ip},
+        )
+
+    def dnsmasq_configure_ip(self, ID: Word, mac: Optional[Word] = None, ip: Optional[Word] = None) -> List[Resp]:
+        """show or extend what a DHCP and DNS server knows.
+
+            dnsmasq configure <ID> <ip,>
+            dnsmasq configure <ID> <ip,> <mac address> <ip>
+
+        Changes a server while it serves; leases stay. Without values, lists.
+
+        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
+        dns: an address for a name; a name can have several.
+        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
+        options: DHCP options as dnsmasq's --dhcp-option takes them.
+
+            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
+            dnsmasq configure 0 dns 10.0.0.10 web.lab
+            dnsmasq configure 0 options option:router,10.0.0.254
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "ip", None)],
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "ip", None), ("text", "mac", None), ("text", "ip", None)],
+            ],
+            {"ID": ID, "mac": mac, "ip": ip},
+        )
+
+    def dnsmasq_configure_options(self, ID: Word, optionstring: Optional[Word] = None) -> List[Resp]:
+        """show or extend what a DHCP and DNS server knows.
+
+            dnsmasq configure <ID> <options,>
+            dnsmasq configure <ID> <options,> <optionstring>
+
+        Changes a server while it serves; leases stay. Without values, lists.
+
+        ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the new one.
+        dns: an address for a name; a name can have several.
+        dns upstream: the servers that are asked for other names. At first there are none. They are asked from the engine's network namespace.
+        options: DHCP options as dnsmasq's --dhcp-option takes them.
+
+            dnsmasq configure 0 ip 52:54:00:12:34:56 10.0.0.10
+            dnsmasq configure 0 dns 10.0.0.10 web.lab
+            dnsmasq configure 0 options option:router,10.0.0.254
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "options", None)],
+                [("word", "dnsmasq", None), ("word", "configure", None), ("text", "ID", None), ("word", "options", None), ("text", "optionstring", None)],
+            ],
+            {"ID": ID, "optionstring": optionstring},
+        )
+
+    def dnsmasq_kill(self, id: Word) -> List[Resp]:
+        """show, start or end DHCP and DNS servers.
+
+            dnsmasq kill <id or all>
+
+        Servers are dnsmasq processes in the engine's network namespace. Without arguments, lists those of the namespace: where each listens, the range of its DHCP addresses, its folder and its pid; the pid of one that has ended says so. They outlive the daemon, and go with `dnsmasq kill` or their namespace.
+
+        start: serves DHCP and DNS on a host tap of this namespace. The listen address must be that of a tap, and the range must lie in its network. Guests get the listen address as router and as DNS server unless `dnsmasq configure ID options` says otherwise. The full path of a configuration file for dnsmasq can follow, or stand alone. Nothing of the host is served: neither its DNS servers nor its hosts file.
+        kill: ends a server, or all of the namespace, and forgets its leases.
+
+            tap create dmz ip 10.0.0.1/24
+            dnsmasq start 10.0.0.1 10.0.0.100 10.0.0.200
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None), ("word", "kill", None), ("text", "id", None)],
+            ],
+            {"id": id},
+        )
+
+    def dnsmasq_start(self, listen: Optional[Word] = None, low: Optional[Word] = None, high: Optional[Word] = None, config: Optional[Word] = None) -> List[Resp]:
+        """show, start or end DHCP and DNS servers.
+
+            dnsmasq start <listen address> <low dhcp range> <high dhcp range> [config]
+            dnsmasq start <config>
+
+        Servers are dnsmasq processes in the engine's network namespace. Without arguments, lists those of the namespace: where each listens, the range of its DHCP addresses, its folder and its pid; the pid of one that has ended says so. They outlive the daemon, and go with `dnsmasq kill` or their namespace.
+
+        start: serves DHCP and DNS on a host tap of this namespace. The listen address must be that of a tap, and the range must lie in its network. Guests get the listen address as router and as DNS server unless `dnsmasq configure ID options` says otherwise. The full path of a configuration file for dnsmasq can follow, or stand alone. Nothing of the host is served: neither its DNS servers nor its hosts file.
+        kill: ends a server, or all of the namespace, and forgets its leases.
+
+            tap create dmz ip 10.0.0.1/24
+            dnsmasq start 10.0.0.1 10.0.0.100 10.0.0.200
+        """
+        return self._run(
+            [
+                [("word", "dnsmasq", None), ("word", "start", None), ("text", "listen", None), ("text", "low", None), ("text", "high", None), ("text?", "config", None)],
+                [("word", "dnsmasq", None), ("word", "start", None), ("text", "config", None)],
+            ],
+            {"listen": listen, "low": low, "high": high, "config": config},
+        )
+
     def echo(self, args: Optional[Words] = None) -> List[Resp]:
         """answer with words.
 
@@ -2023,6 +2220,63 @@ class minimega:
                 [("word", "mesh", None), ("word", "timeout", None), ("text?", "timeout", None)],
             ],
             {"timeout": timeout},
+        )
+
+    def nat(self) -> List[Resp]:
+        """show, open or close ways from VLANs to the outside.
+
+            nat
+
+        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
+
+        add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
+        delete: closes the way out of a VLAN of this namespace, or of all of them.
+
+            nat add dmz 10.0.0.254/24
+        """
+        return self._run(
+            [
+                [("word", "nat", None)],
+            ],
+            {},
+        )
+
+    def nat_add(self, vlan: Word, ip: Word, bridge: Optional[Word] = None) -> List[Resp]:
+        """show, open or close ways from VLANs to the outside.
+
+            nat <add,> <vlan> <ip> [bridge]
+
+        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
+
+        add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
+        delete: closes the way out of a VLAN of this namespace, or of all of them.
+
+            nat add dmz 10.0.0.254/24
+        """
+        return self._run(
+            [
+                [("word", "nat", None), ("word", "add", None), ("text", "vlan", None), ("text", "ip", None), ("text?", "bridge", None)],
+            ],
+            {"vlan": vlan, "ip": ip, "bridge": bridge},
+        )
+
+    def nat_delete(self, vlan: Word) -> List[Resp]:
+        """show, open or close ways from VLANs to the outside.
+
+            nat <delete,> <vlan or all>
+
+        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
+
+        add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
+        delete: closes the way out of a VLAN of this namespace, or of all of them.
+
+            nat add dmz 10.0.0.254/24
+        """
+        return self._run(
+            [
+                [("word", "nat", None), ("word", "delete", None), ("text", "vlan", None)],
+            ],
+            {"vlan": vlan},
         )
 
     def ns_add_hosts(self, hostname: Word) -> List[Resp]:
@@ -2669,7 +2923,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2689,7 +2943,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2709,7 +2963,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2722,6 +2976,26 @@ class minimega:
             {"vlan": vlan, "bridge": bridge},
         )
 
+    def tap_create_bridge_dhcp(self, vlan: Word, bridge: Word, tap: Optional[Word] = None) -> List[Resp]:
+        """show, create or delete host taps, mirror taps.
+
+            tap <create,> <vlan> bridge <bridge> <dhcp,> [tap name]
+
+        A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
+
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
+        delete: deletes a tap of this namespace, or all of them.
+
+            tap create dmz ip 10.0.0.254/24 mgmt
+        """
+        return self._run(
+            [
+                [("word", "tap", None), ("word", "create", None), ("text", "vlan", None), ("word", "bridge", None), ("text", "bridge", None), ("word", "dhcp", None), ("text?", "tap", None)],
+            ],
+            {"vlan": vlan, "bridge": bridge, "tap": tap},
+        )
+
     def tap_create_bridge_ip(self, vlan: Word, bridge: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
         """show, create or delete host taps, mirror taps.
 
@@ -2729,7 +3003,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2749,7 +3023,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2762,6 +3036,26 @@ class minimega:
             {"vlan": vlan, "bridge": bridge, "tap": tap},
         )
 
+    def tap_create_dhcp(self, vlan: Word, tap: Optional[Word] = None) -> List[Resp]:
+        """show, create or delete host taps, mirror taps.
+
+            tap <create,> <vlan> <dhcp,> [tap name]
+
+        A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
+
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
+        delete: deletes a tap of this namespace, or all of them.
+
+            tap create dmz ip 10.0.0.254/24 mgmt
+        """
+        return self._run(
+            [
+                [("word", "tap", None), ("word", "create", None), ("text", "vlan", None), ("word", "dhcp", None), ("text?", "tap", None)],
+            ],
+            {"vlan": vlan, "tap": tap},
+        )
+
     def tap_create_ip(self, vlan: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
         """show, create or delete host taps, mirror taps.
 
@@ -2769,7 +3063,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2789,7 +3083,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2809,7 +3103,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -2830,7 +3124,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 

@@ -11,7 +11,7 @@ pub(super) fn commands() -> Vec<Command> {
             &["check"],
             "check that the host has what the engine needs",
             "Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on \
-             a VLAN of their own and deleted again. Answers with nothing if all of it works, and with one line for each \
+             a VLAN of their own and deleted again. Also looks for the programs that `dnsmasq` and `nat` need. Answers with nothing if all of it works, and with one line for each \
              thing that is missing and what would provide it.",
         )
         .local(),

@@ -17,7 +17,11 @@ async fn tap(call: Call) -> Result<Answer, EngineError> {
             vlan: call.required("vlan").to_owned(),
             bridge: call.args.str("bridge").map(BridgeName::new).transpose()?,
             name: call.args.str("tap name").map(TapName::new).transpose()?,
-            address: call.args.str("ip").map_or(Ok(TapAddress::None), TapAddress::parse)?,
+            address: match call.args.str("ip") {
+                Some(ip) => TapAddress::parse(ip)?,
+                None if call.args.flag("dhcp") => TapAddress::Dhcp,
+                None => TapAddress::None,
+            },
         };
         return Ok(Answer::text(engine.create_tap(namespace, request).await?.as_str()));
     }
@@ -83,9 +87,11 @@ pub(super) fn commands() -> Vec<Command> {
                     "tap",
                     "tap <create,> <vlan>",
                     "tap <create,> <vlan> name <tap name>",
+                    "tap <create,> <vlan> <dhcp,> [tap name]",
                     "tap <create,> <vlan> ip <ip> [tap name]",
                     "tap <create,> <vlan> bridge <bridge>",
                     "tap <create,> <vlan> bridge <bridge> name [tap name]",
+                    "tap <create,> <vlan> bridge <bridge> <dhcp,> [tap name]",
                     "tap <create,> <vlan> bridge <bridge> ip <ip> [tap name]",
                     "tap <mirror,> <src name> <dst name> [bridge]",
                     "tap <mirror,> <vm name> <interface index> <vm2 name> <interface2 index>",
@@ -96,7 +102,9 @@ pub(super) fn commands() -> Vec<Command> {
                  lists the namespace's taps.\n\n\
                  create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at \
                  most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or \
-                 IPv6; the default bridge is mega_bridge.\n\
+                 IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed \
+                 as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers \
+                 once there is a lease. Without one after 15 s it is an error and the tap is not made.\n\
                  mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of \
                  this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A \
                  tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when \

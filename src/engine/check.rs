@@ -3,6 +3,7 @@
 use crate::host::{NewTap, Segment, TapKind};
 use crate::name::{BridgeName, TapName, VlanTag};
 
+use super::detached::find_admin;
 use super::{Engine, EngineError};
 
 /// A VLAN that no alias is ever given (IEEE 802.1Q reserves it).
@@ -20,6 +21,14 @@ impl Engine {
         }
         if let Err(error) = self.try_network().await {
             missing.push(error.chain());
+        }
+        let services = [("dnsmasq", "dnsmasq-base", "dnsmasq")]
+            .into_iter()
+            .chain(super::nat::PROGRAMS.map(|(program, package)| (program, package, "nat")));
+        for (program, package, command) in services {
+            if find_admin(program).is_none() {
+                missing.push(format!("no {program} in PATH (Debian package {package}), which `{command}` needs"));
+            }
         }
         missing
     }

@@ -48,6 +48,12 @@ pub enum EngineError {
     /// A background process.
     #[error(transparent)]
     Background(#[from] super::background::BackgroundError),
+    /// A DHCP and DNS server.
+    #[error(transparent)]
+    Dnsmasq(#[from] super::dnsmasq::DnsmasqError),
+    /// A gateway to the outside.
+    #[error(transparent)]
+    Nat(#[from] super::nat::NatError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

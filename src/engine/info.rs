@@ -91,6 +91,11 @@ fn nic_vlan(state: &State, vm: &Vm, nic: &Nic) -> String {
     nic.vlan.map_or_else(|| "disconnected".to_owned(), |tag| state.vlans.show(&vm.namespace, tag))
 }
 
+/// An address, empty while none is known.
+fn shown(address: Option<impl ToString>) -> String {
+    address.map(|address| address.to_string()).unwrap_or_default()
+}
+
 /// The bridge of a NIC, empty while it is disconnected.
 fn nic_bridge(nic: &Nic) -> &str {
     if nic.vlan.is_some() { nic.bridge.as_str() } else { "" }
@@ -113,7 +118,8 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
         "bridge" => list(&live.nics, |nic| nic_bridge(nic).to_owned()),
         "tap" => list(&live.nics, |nic| nic.tap.to_string()),
         "mac" => list(&live.nics, |nic| nic.mac.to_string()),
-        "ip" | "ip6" => list(&live.nics, |_| String::new()),
+        "ip" => list(&live.nics, |nic| shown(nic.ip4)),
+        "ip6" => list(&live.nics, |nic| shown(nic.ip6)),
         "qos" | "qinq" | "bond" => "[]".to_owned(),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
         "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
@@ -247,8 +253,8 @@ fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
         "Tap": nic.tap,
         "MAC": nic.mac.to_string(),
         "Driver": nic.driver,
-        "IP4": "",
-        "IP6": "",
+        "IP4": shown(nic.ip4),
+        "IP6": shown(nic.ip6),
         "QinQ": false,
         "RxRate": 0,
         "TxRate": 0,

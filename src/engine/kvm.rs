@@ -297,6 +297,8 @@ mod tests {
             bridge: crate::name::BridgeName::default_bridge(),
             vlan: None,
             raw: String::new(),
+            ip4: None,
+            ip6: None,
         };
         let nics: Vec<Nic> = (0..32).map(nic).collect();
         let text = line(&VmConfig::new(), &nics);

@@ -15,7 +15,7 @@ use crate::qmp::{Event, Qmp};
 use super::launch::failure;
 use super::progress::outcomes;
 use super::target::Targets;
-use super::vm::{Ended, Vm, VmState};
+use super::vm::{Ended, Nic, Vm, VmState};
 use super::{Engine, EngineError};
 
 /// How long a QEMU may take to end by itself before it is made to.
@@ -183,6 +183,7 @@ impl Engine {
                 let mut live = vm.live();
                 live.state = state;
                 live.error = error;
+                live.nics.iter_mut().for_each(Nic::forget_addresses);
                 live.qmp = None;
                 live.vnc = None;
             }

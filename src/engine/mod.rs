@@ -9,7 +9,9 @@
 mod background;
 mod check;
 mod claim;
+mod detached;
 pub mod diagnosis;
+mod dnsmasq;
 mod error;
 mod fetch;
 mod files;
@@ -18,10 +20,12 @@ mod hotplug;
 mod info;
 mod kvm;
 mod launch;
+mod learning;
 mod lifecycle;
 mod macs;
 mod mesh;
 mod namespaces;
+mod nat;
 mod nics;
 mod overrides;
 pub mod plumb;
@@ -53,6 +57,7 @@ use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
 
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
+pub use dnsmasq::{DnsmasqChange, DnsmasqError, DnsmasqInfo, DnsmasqList};
 pub use error::EngineError;
 pub use fetch::{FetchError, FetchRow};
 pub use files::{FileRow, Files, FilesError};
@@ -60,6 +65,7 @@ pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
+pub use nat::{NatError, NatInfo};
 pub use overrides::OverrideError;
 pub use programs::exit_text;
 pub use progress::{Progress, report};
@@ -136,6 +142,9 @@ pub struct Engine {
     network_users: programs::NetworkUsers,
     plumbing: plumb::Plumbing,
     background: background::Background,
+    dnsmasq: dnsmasq::Dnsmasq,
+    learned: learning::Learned,
+    nat: nat::Nat,
     shells: shell::Shells,
     files: Files,
 }
@@ -162,8 +171,12 @@ impl Engine {
             network_users: Default::default(),
             plumbing: Default::default(),
             background: Default::default(),
+            dnsmasq: Default::default(),
+            learned: Default::default(),
+            nat: Default::default(),
             shells: Default::default(),
         });
+        engine.start_learning();
         let notes = engine.recover().await?;
         Ok((engine, notes))
     }
@@ -221,14 +234,14 @@ impl Engine {
     async fn release_network(&self) -> Result<(), EngineError> {
         let _turn = self.network_users.turn.lock().await;
         let vms = self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
-        let in_use = vms || self.network_users.any();
+        let in_use = vms || self.network_users.any() || self.dnsmasq.any_runs() || self.nat.any();
         self.network(move |network| network.release(in_use)).await
     }
 
     /// Is there nothing here that a user made: no VM, launched or queued, no tap, no bridge, no namespace but the default
-    /// one, no pipeline and no background process that runs?
+    /// one, no pipeline, no DHCP server, no gateway and no background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
-        if self.plumbing.has_pipelines() || self.background.any_runs() {
+        if self.plumbing.has_pipelines() || self.background.any_runs() || self.dnsmasq.any() || self.nat.any() {
             return Ok(false);
         }
         {
@@ -247,6 +260,7 @@ impl Engine {
         if tokio::time::timeout(CLOSE_LIMIT, end).await.is_err() {
             tracing::warn!("programs that do not end even by SIGKILL are left");
         }
+        self.save_learned().await;
         self.release_network().await
     }
 }

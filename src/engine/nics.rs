@@ -77,6 +77,8 @@ impl State {
             bridge,
             vlan: Some(vlan),
             raw: spec.raw,
+            ip4: None,
+            ip6: None,
         })
     }
 }
@@ -110,10 +112,11 @@ impl Engine {
         self.save()
     }
 
-    /// The tags that host taps use, with or without an alias.
+    /// The tags that host taps and gateways use, with or without an alias.
     pub(super) async fn tap_tags(&self) -> Result<BTreeSet<VlanTag>, EngineError> {
         let ports = self.ports().await?;
-        Ok(ports.into_iter().filter_map(|port| port.segment.map(|segment| segment.vlan)).collect())
+        let taps = ports.into_iter().filter_map(|port| port.segment.map(|segment| segment.vlan));
+        Ok(taps.chain(self.nat.tags()).collect())
     }
 
     /// The tag of a VLAN; a new alias gets one that nothing uses.
@@ -320,7 +323,7 @@ impl Engine {
         bridge: Option<BridgeName>,
     ) -> Result<(), EngineError> {
         let _turn = vm.turn().await?;
-        let (nic, alive) = {
+        let (mut nic, alive) = {
             let live = vm.live();
             let mut nic = live.nics[index].clone();
             nic.vlan = vlan;
@@ -333,7 +336,10 @@ impl Engine {
             let (tap, segment) = (nic.tap.clone(), nic.segment());
             self.network(move |network| network.connect(&tap, segment.as_ref())).await?;
         }
+        nic.forget_addresses();
+        let tap = nic.tap.clone();
         vm.live().nics[index] = nic;
+        self.options.network.forget(&tap);
         vm.save()
     }
 }

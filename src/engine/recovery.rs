@@ -12,11 +12,12 @@ use nix::sys::signal::Signal;
 
 use crate::host::linux::process;
 use crate::host::{Port, ProcessId};
-use crate::name::{Namespace, TapName};
+use crate::name::TapName;
 use crate::qmp::Qmp;
 
 use super::kvm::{BACKCHANNEL, QMP_ARGUMENT};
 use super::launch::LOG;
+use super::taps::read_owner;
 use super::vm::{Ended, RECORD, Record, Vm, VmState};
 use super::{Engine, EngineError, store};
 
@@ -101,13 +102,19 @@ impl Engine {
         }
         let mut orphans = Vec::new();
         for port in ports {
-            if port.owner.starts_with("vm ") && !kept.contains(&port.tap) {
+            if port.owner.starts_with("nat ") || (port.owner.starts_with("vm ") && !kept.contains(&port.tap)) {
+                // A gateway's foot is only here while it is half-made.
                 orphans.push(port.tap);
-            } else if let Some(namespace) = port.owner.strip_prefix("tap ").and_then(|n| Namespace::new(n).ok()) {
+            } else if let Some((namespace, dhcp)) = read_owner(&port.owner) {
                 self.ensure_namespace(&namespace)?;
+                if dhcp {
+                    self.network(move |network| network.keep_lease(&port.tap)).await?;
+                }
             }
         }
         self.network(move |network| network.delete_all(&orphans)).await?;
+        self.recover_dnsmasq(&mut notes).await?;
+        self.recover_nat(&mut notes).await?;
         self.save()?;
         self.release_network().await?;
         Ok(notes)

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::host::{NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::{BridgeName, Namespace, TapName, VlanTag};
@@ -15,6 +16,8 @@ pub enum TapAddress {
     None,
     /// A fixed one, with its prefix length.
     Fixed(IpAddr, u8),
+    /// One that a DHCP server on the VLAN gives.
+    Dhcp,
 }
 
 impl TapAddress {
@@ -56,8 +59,24 @@ pub struct TapInfo {
 }
 
 /// The owner text of a namespace's tap.
-fn owner(namespace: &Namespace) -> String {
-    format!("tap {namespace}")
+fn owner(namespace: &Namespace, address: &TapAddress) -> String {
+    match address {
+        TapAddress::Dhcp => format!("tap {namespace}{DHCP}"),
+        TapAddress::None | TapAddress::Fixed(..) => format!("tap {namespace}"),
+    }
+}
+
+/// Ends the owner text of a tap whose address comes from a DHCP server.
+const DHCP: &str = " dhcp";
+
+/// How long a DHCP server may take.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// The namespace of a host tap by its owner text, and whether its address comes from a DHCP server.
+pub(super) fn read_owner(owner: &str) -> Option<(Namespace, bool)> {
+    let text = owner.strip_prefix("tap ")?;
+    let (name, dhcp) = text.strip_suffix(DHCP).map_or((text, false), |name| (name, true));
+    Some((Namespace::new(name).ok()?, dhcp))
 }
 
 /// Numbers of taps start again here: more digits do not fit an interface name.
@@ -99,15 +118,16 @@ impl Engine {
             tap: request.name.clone().unwrap_or_else(|| self.free_tap(&names)),
             kind: TapKind::Host,
             segment: Some(Segment { bridge, vlan: tag }),
-            addresses: match request.address {
-                TapAddress::None => Vec::new(),
+            addresses: match request.address.clone() {
+                TapAddress::None | TapAddress::Dhcp => Vec::new(),
                 TapAddress::Fixed(address, prefix) => vec![(address, prefix)],
             },
-            owner: self.owned(&owner(namespace)),
+            owner: self.owned(&owner(namespace, &request.address)),
         };
         loop {
             let asked = new.clone();
             match self.network(move |network| network.create(&asked)).await {
+                Ok(()) if request.address == TapAddress::Dhcp => return self.lease(new.tap).await,
                 Ok(()) => return Ok(new.tap),
                 // An interface of somebody else's.
                 Err(EngineError::Network(NetworkError::Exists { .. })) if request.name.is_none() => {
@@ -123,9 +143,24 @@ impl Engine {
         }
     }
 
+    /// Get an address for a new tap. Without one the tap goes again.
+    async fn lease(&self, tap: TapName) -> Result<TapName, EngineError> {
+        let name = tap.clone();
+        match self.network(move |network| network.lease(&name, LEASE)).await {
+            Ok(_) => Ok(tap),
+            Err(error) => {
+                // Best effort: the first error is what the caller needs to know.
+                let _ = self.network(move |network| network.delete(&tap)).await;
+                let _ = self.release_network().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The host taps of a namespace as the host has them, by name.
     pub(super) async fn host_ports(&self, namespace: &Namespace) -> Result<Vec<Port>, EngineError> {
-        let owner = owner(namespace);
-        Ok(self.ports().await?.into_iter().filter(|port| port.owner == owner).collect())
+        let of = |port: &Port| read_owner(&port.owner).is_some_and(|(owner, _)| owner == *namespace);
+        Ok(self.ports().await?.into_iter().filter(of).collect())
     }
 
     /// The host taps of a namespace, by name.

@@ -142,9 +142,14 @@ impl Vlans {
 
     /// Does the VLAN have a tag already?
     pub fn knows(&self, vlan: &VlanText) -> bool {
+        self.known_tag(vlan).is_some()
+    }
+
+    /// The tag of a VLAN, if it has one already.
+    pub fn known_tag(&self, vlan: &VlanText) -> Option<VlanTag> {
         match vlan {
-            VlanText::Tag(_) => true,
-            VlanText::Alias(namespace, alias) => self.aliases.get(namespace).is_some_and(|map| map.contains_key(alias)),
+            VlanText::Tag(tag) => Some(*tag),
+            VlanText::Alias(namespace, alias) => self.aliases.get(namespace)?.get(alias).copied(),
         }
     }
 

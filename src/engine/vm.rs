@@ -1,6 +1,7 @@
 //! One VM: what it was launched with, its live state, and the record of it on disk.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -73,6 +74,12 @@ pub struct Nic {
     pub vlan: Option<VlanTag>,
     /// The netspec that it was launched with.
     pub raw: String,
+    /// The IPv4 address that its guest was last heard to use.
+    #[serde(default)]
+    pub ip4: Option<Ipv4Addr>,
+    /// The IPv6 address that its guest was last heard to use; a link-local one only while there is no other.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
 }
 
 impl Nic {

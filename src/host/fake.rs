@@ -5,21 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::{Network, NetworkError, NewTap, Port, Segment, TapKind};
+use super::{
+    Gateways, Heard, Learning, Leasing, Listener, Network, NetworkError, NewGateway, NewTap, Port, Segment, TapKind,
+};
 use crate::name::TapName;
 
 mod switching;
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct FakeNetwork {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     taps: BTreeMap<TapName, NewTap>,
     switch: switching::Switch,
@@ -27,6 +32,7 @@ struct State {
     namespace: bool,
     effects: Vec<String>,
     failures: Vec<String>,
+    listener: Option<Listener>,
 }
 
 impl FakeNetwork {
@@ -44,6 +50,9 @@ impl FakeNetwork {
     /// create host mgmt on nothing for OWNER
     /// connect web0 to mega_bridge.102
     /// connect web0 to nothing
+    /// lease mgmt
+    /// gateway 10.0.0.254/24 on mega_bridge.101 for OWNER
+    /// close gateway PIN
     /// delete web0
     /// trunk eth1 on mega_bridge
     /// no trunk eth1 on mega_bridge
@@ -68,6 +77,12 @@ impl FakeNetwork {
     /// Let the next effect whose line contains `text` fail, once. Several can be waiting.
     pub fn fail_on(&self, text: &str) {
         self.state().failures.push(text.to_owned());
+    }
+
+    /// Let the listener hear of an address. False if it does not want to know it, or there is no listener.
+    pub fn hear(&self, heard: Heard) -> bool {
+        let listener = self.state().listener.clone();
+        listener.is_some_and(|listener| listener(heard))
     }
 
     /// Whether the namespace exists.
@@ -106,6 +121,51 @@ impl State {
 
     fn known(&self, tap: &TapName) -> Result<(), NetworkError> {
         if self.taps.contains_key(tap) { Ok(()) } else { Err(NetworkError::NotFound { tap: tap.to_string() }) }
+    }
+}
+
+impl Learning for FakeNetwork {
+    fn learn(&self, listener: Listener) {
+        self.state().listener = Some(listener);
+    }
+
+    fn forget(&self, _tap: &TapName) {}
+}
+
+/// The address that its DHCP server gives to every tap.
+pub const LEASED: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 99, 0, 2), 24);
+
+impl Leasing for FakeNetwork {
+    fn lease(&self, tap: &TapName, _limit: Duration) -> Result<(Ipv4Addr, u8), NetworkError> {
+        self.keep_lease(tap)?;
+        Ok(LEASED)
+    }
+
+    fn keep_lease(&self, tap: &TapName) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        state.known(tap)?;
+        state.effect(format!("lease {tap}"))?;
+        if let Some(tap) = state.taps.get_mut(tap) {
+            tap.addresses = vec![(LEASED.0.into(), LEASED.1)];
+        }
+        Ok(())
+    }
+}
+
+impl Gateways for FakeNetwork {
+    fn open_gateway(&self, gateway: &NewGateway) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        state.make_namespace()?;
+        let ((address, prefix), place) = (gateway.address, place(Some(&gateway.segment)));
+        state.effect(format!("gateway {address}/{prefix} on {place} for {}", gateway.owner))
+    }
+
+    fn gateway_is_ready(&self, _pin: &Path) -> bool {
+        true
+    }
+
+    fn close_gateway(&self, pin: &Path, _tap: &TapName) -> Result<(), NetworkError> {
+        self.state().effect(format!("close gateway {}", pin.display()))
     }
 }
 

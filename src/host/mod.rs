@@ -5,6 +5,9 @@
 //! Every call here may block; callers in async code go through `spawn_blocking`.
 
 pub mod fake;
+mod gateways;
+mod learning;
+mod leasing;
 pub mod linux;
 mod switching;
 
@@ -14,6 +17,9 @@ use std::path::PathBuf;
 
 use crate::name::{BridgeName, TapName, VlanTag};
 
+pub use gateways::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, NewGateway};
+pub use learning::{Heard, Learning, Listener};
+pub use leasing::Leasing;
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Switching, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
@@ -86,6 +92,14 @@ pub enum NetworkError {
         /// The name.
         tap: String,
     },
+    /// No DHCP server gave an address.
+    #[error("no DHCP server has given {tap} an address within {seconds} s")]
+    NoLease {
+        /// The tap.
+        tap: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// There is no interface of that name, neither in the engine's network namespace nor in the host's.
     #[error("no interface {interface}, neither in the engine's network nor in the host's")]
     NoInterface {
@@ -143,7 +157,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Switching + Send + Sync {
+pub trait Network: Gateways + Learning + Leasing + Switching + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

@@ -6,11 +6,15 @@
 pub mod accelerator;
 mod bpf;
 mod classifier;
+mod dhcp;
 mod failure;
+mod gateways;
+mod learning;
 pub mod memory;
 mod namespace;
 mod netlink;
 mod network;
+mod packet;
 mod ports;
 pub mod process;
 pub mod program;

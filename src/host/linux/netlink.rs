@@ -3,16 +3,16 @@
 //! Must not know what interfaces are for. Every call blocks until the kernel has answered; the kernel always answers.
 
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, GreIOFlags, In6AddrGenMode, InfoBridge, InfoBridgePort,
     InfoData, InfoGre, InfoGre6, InfoKind, InfoPortData, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
@@ -220,6 +220,16 @@ impl Netlink {
         }
     }
 
+    /// Set the Ethernet address of an interface that is down.
+    pub(super) fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.set(index, vec![LinkAttribute::Address(mac.to_vec())])
+    }
+
+    /// Move an interface into another network namespace, where it has this name, no address, and is down.
+    pub(super) fn move_link(&mut self, index: u32, namespace: RawFd, name: &str) -> io::Result<()> {
+        self.set(index, vec![LinkAttribute::NetNsFd(namespace), LinkAttribute::IfName(name.to_owned())])
+    }
+
     /// Make the interface a port of a bridge, or of none.
     pub(super) fn set_master(&mut self, index: u32, bridge: Option<u32>) -> io::Result<()> {
         self.set(index, vec![LinkAttribute::Controller(bridge.unwrap_or(0))])
@@ -265,6 +275,24 @@ impl Netlink {
             IpAddr::V6(_) => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
         }
         self.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Add an IPv4 address that the kernel drops after so many seconds (never: [`u32::MAX`]), or give one that is there
+    /// this lifetime.
+    pub(super) fn lease_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8, seconds: u32) -> io::Result<()> {
+        let mut message = ipv4_address(index, address, prefix);
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (seconds, seconds);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        if prefix < 31 {
+            let hosts = u32::MAX >> prefix;
+            message.attributes.push(AddressAttribute::Broadcast((u32::from(address) | hosts).into()));
+        }
+        self.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    pub(super) fn delete_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        self.request(Message::DelAddress(ipv4_address(index, address, prefix)), 0)
     }
 
     pub(super) fn link_by_name(&mut self, name: &str) -> io::Result<Option<Link>> {
@@ -419,6 +447,17 @@ fn route_interfaces(attribute: &RouteAttribute) -> Vec<u32> {
         RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
         _ => Vec::new(),
     }
+}
+
+fn ipv4_address(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = prefix;
+    message.header.index = index;
+    message.header.scope = AddressScope::Universe;
+    message.attributes.push(AddressAttribute::Local(address.into()));
+    message.attributes.push(AddressAttribute::Address(address.into()));
+    message
 }
 
 fn malformed(reason: impl std::fmt::Display) -> io::Error {

@@ -3,15 +3,23 @@
 //! The calling threads stay in the namespace they are in. In a namespace of its own the engine never touches the host's
 //! interfaces; in the host's namespace it changes and deletes only what carries its marks.
 
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use super::dhcp::{Client, Lease};
+use super::learning::{Ears, Listening};
 use super::namespace;
 use super::ports::Ports;
 use super::switch::{self, Form};
-use crate::host::{BridgeInfo, Mirror, Network, NetworkError, NetworkPlace, NewTap, Port, Segment, Switching, Tunnel};
+use crate::host::{
+    BridgeInfo, GATEWAY_INSIDE, Learning, Leasing, Listener, Mirror, Network, NetworkError, NetworkPlace, NewTap, Port,
+    Segment, Switching, Tunnel,
+};
 use crate::name::{BridgeName, TapName};
 
 /// The engine's network on this host.
@@ -20,6 +28,7 @@ pub struct LinuxNetwork {
     place: NetworkPlace,
     form: Form,
     worker: Mutex<Option<Worker>>,
+    ears: Arc<Ears>,
 }
 
 type Job = Box<dyn FnOnce(&mut Ports) + Send>;
@@ -31,19 +40,23 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
     /// Keeps the namespace too; None in the host's.
     namespace: Option<OwnedFd>,
+    /// Learns addresses; None where the kernel does not let it.
+    listening: Option<Listening>,
+    /// The DHCP clients of host taps.
+    clients: HashMap<TapName, Client>,
 }
 
 impl LinuxNetwork {
     /// The network at a place. Does nothing yet; what an earlier process has left there is found when it is needed.
     pub fn new(place: NetworkPlace) -> Self {
-        Self { place, form: Form::Auto, worker: Mutex::new(None) }
+        Self { place, form: Form::Auto, worker: Mutex::new(None), ears: Arc::default() }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, self.form, make)?;
+            *worker = Worker::start(&self.place, self.form, &self.ears, make)?;
         }
         Ok(worker)
     }
@@ -56,6 +69,72 @@ impl LinuxNetwork {
     ) -> Result<Option<R>, NetworkError> {
         let mut worker = self.worker(make)?;
         run(&mut worker, f)
+    }
+}
+
+impl Learning for LinuxNetwork {
+    fn learn(&self, listener: Listener) {
+        self.ears.set(listener);
+    }
+
+    fn forget(&self, tap: &TapName) {
+        self.ears.forget(tap);
+    }
+}
+
+impl Leasing for LinuxNetwork {
+    fn lease(&self, tap: &TapName, limit: Duration) -> Result<(Ipv4Addr, u8), NetworkError> {
+        let leases = self.start_client(tap)?;
+        leases.recv_timeout(limit).map(|lease| (lease.address, lease.prefix)).map_err(|_| {
+            self.stop_client(tap);
+            NetworkError::NoLease { tap: tap.to_string(), seconds: limit.as_secs() }
+        })
+    }
+
+    fn keep_lease(&self, tap: &TapName) -> Result<(), NetworkError> {
+        self.start_client(tap).map(drop)
+    }
+}
+
+impl LinuxNetwork {
+    /// A descriptor of the network namespace; the daemon's own where that is the engine's.
+    pub(super) fn namespace(&self) -> Result<OwnedFd, NetworkError> {
+        match self.enter()? {
+            Some(namespace) => Ok(namespace),
+            None => namespace::current(),
+        }
+    }
+
+    /// Move a host tap into a gateway's namespace.
+    pub(super) fn move_out(&self, tap: &TapName, namespace: OwnedFd) -> Result<(), NetworkError> {
+        let name = tap.clone();
+        self.inside(false, move |ports| ports.move_out(&name, &namespace, GATEWAY_INSIDE))?
+            .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
+    }
+
+    /// Start asking for an address; the receiver gets each new lease.
+    fn start_client(&self, tap: &TapName) -> Result<mpsc::Receiver<Lease>, NetworkError> {
+        self.stop_client(tap);
+        let (sender, leases) = mpsc::channel();
+        let name = tap.clone();
+        let mut worker = self.worker(false)?;
+        let client = run(&mut worker, move |_| {
+            Client::start(&name, sender)
+                .map_err(|source| NetworkError::Kernel { what: format!("start a DHCP client on {name}"), source })
+        })?;
+        let client = client.ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })?;
+        if let Some(worker) = worker.as_mut() {
+            worker.clients.retain(|_, client| client.runs());
+            worker.clients.insert(tap.clone(), client);
+        }
+        Ok(leases)
+    }
+
+    fn stop_client(&self, tap: &TapName) {
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = worker.as_mut().and_then(|worker| worker.clients.remove(tap));
+        // Its thread may take a moment to end.
+        drop((worker, client));
     }
 }
 
@@ -204,7 +283,7 @@ fn run<R: Send + 'static>(
 }
 
 impl Worker {
-    fn start(place: &NetworkPlace, form: Form, make: bool) -> Result<Option<Self>, NetworkError> {
+    fn start(place: &NetworkPlace, form: Form, ears: &Arc<Ears>, make: bool) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
             NetworkPlace::Host => None,
@@ -214,13 +293,16 @@ impl Worker {
         }
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready, started) = mpsc::channel();
-        let place = place.clone();
+        let (place, ears) = (place.clone(), Arc::clone(ears));
         let thread = std::thread::Builder::new()
             .name("network".to_owned())
             .spawn(move || match settle(&place, form, existing) {
                 Ok((mut ports, namespace)) => {
+                    let listening = Listening::start(ears).inspect_err(|error| {
+                        tracing::warn!(%error, "the addresses of guests are not learned: packet sockets do not work");
+                    });
                     // Nobody to tell means nobody to work for.
-                    if ready.send(Ok(namespace)).is_ok() {
+                    if ready.send(Ok((namespace, listening.ok()))).is_ok() {
                         for job in inbox {
                             job(&mut ports);
                         }
@@ -229,8 +311,9 @@ impl Worker {
                 Err(error) => drop(ready.send(Err(error))),
             })
             .map_err(|source| NetworkError::Kernel { what: "start the network thread".to_owned(), source })?;
-        let mut worker = Self { jobs: Some(jobs), thread: Some(thread), namespace: None };
-        worker.namespace = started.recv().unwrap_or_else(|_| Err(lost()))?;
+        let clients = HashMap::new();
+        let mut worker = Self { jobs: Some(jobs), thread: Some(thread), namespace: None, listening: None, clients };
+        (worker.namespace, worker.listening) = started.recv().unwrap_or_else(|_| Err(lost()))?;
         Ok(Some(worker))
     }
 
@@ -246,6 +329,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.listening = None;
+        self.clients.clear();
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // A panic in there was reported to the one whose job it was.

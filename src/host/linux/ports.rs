@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
 
@@ -135,6 +136,12 @@ impl Ports {
         Ok(switch_port(&peer, &new.tap))
     }
 
+    /// Move a host tap into another network namespace under another name; its port stays where it is connected.
+    pub(super) fn move_out(&mut self, tap: &TapName, namespace: &OwnedFd, name: &str) -> Result<(), NetworkError> {
+        let link = self.ours(tap)?;
+        self.netlink.move_link(link.index, namespace.as_raw_fd(), name).map_err(kernel(format!("move {tap}")))
+    }
+
     pub(super) fn connect(&mut self, tap: &TapName, segment: Option<&Segment>) -> Result<(), NetworkError> {
         let link = self.ours(tap)?;
         let port = switch_port(&self.port_of(&link)?, tap);
@@ -184,7 +191,8 @@ impl Ports {
         let mut addresses: HashMap<u32, Vec<(IpAddr, u8)>> = HashMap::new();
         for found in self.netlink.addresses().map_err(kernel("list addresses"))? {
             let link_local = matches!(found.address, IpAddr::V6(address) if address.is_unicast_link_local());
-            if found.permanent && !link_local {
+            // An IPv4 address with a lifetime is one that DHCP gave.
+            if (found.permanent || found.address.is_ipv4()) && !link_local {
                 addresses.entry(found.index).or_default().push((found.address, found.prefix));
             }
         }
@@ -352,7 +360,7 @@ fn mark_of(new: &NewTap) -> String {
 }
 
 /// The name that a tap was made with, and its owner's text.
-fn read_mark(link: &Link) -> Option<(TapName, &str)> {
+pub(super) fn read_mark(link: &Link) -> Option<(TapName, &str)> {
     let (name, owner) = link.alias.strip_prefix(TAP)?.split_once(' ')?;
     Some((TapName::new(name).ok()?, owner))
 }

@@ -213,6 +213,22 @@ pub fn processes_under(folder: &Path) -> Vec<(ProcessId, PathBuf, Vec<String>)> 
     found
 }
 
+/// Every process that has exactly this argument, zombies left out.
+pub fn processes_with(argument: &str) -> Vec<ProcessId> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| {
+            let before = ProcessId::of(pid).ok()?;
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let has = split_command_line(&line).iter().any(|word| word == argument);
+            (has && is_alive(before)).then_some(before)
+        })
+        .collect();
+    found.sort_by_key(|id| (id.started, id.pid));
+    found
+}
+
 /// The path without symbolic links, as far as it exists: the kernel shows working folders in this form.
 fn resolve(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

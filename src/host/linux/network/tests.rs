@@ -1,5 +1,6 @@
 //! Real interfaces, all of them in namespaces that the tests make themselves.
 
+mod services;
 mod uplinks;
 
 use std::fs::File;
