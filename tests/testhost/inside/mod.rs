@@ -1,0 +1,3 @@
+//! What runs inside.
+
+mod machine;
