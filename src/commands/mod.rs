@@ -19,6 +19,7 @@ mod namespace;
 mod ns;
 mod pipe;
 mod plumb;
+mod qos;
 mod quit;
 mod shell;
 mod status;
@@ -201,6 +202,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(plumb::commands());
     commands.extend(log::commands());
     commands.extend(namespace::commands());
+    commands.extend(qos::commands());
     commands.extend(quit::commands());
     commands.extend(shell::commands());
     commands.extend(status::commands());

@@ -292,6 +292,7 @@ mod tests {
             bridge: crate::name::BridgeName::default_bridge(),
             vlan: None,
             raw: String::new(),
+            shape: crate::name::Shape::default(),
         };
         let nics: Vec<Nic> = (0..32).map(nic).collect();
         let text = line(&VmConfig::new(), &nics);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::host::{NetworkError, NewTap, TapKind};
 use crate::language::field::{FieldValue, VmConfig};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
-use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag, VmName};
+use crate::name::{BridgeName, Mac, Namespace, Shape, TapName, VlanTag, VmName};
 
 use super::vm::{Nic, Vm};
 use super::{Engine, EngineError, State, VlanText, Vlans, macs};
@@ -66,6 +66,7 @@ impl State {
                 bridge,
                 vlan: Some(vlan),
                 raw: spec.raw,
+                shape: Shape::default(),
             });
         }
         Ok(nics)
@@ -253,7 +254,7 @@ impl Engine {
     }
 }
 
-fn nic_index(vm: &Vm, text: &str) -> Result<usize, EngineError> {
+pub(super) fn nic_index(vm: &Vm, text: &str) -> Result<usize, EngineError> {
     let count = vm.live().nics.len();
     text.parse::<usize>()
         .ok()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{ProcessId, Segment};
 use crate::language::field::VmConfig;
-use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag, VmName};
+use crate::name::{BridgeName, Mac, Namespace, Shape, TapName, VlanTag, VmName};
 use crate::qmp::Qmp;
 
 use super::EngineError;
@@ -73,6 +73,9 @@ pub struct Nic {
     pub vlan: Option<VlanTag>,
     /// The netspec that it was launched with.
     pub raw: String,
+    /// What happens to frames toward it.
+    #[serde(default, skip_serializing_if = "Shape::is_none")]
+    pub shape: Shape,
 }
 
 impl Nic {

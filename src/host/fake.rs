@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Network, NetworkError, NewTap, Port, Segment, TapKind};
-use crate::name::TapName;
+use super::{Network, NetworkError, NewTap, Port, Reshape, Segment, Shaping, TapKind};
+use crate::name::{Shape, TapName};
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
 #[derive(Debug, Default)]
@@ -41,6 +41,7 @@ impl FakeNetwork {
     /// create host mgmt on nothing for OWNER
     /// connect web0 to mega_bridge.102
     /// connect web0 to nothing
+    /// shape web0 rate=1mbit     (or `nothing`)
     /// delete web0
     /// namespace remove
     /// failed: …          (one of the above that failed on request)
@@ -96,6 +97,26 @@ impl State {
     fn known(&self, tap: &TapName) -> Result<(), NetworkError> {
         if self.taps.contains_key(tap) { Ok(()) } else { Err(NetworkError::NotFound { tap: tap.to_string() }) }
     }
+}
+
+impl Shaping for FakeNetwork {
+    fn shape(&self, changes: &[Reshape]) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        for (done, change) in changes.iter().enumerate() {
+            let shaped = state.known(&change.tap).and_then(|()| state.effect(shape(&change.tap, &change.to)));
+            if shaped.is_err() {
+                for change in changes[..done].iter().rev() {
+                    state.effect(shape(&change.tap, &change.from))?;
+                }
+                return shaped;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shape(tap: &TapName, shape: &Shape) -> String {
+    if shape.is_none() { format!("shape {tap} nothing") } else { format!("shape {tap} {shape}") }
 }
 
 impl Network for FakeNetwork {

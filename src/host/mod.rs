@@ -6,6 +6,7 @@
 
 pub mod fake;
 pub mod linux;
+mod shaping;
 mod switching;
 
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use crate::name::{BridgeName, TapName, VlanTag};
 
+pub use shaping::{Reshape, Shaping};
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
@@ -113,7 +115,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Send + Sync {
+pub trait Network: Shaping + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

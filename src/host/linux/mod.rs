@@ -13,6 +13,7 @@ mod ports;
 pub mod process;
 pub mod program;
 mod switch;
+mod tc;
 mod tun;
 
 pub use namespace::{exec_in, run_in};

@@ -241,7 +241,7 @@ impl Netlink {
         })
     }
 
-    fn request(&mut self, message: Message, flags: u16) -> io::Result<()> {
+    pub(super) fn request(&mut self, message: Message, flags: u16) -> io::Result<()> {
         self.exchange(message, flags | NLM_F_ACK, |_| ()).map(|_| ())
     }
 

@@ -31,7 +31,7 @@ const PEER_NAME: &str = "megaport%d";
 const OWNER_LIMIT: usize = 200;
 
 pub(super) struct Ports {
-    netlink: Netlink,
+    pub(super) netlink: Netlink,
     switch: Box<dyn Switch>,
 }
 
@@ -224,14 +224,14 @@ impl Ports {
     }
 
     /// A tap of the engine. Somebody else's interface of that name is none.
-    fn ours(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
+    pub(super) fn ours(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
         self.find(tap.as_str())?
             .filter(|link| link.alias.starts_with(TAP))
             .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
     }
 
     /// What is or would be the port of a bridge for this tap.
-    fn port_of(&mut self, link: &Link) -> Result<Link, NetworkError> {
+    pub(super) fn port_of(&mut self, link: &Link) -> Result<Link, NetworkError> {
         if !link.is_pair() {
             return Ok(link.clone());
         }
