@@ -17,6 +17,7 @@ use support::{Lab, have};
 /// Rows that are not asked: commands that this engine does not have yet, and what only makes sense after them.
 const LATER: &[(u64, u64, &str)] = &[
     (0, 0, "what came over a pipe: tests/plumb.rs asks it, in the order in which it went"),
+    (3, 3, "check, which tells what this machine lacks"),
     (8, 8, "host, whose figures are another machine's"),
     (15, 15, "a variable of the recorded daemon"),
     (89, 91, "vm top, vm hotplug, vm cdrom"),

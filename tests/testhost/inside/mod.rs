@@ -1,3 +1,4 @@
 //! What runs inside.
 
 mod machine;
+mod qos;
