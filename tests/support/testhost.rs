@@ -22,7 +22,7 @@
 //! A boot takes about 20 s, so put tests together: those of one program are run by one boot. Inside, the repository and the
 //! built programs are at the paths that they have outside, read only; tests are root, run one at a time, under CI=true
 //! (what would skip itself fails); `/tmp` is writable. Programs there: iproute2, ping, iperf3, tcpdump, ethtool, nft,
-//! dnsmasq, Open vSwitch (nothing is started), QEMU. Programs run 3 to 5 times slower than outside.
+//! dnsmasq, Open vSwitch (nothing is started), Python, QEMU. Programs run 3 to 5 times slower than outside.
 #![allow(dead_code, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ pub fn boot(command: &str) -> (i32, String) {
     // A target folder elsewhere (CARGO_TARGET_DIR): TARGET/debug/deps/PROGRAM.
     shares.extend(program.ancestors().nth(3).filter(|target| !target.starts_with(ROOT)).map(Path::to_owned));
     let mut run = Command::new("setpriv");
-    run.args(["--pdeathsig", "TERM"]).arg(Path::new(ROOT).join("scripts/testhost")).args(["run", "--limit", "300"]);
+    run.args(["--pdeathsig", "TERM"]).arg(Path::new(ROOT).join("scripts/testhost")).args(["run", "--limit", "900"]);
     for share in &shares {
         run.arg("--share").arg(share);
     }
