@@ -103,7 +103,7 @@ pub fn declarations() -> Vec<Declaration> {
 }
 
 /// Which of minimega 3.1.0's patterns the engine has, and which it has besides (`docs/patterns.md`). `known` is the list of
-/// those patterns, one a line, commands separated by blank lines; `own` that of the others, each with a reason after `#`.
+/// those patterns, one a line, commands separated by blank lines; `own` that of the others, with reasons as comments.
 pub fn patterns(declarations: &[Declaration], known: &str, own: &str) -> String {
     let ours: BTreeSet<&str> = declarations.iter().flat_map(|d| &d.patterns).map(AsRef::as_ref).collect();
     let known: Vec<&str> =
@@ -123,9 +123,12 @@ pub fn patterns(declarations: &[Declaration], known: &str, own: &str) -> String 
         "\n# Patterns of megaform's own\n\nWhat minimega's language cannot say. Scripts that use them do not run on minimega.\n\n\
          | pattern | why |\n| --- | --- |\n",
     );
-    for (pattern, why) in own.lines().filter_map(|line| line.split_once('#')) {
-        if ours.contains(pattern.trim()) {
-            text.push_str(&format!("| `{}` | {} |\n", pattern.trim().replace('|', "\\|"), why.trim()));
+    // A comment is the reason for the patterns below it, up to an empty line.
+    for block in own.split("\n\n") {
+        let lines = || block.lines().map(str::trim).filter(|line| !line.is_empty());
+        let why: Vec<&str> = lines().filter_map(|line| line.strip_prefix('#')).map(str::trim).collect();
+        for pattern in lines().filter(|line| ours.contains(line)) {
+            text.push_str(&format!("| `{}` | {} |\n", pattern.replace('|', "\\|"), why.join(" ")));
         }
     }
     text
