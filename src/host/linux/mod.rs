@@ -4,6 +4,8 @@
 //! Must not know VMs or commands.
 
 pub mod accelerator;
+mod bpf;
+mod classifier;
 mod failure;
 pub mod memory;
 mod namespace;
@@ -15,6 +17,7 @@ pub mod program;
 mod switch;
 mod tc;
 mod tun;
+mod vlan_filter;
 
 pub use namespace::{exec_in, run_in};
 pub use network::LinuxNetwork;

@@ -10,13 +10,15 @@ use std::thread::JoinHandle;
 
 use super::namespace;
 use super::ports::Ports;
-use crate::host::{Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
-use crate::name::TapName;
+use super::switch::{self, Form};
+use crate::host::{BridgeInfo, Mirror, Network, NetworkError, NetworkPlace, NewTap, Port, Segment, Switching, Tunnel};
+use crate::name::{BridgeName, TapName};
 
 /// The engine's network on this host.
 #[derive(Debug)]
 pub struct LinuxNetwork {
     place: NetworkPlace,
+    form: Form,
     worker: Mutex<Option<Worker>>,
 }
 
@@ -34,14 +36,14 @@ struct Worker {
 impl LinuxNetwork {
     /// The network at a place. Does nothing yet; what an earlier process has left there is found when it is needed.
     pub fn new(place: NetworkPlace) -> Self {
-        Self { place, worker: Mutex::new(None) }
+        Self { place, form: Form::Auto, worker: Mutex::new(None) }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, make)?;
+            *worker = Worker::start(&self.place, self.form, make)?;
         }
         Ok(worker)
     }
@@ -104,7 +106,7 @@ impl Network for LinuxNetwork {
         let mut worker = self.worker(false)?;
         let left = run(&mut worker, |ports| {
             ports.sweep()?;
-            Ok(!ports.list()?.is_empty())
+            Ok(!ports.list()?.is_empty() || !ports.bridges()?.is_empty())
         })?;
         let NetworkPlace::Own { pin } = &self.place else { return Ok(()) };
         if left == Some(true) || (in_use && left.is_some()) {
@@ -112,6 +114,76 @@ impl Network for LinuxNetwork {
         }
         *worker = None;
         namespace::remove(pin)
+    }
+}
+
+impl LinuxNetwork {
+    /// Do something to a bridge that needs a namespace.
+    fn at_bridge(
+        &self,
+        bridge: &BridgeName,
+        f: impl FnOnce(&mut Ports) -> Result<(), NetworkError> + Send + 'static,
+    ) -> Result<(), NetworkError> {
+        self.inside(false, f)?.ok_or_else(|| NetworkError::NoBridge { bridge: bridge.to_string() })
+    }
+}
+
+impl Switching for LinuxNetwork {
+    fn switch(&self) -> Result<String, NetworkError> {
+        Ok(match self.inside(false, |ports| Ok(ports.switch().kind().to_owned()))? {
+            Some(kind) => kind,
+            None => switch::linux(self.form)?.kind().to_owned(),
+        })
+    }
+
+    fn bridges(&self) -> Result<Vec<BridgeInfo>, NetworkError> {
+        Ok(self.inside(false, Ports::bridges)?.unwrap_or_default())
+    }
+
+    fn configure(&self, bridge: &BridgeName, config: &str) -> Result<(), NetworkError> {
+        let (bridge, config) = (bridge.clone(), config.to_owned());
+        self.inside(true, move |ports| ports.switch().configure(&bridge, &config))?.ok_or_else(lost)
+    }
+
+    fn trunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (bridge, interface) = (bridge.clone(), interface.clone());
+        self.inside(true, move |ports| ports.switch().trunk(&bridge, &interface))?.ok_or_else(lost)
+    }
+
+    fn untrunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (name, interface) = (bridge.clone(), interface.clone());
+        self.at_bridge(bridge, move |ports| ports.untrunk(&name, &interface))
+    }
+
+    fn tunnel(&self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
+        let (bridge, tunnel) = (bridge.clone(), tunnel.clone());
+        self.inside(true, move |ports| ports.switch().tunnel(&bridge, &tunnel))?.ok_or_else(lost)
+    }
+
+    fn untunnel(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (name, interface) = (bridge.clone(), interface.clone());
+        self.at_bridge(bridge, move |ports| ports.untunnel(&name, &interface))
+    }
+
+    fn destroy(&self, bridge: &BridgeName) -> Result<(), NetworkError> {
+        let name = bridge.clone();
+        self.at_bridge(bridge, move |ports| ports.destroy(&name))
+    }
+
+    fn mirror(&self, mirror: &Mirror) -> Result<(), NetworkError> {
+        let asked = mirror.clone();
+        self.inside(false, move |ports| ports.mirror(&asked))?
+            .ok_or_else(|| NetworkError::NotFound { tap: mirror.source.to_string() })
+    }
+
+    fn unmirror(&self, destination: &TapName) -> Result<(), NetworkError> {
+        let name = destination.clone();
+        self.inside(false, move |ports| ports.unmirror(&name))?
+            .ok_or_else(|| NetworkError::NotFound { tap: destination.to_string() })
+    }
+
+    fn mirrors(&self) -> Result<Vec<Mirror>, NetworkError> {
+        Ok(self.inside(false, Ports::mirrors)?.unwrap_or_default())
     }
 }
 
@@ -132,7 +204,7 @@ fn run<R: Send + 'static>(
 }
 
 impl Worker {
-    fn start(place: &NetworkPlace, make: bool) -> Result<Option<Self>, NetworkError> {
+    fn start(place: &NetworkPlace, form: Form, make: bool) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
             NetworkPlace::Host => None,
@@ -145,7 +217,7 @@ impl Worker {
         let place = place.clone();
         let thread = std::thread::Builder::new()
             .name("network".to_owned())
-            .spawn(move || match settle(&place, existing) {
+            .spawn(move || match settle(&place, form, existing) {
                 Ok((mut ports, namespace)) => {
                     // Nobody to tell means nobody to work for.
                     if ready.send(Ok(namespace)).is_ok() {
@@ -183,8 +255,12 @@ impl Drop for Worker {
 }
 
 /// Bring the calling thread to its place. On failure a namespace that was made for it is gone again.
-fn settle(place: &NetworkPlace, existing: Option<OwnedFd>) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
-    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open()?, None)) };
+fn settle(
+    place: &NetworkPlace,
+    form: Form,
+    existing: Option<OwnedFd>,
+) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
+    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open(form)?, None)) };
     let (namespace, new) = match existing {
         Some(namespace) => {
             namespace::enter(&namespace)?;
@@ -193,7 +269,7 @@ fn settle(place: &NetworkPlace, existing: Option<OwnedFd>) -> Result<(Ports, Opt
         None => (namespace::create(pin)?, true),
     };
     let open = || {
-        let mut ports = Ports::open()?;
+        let mut ports = Ports::open(form)?;
         ports.configure_namespace()?;
         if !new {
             ports.sweep_half_made()?;

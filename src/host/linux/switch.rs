@@ -8,10 +8,14 @@ use std::collections::HashMap;
 
 use super::failure::kernel;
 use super::netlink::{Link, Netlink};
+use super::vlan_filter;
 use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
 use crate::name::{BridgeName, TapName};
 
+mod filtering;
+mod mirrors;
 mod per_vlan;
+mod uplinks;
 
 /// An interface of the engine that is, or is to be, a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,7 @@ pub(super) trait Switch {
     }
     /// Set `key=value` settings of a bridge, which is made if there is none.
     fn configure(&mut self, _bridge: &BridgeName, _config: &str) -> Result<(), NetworkError> {
-        Err(self.cannot("configure a bridge"))
+        Err(self.cannot_but_openvswitch("configure a bridge"))
     }
     /// Let an interface carry all VLANs of a bridge with their tags. The bridge is made if there is none.
     fn trunk(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
@@ -73,7 +77,7 @@ pub(super) trait Switch {
     fn untunnel(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot("delete a tunnel"))
     }
-    /// Delete a bridge with its trunks and tunnels; its ports are disconnected.
+    /// Delete a bridge, which has no ports, with its trunks and tunnels.
     fn destroy(&mut self, _bridge: &BridgeName) -> Result<(), NetworkError> {
         Err(self.cannot("destroy a bridge"))
     }
@@ -85,8 +89,8 @@ pub(super) trait Switch {
     fn unmirror(&mut self, _destination: &SwitchPort) -> Result<(), NetworkError> {
         Err(self.cannot("mirror a port"))
     }
-    /// The mirrors, source and destination by the index of their interface. `links` as for `placed`.
-    fn mirrors(&mut self, _links: &[Link]) -> Result<Vec<(u32, u32)>, NetworkError> {
+    /// The mirrors, source and destination by the index of their interface.
+    fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         Ok(Vec::new())
     }
     /// Make one port of several.
@@ -113,8 +117,29 @@ pub(super) trait Switch {
     }
 }
 
+/// A form of the Linux switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The one for this kernel.
+    Auto,
+    /// A bridge for each VLAN.
+    #[cfg(test)]
+    PerVlan,
+    /// A bridge that filters VLANs.
+    #[cfg(test)]
+    Filtering,
+}
+
 /// The Linux switch in the calling thread's network namespace.
-pub(super) fn linux() -> Result<Box<dyn Switch>, NetworkError> {
-    let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-    Ok(Box::new(per_vlan::PerVlan::new(netlink)))
+pub(super) fn linux(form: Form) -> Result<Box<dyn Switch>, NetworkError> {
+    let mut netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
+    let filtering = match form {
+        // Bridges of the other form, which an earlier release has left, are taken as they are.
+        Form::Auto => vlan_filter::available() && !per_vlan::is_used(&mut netlink)?,
+        #[cfg(test)]
+        Form::PerVlan => false,
+        #[cfg(test)]
+        Form::Filtering => true,
+    };
+    Ok(if filtering { Box::new(filtering::Filtering::new(netlink)) } else { Box::new(per_vlan::PerVlan::new(netlink)) })
 }

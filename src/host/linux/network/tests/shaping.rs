@@ -52,7 +52,7 @@ fn a_rate_is_that_of_the_frames_that_arrive() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::Auto);
     lab.network.create_all(&[vm("a", Some(1)), vm("b", Some(1))]).unwrap();
     let (a, b) = (Guest::attach(&lab, "a", 1), Guest::attach(&lab, "b", 2));
     lab.network.shape(&[reshape("b", "", "rate=4mbit")]).unwrap();
@@ -74,7 +74,7 @@ fn a_shape_stays_on_its_tap_and_goes_with_it() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::Auto);
     lab.network.create_all(&[vm("a", Some(1)), host("h", Some(1), &[])]).unwrap();
     lab.network.shape(&[reshape("a", "", "rate=10mbit")]).unwrap();
     let Some(before) = qdiscs(&lab, "a") else { return };
@@ -102,7 +102,7 @@ fn all_taps_are_shaped_or_none() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::Auto);
     let network = &lab.network;
     assert!(matches!(network.shape(&[reshape("a", "", "rate=1mbit")]), Err(NetworkError::NotFound { .. })));
     network.shape(&[]).unwrap();
@@ -123,7 +123,7 @@ fn what_the_kernel_lacks_is_named_and_leaves_the_rest_alone() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::Auto);
     let network = &lab.network;
     network.create(&vm("a", Some(1))).unwrap();
     network.shape(&[reshape("a", "", "rate=1mbit")]).unwrap();
