@@ -505,7 +505,7 @@ class minimega:
 
             check
 
-        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. Also looks for the programs that `dnsmasq` and `nat` need. Answers with nothing if all of it works, and with one line for each thing that is missing and what would provide it.
+        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. What is missing for that is an error, one line each with what would provide it. What only some commands need, such as netem for `qos`, is tried too, and answered where it is missing. Answers with nothing if all of it works.
         """
         return self._run(
             [
@@ -738,6 +738,23 @@ class minimega:
                 [("word", "clear", None), ("word", "plumb", None), ("list?", "pipeline", None)],
             ],
             {"pipeline": pipeline},
+        )
+
+    def clear_qos(self, vm: Word, tap: Optional[Word] = None) -> List[Resp]:
+        """let everything pass to a NIC again.
+
+            clear qos <vm target> [tap index]
+
+        Takes off what `qos` has set: of the NIC with that number, of all NICs of the VMs without a number or with `all`.
+
+            clear qos web0 1
+            clear qos all
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "qos", None), ("text", "vm", None), ("text?", "tap", None)],
+            ],
+            {"vm": vm, "tap": tap},
         )
 
     def clear_tap(self) -> List[Resp]:
@@ -2848,6 +2865,114 @@ class minimega:
                 [("word", "plumb", None)],
             ],
             {"src": src, "dst": dst},
+        )
+
+    def qos_add_delay(self, vm: Word, interface: Word, duration: Word) -> List[Resp]:
+        """limit, delay or lose what goes to a NIC.
+
+            qos <add,> <vm target> <interface> <delay,> <duration>
+
+        Shapes the traffic toward a NIC of VMs, for instance to emulate a slow or bad line. What the VM sends is not shaped there: for both directions of a link, shape the NICs at both its ends. NICs are counted from 0, in the order of `vm info`, which shows what is set in the column qos.
+
+        add loss: loses that percentage of frames at random, at most 99.9.
+        add delay: holds every frame up for a duration such as 100ms or 1.5s.
+        add rate: lets at most so many bits per second pass; a kbit is 1000 bits.
+        Loss and delay of a NIC go together, but rate takes the place of both, and each of them takes the place of rate.
+
+        set: sets rate, delay, jitter and loss in any combination, and nothing else stays. Frames are held up by the delay plus or minus the jitter. This form is megaform's own.
+
+        qos belongs to the NIC: it moves with `vm net connect`, and is there again when the VM is started anew. Delay, jitter and loss need netem in the kernel; `check` says whether it is there. With several VMs, all are changed or none is.
+
+            qos add web[0-2] 0 loss 0.25
+            qos add all 1 rate 10 mbit
+            qos set web0 0 rate=10mbit delay=20ms jitter=5ms loss=0.1
+        """
+        return self._run(
+            [
+                [("word", "qos", None), ("word", "add", None), ("text", "vm", None), ("text", "interface", None), ("word", "delay", None), ("text", "duration", None)],
+            ],
+            {"vm": vm, "interface": interface, "duration": duration},
+        )
+
+    def qos_add_loss(self, vm: Word, interface: Word, percent: Word) -> List[Resp]:
+        """limit, delay or lose what goes to a NIC.
+
+            qos <add,> <vm target> <interface> <loss,> <percent>
+
+        Shapes the traffic toward a NIC of VMs, for instance to emulate a slow or bad line. What the VM sends is not shaped there: for both directions of a link, shape the NICs at both its ends. NICs are counted from 0, in the order of `vm info`, which shows what is set in the column qos.
+
+        add loss: loses that percentage of frames at random, at most 99.9.
+        add delay: holds every frame up for a duration such as 100ms or 1.5s.
+        add rate: lets at most so many bits per second pass; a kbit is 1000 bits.
+        Loss and delay of a NIC go together, but rate takes the place of both, and each of them takes the place of rate.
+
+        set: sets rate, delay, jitter and loss in any combination, and nothing else stays. Frames are held up by the delay plus or minus the jitter. This form is megaform's own.
+
+        qos belongs to the NIC: it moves with `vm net connect`, and is there again when the VM is started anew. Delay, jitter and loss need netem in the kernel; `check` says whether it is there. With several VMs, all are changed or none is.
+
+            qos add web[0-2] 0 loss 0.25
+            qos add all 1 rate 10 mbit
+            qos set web0 0 rate=10mbit delay=20ms jitter=5ms loss=0.1
+        """
+        return self._run(
+            [
+                [("word", "qos", None), ("word", "add", None), ("text", "vm", None), ("text", "interface", None), ("word", "loss", None), ("text", "percent", None)],
+            ],
+            {"vm": vm, "interface": interface, "percent": percent},
+        )
+
+    def qos_add_rate(self, vm: Word, interface: Word, bw: Word, kbit_or_mbit_or_gbit: Word) -> List[Resp]:
+        """limit, delay or lose what goes to a NIC.
+
+            qos <add,> <vm target> <interface> <rate,> <bw> <kbit,mbit,gbit>
+
+        Shapes the traffic toward a NIC of VMs, for instance to emulate a slow or bad line. What the VM sends is not shaped there: for both directions of a link, shape the NICs at both its ends. NICs are counted from 0, in the order of `vm info`, which shows what is set in the column qos.
+
+        add loss: loses that percentage of frames at random, at most 99.9.
+        add delay: holds every frame up for a duration such as 100ms or 1.5s.
+        add rate: lets at most so many bits per second pass; a kbit is 1000 bits.
+        Loss and delay of a NIC go together, but rate takes the place of both, and each of them takes the place of rate.
+
+        set: sets rate, delay, jitter and loss in any combination, and nothing else stays. Frames are held up by the delay plus or minus the jitter. This form is megaform's own.
+
+        qos belongs to the NIC: it moves with `vm net connect`, and is there again when the VM is started anew. Delay, jitter and loss need netem in the kernel; `check` says whether it is there. With several VMs, all are changed or none is.
+
+            qos add web[0-2] 0 loss 0.25
+            qos add all 1 rate 10 mbit
+            qos set web0 0 rate=10mbit delay=20ms jitter=5ms loss=0.1
+        """
+        return self._run(
+            [
+                [("word", "qos", None), ("word", "add", None), ("text", "vm", None), ("text", "interface", None), ("word", "rate", None), ("text", "bw", None), ("choice", "kbit_or_mbit_or_gbit", ("kbit", "mbit", "gbit",))],
+            ],
+            {"vm": vm, "interface": interface, "bw": bw, "kbit_or_mbit_or_gbit": kbit_or_mbit_or_gbit},
+        )
+
+    def qos_set(self, vm: Word, interface: Word, setting: Words) -> List[Resp]:
+        """limit, delay or lose what goes to a NIC.
+
+            qos <set,> <vm target> <interface> <setting>...
+
+        Shapes the traffic toward a NIC of VMs, for instance to emulate a slow or bad line. What the VM sends is not shaped there: for both directions of a link, shape the NICs at both its ends. NICs are counted from 0, in the order of `vm info`, which shows what is set in the column qos.
+
+        add loss: loses that percentage of frames at random, at most 99.9.
+        add delay: holds every frame up for a duration such as 100ms or 1.5s.
+        add rate: lets at most so many bits per second pass; a kbit is 1000 bits.
+        Loss and delay of a NIC go together, but rate takes the place of both, and each of them takes the place of rate.
+
+        set: sets rate, delay, jitter and loss in any combination, and nothing else stays. Frames are held up by the delay plus or minus the jitter. This form is megaform's own.
+
+        qos belongs to the NIC: it moves with `vm net connect`, and is there again when the VM is started anew. Delay, jitter and loss need netem in the kernel; `check` says whether it is there. With several VMs, all are changed or none is.
+
+            qos add web[0-2] 0 loss 0.25
+            qos add all 1 rate 10 mbit
+            qos set web0 0 rate=10mbit delay=20ms jitter=5ms loss=0.1
+        """
+        return self._run(
+            [
+                [("word", "qos", None), ("word", "set", None), ("text", "vm", None), ("text", "interface", None), ("list", "setting", None)],
+            ],
+            {"vm": vm, "interface": interface, "setting": setting},
         )
 
     def quit(self, delay: Optional[Word] = None) -> List[Resp]:

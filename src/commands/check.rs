@@ -11,13 +11,14 @@ pub(super) fn commands() -> Vec<Command> {
             &["check"],
             "check that the host has what the engine needs",
             "Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on \
-             a VLAN of their own and deleted again. Also looks for the programs that `dnsmasq` and `nat` need. Answers with nothing if all of it works, and with one line for each \
-             thing that is missing and what would provide it.",
+             a VLAN of their own and deleted again. What is missing for that is an error, one line each with what would \
+             provide it. What only some commands need, such as netem for `qos` and the programs behind `dnsmasq` and \
+             `nat`, is tried too, and answered where it is missing. Answers with nothing if all of it works.",
         )
         .local(),
         |call| async move {
-            let missing = call.engine().check().await;
-            Ok(Answer { error: missing.join("\n"), ..Answer::default() })
+            let checked = call.engine().check().await;
+            Ok(Answer { error: checked.missing.join("\n"), ..Answer::text(checked.limits.join("\n")) })
         },
     )]
 }

@@ -22,6 +22,7 @@ mod nat;
 mod ns;
 mod pipe;
 mod plumb;
+mod qos;
 mod quit;
 mod shell;
 mod status;
@@ -207,6 +208,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(plumb::commands());
     commands.extend(log::commands());
     commands.extend(namespace::commands());
+    commands.extend(qos::commands());
     commands.extend(quit::commands());
     commands.extend(shell::commands());
     commands.extend(status::commands());

@@ -9,9 +9,18 @@ use super::{Engine, EngineError};
 /// A VLAN that no alias is ever given (IEEE 802.1Q reserves it).
 const VLAN: u64 = 4095;
 
+/// What [`Engine::check`] has found, one sentence each.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What every VM needs and this host lacks.
+    pub missing: Vec<String>,
+    /// What only some commands need and this host lacks.
+    pub limits: Vec<String>,
+}
+
 impl Engine {
-    /// What this host lacks, one sentence each.
-    pub async fn check(&self) -> Vec<String> {
+    /// Try what this host can do.
+    pub async fn check(&self) -> Checked {
         let mut missing = Vec::new();
         let qemu = &self.options.qemu;
         match tokio::process::Command::new(qemu).arg("--version").output().await {
@@ -19,7 +28,8 @@ impl Engine {
             Ok(output) => missing.push(format!("`{qemu} --version` ended with {}", output.status)),
             Err(error) => missing.push(format!("cannot run {qemu} (Debian package qemu-system-x86): {error}")),
         }
-        if let Err(error) = self.try_network().await {
+        let mut limits = Vec::new();
+        if let Err(error) = self.try_network(&mut limits).await {
             missing.push(error.chain());
         }
         let services = [("dnsmasq", "dnsmasq-base", "dnsmasq")]
@@ -27,14 +37,14 @@ impl Engine {
             .chain(super::nat::PROGRAMS.map(|(program, package)| (program, package, "nat")));
         for (program, package, command) in services {
             if find_admin(program).is_none() {
-                missing.push(format!("no {program} in PATH (Debian package {package}), which `{command}` needs"));
+                limits.push(format!("{command}: no {program} in PATH (Debian package {package})"));
             }
         }
-        missing
+        Checked { missing, limits }
     }
 
-    /// Make a tap of each kind on a segment of its own, and delete them.
-    async fn try_network(&self) -> Result<(), EngineError> {
+    /// Make a tap of each kind on a segment of its own, try what can be done with it, and delete them.
+    async fn try_network(&self, limits: &mut Vec<String>) -> Result<(), EngineError> {
         // One at a time, because they use the same names.
         static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _turn = TURN.lock().await;
@@ -52,7 +62,13 @@ impl Engine {
             })
             .collect();
         let names: Vec<TapName> = taps.iter().map(|tap| tap.tap.clone()).collect();
-        let made = self.network(move |network| network.create_all(&taps)).await;
+        let made = {
+            let taps = taps.clone();
+            self.network(move |network| network.create_all(&taps)).await
+        };
+        if made.is_ok() {
+            limits.extend(self.try_qos(&taps[0]).await.into_iter().map(|error| format!("qos: {error}")));
+        }
         let deleted = self.network(move |network| network.delete_all(&names)).await;
         let released = self.release_network().await;
         made.and(deleted).and(released)

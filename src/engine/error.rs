@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::host::NetworkError;
 use crate::language::field::FieldError;
 use crate::language::range::RangeError;
-use crate::name::NameError;
+use crate::name::{NameError, ShapeError};
 
 use super::mesh::MeshError;
 use super::queue::QueueError;
@@ -18,6 +18,9 @@ pub enum EngineError {
     /// A name that is none.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A shape of traffic.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// A range that does not parse.
     #[error(transparent)]
     Range(#[from] RangeError),

@@ -1,5 +1,6 @@
 //! `vm info`: the columns of minimega 3.1.0 and the complete record behind them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
@@ -101,6 +102,15 @@ fn nic_bridge(nic: &Nic) -> &str {
     if nic.vlan.is_some() { nic.bridge.as_str() } else { "" }
 }
 
+/// What is set of each NIC for which something is, as `[0: rate 1mbit, 2: delay 100ms loss 0.25]`.
+fn qos(nics: &[Nic]) -> String {
+    let shaped: Vec<(usize, &Nic)> = nics.iter().enumerate().filter(|(_, nic)| !nic.shape.is_none()).collect();
+    list(&shaped, |(index, nic)| {
+        let settings: Vec<String> = nic.shape.settings().iter().map(|(key, value)| format!("{key} {value}")).collect();
+        format!("{index}: {}", settings.join(" "))
+    })
+}
+
 fn cell(state: &State, vm: &Vm, column: &str) -> String {
     let live = vm.live();
     let config = &vm.config;
@@ -120,7 +130,8 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
         "mac" => list(&live.nics, |nic| nic.mac.to_string()),
         "ip" => list(&live.nics, |nic| shown(nic.ip4)),
         "ip6" => list(&live.nics, |nic| shown(nic.ip6)),
-        "qos" | "qinq" | "bond" => "[]".to_owned(),
+        "qos" => qos(&live.nics),
+        "qinq" | "bond" => "[]".to_owned(),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
         "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
         column => match kvm_fields().find(|field| field.column == Some(column)) {
@@ -259,6 +270,8 @@ fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
         "RxRate": 0,
         "TxRate": 0,
         "Raw": nic.raw,
+        // An addition to minimega's record, in the settings of `qos set`.
+        "Qos": nic.shape.settings().into_iter().collect::<BTreeMap<_, _>>(),
     })
 }
 

@@ -299,6 +299,7 @@ mod tests {
             raw: String::new(),
             ip4: None,
             ip6: None,
+            shape: crate::name::Shape::default(),
         };
         let nics: Vec<Nic> = (0..32).map(nic).collect();
         let text = line(&VmConfig::new(), &nics);

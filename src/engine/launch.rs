@@ -241,6 +241,7 @@ impl Engine {
             permit = self.starting.acquire() => permit.expect("the semaphore is never closed"),
         };
         self.create_vm_taps(vm).await?;
+        self.shape_new_taps(vm).await?;
         let network = self.network(|network| network.enter()).await?;
         let program = match vm.config.text("qemu").as_str() {
             "" | "kvm" => self.options.qemu.clone(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::host::{NetworkError, NewTap, TapKind};
 use crate::language::field::{FieldValue, VmConfig};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
-use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag, VmName};
+use crate::name::{BridgeName, Mac, Namespace, Shape, TapName, VlanTag, VmName};
 
 use super::vm::{Nic, Vm};
 use super::{Engine, EngineError, State, VlanText, Vlans, hotplug, macs};
@@ -79,6 +79,7 @@ impl State {
             raw: spec.raw,
             ip4: None,
             ip6: None,
+            shape: Shape::default(),
         })
     }
 }

@@ -89,6 +89,9 @@ impl Engine {
             };
             if adopted {
                 notes.push(format!("adopted {} of {} (pid {})", vm.name, vm.namespace, running[0].pid));
+                if let Err(error) = self.shape_found_taps(&vm).await {
+                    notes.push(format!("qos of {} of {}: {}", vm.name, vm.namespace, error.chain()));
+                }
                 kept.extend(vm.live().nics.iter().map(|nic| nic.tap.clone()));
             } else if never_started {
                 notes.push(format!("{} of {} was not launched completely and is dropped", vm.name, vm.namespace));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{ProcessId, Segment};
 use crate::language::field::VmConfig;
-use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag, VmName};
+use crate::name::{BridgeName, Mac, Namespace, Shape, TapName, VlanTag, VmName};
 use crate::qmp::Qmp;
 
 use super::EngineError;
@@ -80,6 +80,9 @@ pub struct Nic {
     /// The IPv6 address that its guest was last heard to use; a link-local one only while there is no other.
     #[serde(default)]
     pub ip6: Option<Ipv6Addr>,
+    /// What happens to frames toward it.
+    #[serde(default, skip_serializing_if = "Shape::is_none")]
+    pub shape: Shape,
 }
 
 impl Nic {

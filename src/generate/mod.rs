@@ -102,9 +102,9 @@ pub fn declarations() -> Vec<Declaration> {
     commands::all().into_iter().map(|command| command.declaration).collect()
 }
 
-/// Which of minimega 3.1.0's patterns the engine has (`docs/patterns.md`). `known` is the list of those patterns, one a
-/// line, commands separated by blank lines.
-pub fn patterns(declarations: &[Declaration], known: &str) -> String {
+/// Which of minimega 3.1.0's patterns the engine has, and which it has besides (`docs/patterns.md`). `known` is the list of
+/// those patterns, one a line, commands separated by blank lines; `own` that of the others, with reasons as comments.
+pub fn patterns(declarations: &[Declaration], known: &str, own: &str) -> String {
     let ours: BTreeSet<&str> = declarations.iter().flat_map(|d| &d.patterns).map(AsRef::as_ref).collect();
     let known: Vec<&str> =
         known.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
@@ -118,6 +118,18 @@ pub fn patterns(declarations: &[Declaration], known: &str) -> String {
     for pattern in known {
         let works = if ours.contains(pattern) { "yes" } else { "" };
         text.push_str(&format!("| `{}` | {works} |\n", pattern.replace('|', "\\|")));
+    }
+    text.push_str(
+        "\n# Patterns of megaform's own\n\nWhat minimega's language cannot say. Scripts that use them do not run on minimega.\n\n\
+         | pattern | why |\n| --- | --- |\n",
+    );
+    // A comment is the reason for the patterns below it, up to an empty line.
+    for block in own.split("\n\n") {
+        let lines = || block.lines().map(str::trim).filter(|line| !line.is_empty());
+        let why: Vec<&str> = lines().filter_map(|line| line.strip_prefix('#')).map(str::trim).collect();
+        for pattern in lines().filter(|line| ours.contains(line)) {
+            text.push_str(&format!("| `{}` | {} |\n", pattern.replace('|', "\\|"), why.join(" ")));
+        }
     }
     text
 }
@@ -182,7 +194,8 @@ pub(super) mod tests {
     #[test]
     fn the_table_of_patterns_is_up_to_date() {
         let known = include_str!("../../tests/data/minimega-3.1.0-patterns.txt");
-        up_to_date("docs/patterns.md", &patterns(&declarations(), known));
+        let own = include_str!("../../tests/data/megaform-patterns.txt");
+        up_to_date("docs/patterns.md", &patterns(&declarations(), known, own));
     }
 
     #[test]

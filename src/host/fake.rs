@@ -12,9 +12,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Gateways, Heard, Learning, Leasing, Listener, Network, NetworkError, NewGateway, NewTap, Port, Segment, TapKind,
+    Gateways, Heard, Learning, Leasing, Listener, Network, NetworkError, NewGateway, NewTap, Port, Reshape, Segment,
+    Shaping, TapKind,
 };
-use crate::name::TapName;
+use crate::name::{Shape, TapName};
 
 mod switching;
 
@@ -53,6 +54,7 @@ impl FakeNetwork {
     /// lease mgmt
     /// gateway 10.0.0.254/24 on mega_bridge.101 for OWNER
     /// close gateway PIN
+    /// shape web0 rate=1mbit     (or `nothing`)
     /// delete web0
     /// trunk eth1 on mega_bridge
     /// no trunk eth1 on mega_bridge
@@ -122,6 +124,26 @@ impl State {
     fn known(&self, tap: &TapName) -> Result<(), NetworkError> {
         if self.taps.contains_key(tap) { Ok(()) } else { Err(NetworkError::NotFound { tap: tap.to_string() }) }
     }
+}
+
+impl Shaping for FakeNetwork {
+    fn shape(&self, changes: &[Reshape]) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        for (done, change) in changes.iter().enumerate() {
+            let shaped = state.known(&change.tap).and_then(|()| state.effect(shape(&change.tap, &change.to)));
+            if shaped.is_err() {
+                for change in changes[..done].iter().rev() {
+                    state.effect(shape(&change.tap, &change.from))?;
+                }
+                return shaped;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shape(tap: &TapName, shape: &Shape) -> String {
+    if shape.is_none() { format!("shape {tap} nothing") } else { format!("shape {tap} {shape}") }
 }
 
 impl Learning for FakeNetwork {

@@ -9,6 +9,7 @@ mod gateways;
 mod learning;
 mod leasing;
 pub mod linux;
+mod shaping;
 mod switching;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use crate::name::{BridgeName, TapName, VlanTag};
 pub use gateways::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, NewGateway};
 pub use learning::{Heard, Learning, Listener};
 pub use leasing::Leasing;
+pub use shaping::{Reshape, Shaping};
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Switching, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
@@ -157,7 +159,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Gateways + Learning + Leasing + Switching + Send + Sync {
+pub trait Network: Gateways + Learning + Leasing + Shaping + Switching + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

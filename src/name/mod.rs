@@ -12,7 +12,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 mod mac;
+mod shape;
 pub use mac::{Mac, MacError};
+pub use shape::{Delay, Loss, Rate, Shape, ShapeError};
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

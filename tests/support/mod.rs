@@ -1,6 +1,8 @@
 //! A laboratory for one test: a base folder of its own, the program, and an end that leaves nothing behind.
 #![allow(dead_code, missing_docs)]
 
+pub mod testhost;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ pub fn have(what: &[&str]) -> bool {
         .filter(|need| match *need {
             "root" => !nix::unistd::geteuid().is_root(),
             "guest" => !guest().0.exists() || !guest().1.exists(),
+            "testhost" => !Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/testhost/stamp").exists(),
             program => !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
                 .any(|folder| folder.join(program).exists()),
         })
@@ -92,7 +95,7 @@ impl Lab {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("MEGAFORM_BASE", &self.base)
-            .env("MEGAFORM_ACCEL", "tcg")
+            .env("MEGAFORM_ACCEL", if std::env::var_os("MEGAFORM_TESTHOST").is_some() { "kvm" } else { "tcg" })
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         if let Some(qemu) = &self.qemu {

@@ -19,6 +19,7 @@ mod ports;
 pub mod process;
 pub mod program;
 mod switch;
+mod tc;
 mod tun;
 mod vlan_filter;
 

@@ -62,7 +62,7 @@ impl LinuxNetwork {
     }
 
     /// Do something inside; None if there is no namespace and `make` is not set.
-    fn inside<R: Send + 'static>(
+    pub(super) fn inside<R: Send + 'static>(
         &self,
         make: bool,
         f: impl FnOnce(&mut Ports) -> Result<R, NetworkError> + Send + 'static,

@@ -33,7 +33,7 @@ const PEER_NAME: &str = "megaport%d";
 const OWNER_LIMIT: usize = 200;
 
 pub(super) struct Ports {
-    netlink: Netlink,
+    pub(super) netlink: Netlink,
     switch: Box<dyn Switch>,
 }
 
@@ -308,7 +308,7 @@ impl Ports {
     }
 
     /// A tap of the engine. Somebody else's interface of that name is none.
-    fn ours(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
+    pub(super) fn ours(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
         if let Some(link) = self.find(tap.as_str())?.filter(|link| is_tap(link, tap)) {
             return Ok(link);
         }
@@ -334,7 +334,7 @@ impl Ports {
     }
 
     /// What is or would be the port of a bridge for this tap.
-    fn port_of(&mut self, link: &Link) -> Result<Link, NetworkError> {
+    pub(super) fn port_of(&mut self, link: &Link) -> Result<Link, NetworkError> {
         if !link.is_pair() {
             return Ok(link.clone());
         }

@@ -20,6 +20,8 @@ use crate::host::linux::vlan_filter;
 use crate::host::linux::{run_in, tun};
 use crate::name::{BridgeName, VlanTag};
 
+mod shaping;
+
 /// A network in a namespace of its own that is gone after the test, also when it fails.
 struct Lab {
     folder: tempfile::TempDir,

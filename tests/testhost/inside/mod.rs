@@ -1,0 +1,4 @@
+//! What runs inside.
+
+mod machine;
+mod qos;
