@@ -315,10 +315,20 @@ impl Ports {
         let all = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
         let found = all.into_iter().find(|link| is_tap(link, tap));
         let mut link = found.ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })?;
-        // Best effort: everything here goes by its index, and a kernel before 6.2 renames nothing that is up.
-        if self.netlink.rename(link.index, tap.as_str()).is_ok() {
-            tracing::warn!(%tap, renamed = link.name, "a tap was renamed by hand and has its name back");
-            link.name = tap.to_string();
+        let mut renamed = self.netlink.rename(link.index, tap.as_str());
+        if renamed.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
+            // A kernel before 6.2 renames nothing that is up.
+            let down = self.netlink.set_up(link.index, false);
+            renamed = down.and_then(|()| self.netlink.rename(link.index, tap.as_str()));
+            self.netlink.set_up(link.index, true).map_err(kernel(format!("set {} up", link.name)))?;
+        }
+        match renamed {
+            Ok(()) => {
+                tracing::warn!(%tap, renamed = link.name, "a tap was renamed by hand and has its name back");
+                link.name = tap.to_string();
+            }
+            // Everything here goes by its index.
+            Err(error) => tracing::warn!(%tap, renamed = link.name, %error, "a tap was renamed by hand and stays so"),
         }
         Ok(link)
     }
