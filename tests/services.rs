@@ -418,7 +418,7 @@ fn vm_info_shows_the_addresses_that_a_guest_uses() {
     assert!(record.contains(r#""IP4":"10.99.0.1""#), "{record}");
     // A restarted daemon still knows it, once its record is written.
     wait_for("the record", || {
-        std::fs::read_to_string(lab.base.join("0/vm.json")).is_ok_and(|text| text.contains("10.99.0.1"))
+        std::fs::read_to_string(lab.base.join("0/vm.json")).is_ok_and(|text| text.contains(r#""ip4":"10.99.0.1""#))
     });
     lab.kill_daemon();
     lab.start_daemon();

@@ -126,3 +126,69 @@ impl Engine {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::{Accelerator, Options};
+    use crate::host::fake::FakeNetwork;
+    use crate::language::field::VmConfig;
+    use crate::name::{BridgeName, Mac, Namespace, VlanTag, VmName};
+
+    use super::*;
+
+    fn nic(tap: &str, mac: u8) -> Nic {
+        Nic {
+            tap: TapName::new(tap).unwrap(),
+            mac: Mac::from_octets([2, 0, 0, 0, 0, mac]),
+            driver: "e1000".to_owned(),
+            bridge: BridgeName::default_bridge(),
+            vlan: VlanTag::new(101),
+            raw: "dmz".to_owned(),
+            ip4: None,
+            ip6: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_speaks_for_its_own_nic_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let network = Arc::new(FakeNetwork::new());
+        let options = Options {
+            base: folder.path().to_owned(),
+            host: "host".to_owned(),
+            accelerator: Accelerator::Tcg,
+            qemu: "qemu-system-x86_64".to_owned(),
+            network: network.clone(),
+        };
+        let (engine, _) = Engine::open(options).await.unwrap();
+        let namespace = Namespace::default_namespace();
+        let nics = vec![nic("t0", 1), nic("t1", 2)];
+        let (name, uuid) = (VmName::new("a").unwrap(), uuid::Uuid::new_v4());
+        let vm = Vm::new(0, name, namespace.clone(), uuid, VmConfig::new(), nics, folder.path());
+        std::fs::create_dir(&vm.folder).unwrap();
+        let vm = Arc::new(vm);
+        engine.state().namespaces.entry(namespace).or_default().vms.insert(0, Arc::clone(&vm));
+        let says = |tap: &str, mac: u8, address: &str| {
+            let mac = Mac::from_octets([2, 0, 0, 0, 0, mac]);
+            network.hear(Heard { tap: TapName::new(tap).unwrap(), mac, address: address.parse().unwrap() })
+        };
+        assert!(!says("t0", 2, "10.0.0.9"), "the name of its other NIC");
+        assert!(!says("t9", 1, "10.0.0.9"), "nobody's tap");
+        assert!(
+            says("t0", 1, "10.0.0.1")
+                && says("t1", 2, "fe80::2")
+                && says("t1", 2, "fd00::2")
+                && says("t1", 2, "fe80::3")
+        );
+        let known = || vm.live().nics.iter().map(|nic| (nic.ip4, nic.ip6)).collect::<Vec<_>>();
+        let expected = [(Some([10, 0, 0, 1].into()), None), (None, Some("fd00::2".parse().unwrap()))];
+        assert_eq!(known(), expected);
+        engine.save_learned().await;
+        let record = std::fs::read_to_string(vm.folder.join("vm.json")).unwrap();
+        assert!(record.contains("10.0.0.1") && record.contains("fd00::2"), "{record}");
+        vm.live().nics[0].vlan = None;
+        assert!(!says("t0", 1, "10.0.0.2"), "a disconnected NIC");
+        vm.live().state = crate::engine::VmState::Quit;
+        assert!(!says("t1", 2, "10.0.0.2"), "a VM that has ended");
+    }
+}

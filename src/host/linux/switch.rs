@@ -94,14 +94,17 @@ pub(super) trait Switch {
         Ok(Vec::new())
     }
     /// Make one port of several.
+    #[allow(dead_code, reason = "the Linux switch has none; Open vSwitch does")]
     fn bond(&mut self, _ports: &[SwitchPort], _segment: &Segment, _bond: &Bond) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("make a bond"))
     }
     /// Make a bond's ports single ones again.
+    #[allow(dead_code, reason = "the Linux switch has none; Open vSwitch does")]
     fn unbond(&mut self, _name: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("make a bond"))
     }
     /// Send flow records of a bridge, or stop it.
+    #[allow(dead_code, reason = "the Linux switch has none; Open vSwitch does")]
     fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("export netflow"))
     }

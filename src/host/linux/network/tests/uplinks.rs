@@ -229,7 +229,40 @@ fn vlans_cross_a_vxlan_tunnel() {
     });
 }
 
-/// What comes back for a megabyte, over TCP, between host taps of two labs.
+#[test]
+fn vlans_cross_a_gre_tunnel() {
+    each_form(|form| {
+        let (left, right) = underlay(form);
+        match left.network.tunnel(&bridge("lab"), &tunnel(TunnelKind::Gre, "192.0.2.2", Some(77))) {
+            Err(NetworkError::Unsupported { missing, .. }) => {
+                assert!(missing.contains("CONFIG_NET_IPGRE"), "{missing}");
+                // The namespace is the tests' own and the bridge has nothing on it.
+                assert!(left.network.bridges().unwrap().iter().all(|info| info.bridge.as_str() != "lab"));
+                return eprintln!("skipped: this kernel has no GRE ({missing})");
+            }
+            made => assert_eq!(made.unwrap(), "mega_gre0"),
+        }
+        // To the same host with another key is another tunnel.
+        left.network.tunnel(&bridge("lab2"), &tunnel(TunnelKind::Gre, "192.0.2.2", None)).unwrap();
+        right.network.tunnel(&bridge("lab"), &tunnel(TunnelKind::Gre, "192.0.2.1", Some(77))).unwrap();
+        for (lab, taps) in [(&left, ["a1", "a2"]), (&right, ["b1", "b2"])] {
+            let taps: Vec<NewTap> = taps.iter().zip([1, 2]).map(|(tap, vlan)| on("lab", vm(tap, Some(vlan)))).collect();
+            lab.network.create_all(&taps).unwrap();
+        }
+        left.network.create(&on("lab2", vm("c1", Some(1)))).unwrap();
+        let [a1, a2, c1] = left.guests(["a1", "a2", "c1"]);
+        let [b1, b2] = right.guests(["b1", "b2"]);
+        c1.shout(1);
+        a1.shout(2);
+        assert_eq!(b1.hear(), 2);
+        a2.shout(3);
+        assert_eq!(b2.hear(), 3);
+        b2.shout(4);
+        assert_eq!(a2.hear(), 4);
+    });
+}
+
+/// Eight megabytes over TCP between host taps of two labs.
 fn transfer(left: &Lab, right: &Lab, address: &str) {
     let data: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251) as u8).collect();
     let listener = right.inside(|| TcpListener::bind((address, 4000)).unwrap());
