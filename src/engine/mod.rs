@@ -254,7 +254,7 @@ impl Engine {
                 return Ok(false);
             }
         }
-        Ok(self.ports().await?.is_empty() && self.bridges().await?.is_empty())
+        Ok(self.ports().await?.is_empty() && self.own_bridges().await?.is_empty())
     }
 
     /// End what does not outlive the daemon: pipelines, pipes, background processes and programs of `shell`.

@@ -77,10 +77,18 @@ impl Engine {
         self.change(move |network| network.destroy(&bridge)).await
     }
 
-    /// Delete every bridge that the engine made and that has no taps.
+    /// The bridges of the engine's own network. In the host's they may as well be another engine's.
+    pub(super) async fn own_bridges(&self) -> Result<Vec<BridgeInfo>, EngineError> {
+        let bridges = self.bridges().await?;
+        // Where there is a bridge there is a network, so that entering it makes none.
+        let own = bridges.is_empty() || self.network(|network| network.enter()).await?.is_some();
+        Ok(if own { bridges } else { Vec::new() })
+    }
+
+    /// Delete every bridge of the engine's own network that it made and that has no taps.
     pub async fn clear_bridges(&self) -> Result<(), EngineError> {
         let mut errors = Vec::new();
-        for info in self.bridges().await?.into_iter().filter(|info| !info.preexisting && info.vlans.is_empty()) {
+        for info in self.own_bridges().await?.into_iter().filter(|info| !info.preexisting && info.vlans.is_empty()) {
             errors.extend(self.network(move |network| network.destroy(&info.bridge)).await.err());
         }
         errors.extend(self.release_network().await.err());

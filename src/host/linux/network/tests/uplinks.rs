@@ -42,11 +42,13 @@ impl Lab {
         taps.map(|tap| Guest::attach(self, tap, tap.bytes().fold(0, |id, byte| id * 10 + (byte & 15))))
     }
 
-    /// Give the cables a moment until both ends have a carrier.
+    /// Wait until an end of a cable has a carrier and, where it is a port, passes frames.
     fn carrier(&self, interface: &str) {
         self.inside(|| {
             let mut netlink = Netlink::open().unwrap();
-            while !netlink.link_by_name(interface).unwrap().unwrap().carrier {
+            let ready =
+                |link: crate::host::linux::netlink::Link| link.carrier && (link.master.is_none() || link.forwarding);
+            while !ready(netlink.link_by_name(interface).unwrap().unwrap()) {
                 std::thread::yield_now();
             }
         });
