@@ -146,6 +146,7 @@ mod tests {
             raw: "dmz".to_owned(),
             ip4: None,
             ip6: None,
+            shape: crate::name::Shape::default(),
         }
     }
 
