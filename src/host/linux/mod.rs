@@ -4,6 +4,7 @@
 //! Must not know VMs or commands.
 
 pub mod accelerator;
+mod failure;
 pub mod memory;
 mod namespace;
 mod netlink;
@@ -11,6 +12,7 @@ mod network;
 mod ports;
 pub mod process;
 pub mod program;
+mod switch;
 mod tun;
 
 pub use namespace::{exec_in, run_in};
