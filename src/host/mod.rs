@@ -95,6 +95,15 @@ pub enum NetworkError {
         #[source]
         source: std::io::Error,
     },
+    /// The switch refused an operation.
+    #[error("cannot {what}")]
+    Switch {
+        /// The operation, such as `connect tap mega_tap0`.
+        what: String,
+        /// Its error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Where the engine's network lives.
@@ -161,6 +170,8 @@ pub struct Spawn {
     pub folder: PathBuf,
     /// The file that takes its standard output and standard error (created, mode 0600, truncated).
     pub output: PathBuf,
+    /// Added to the daemon's environment.
+    pub environment: Vec<(String, String)>,
     /// The network namespace to enter first.
     pub network: Option<OwnedFd>,
 }

@@ -107,7 +107,7 @@ impl Client {
     pub fn wait_for_server(&mut self, limit: Duration) -> Result<(), OvsdbError> {
         let end = Instant::now() + limit;
         loop {
-            match self.call("echo", json!([]), limit) {
+            match self.call("echo", json!([]), limit.max(Duration::from_secs(1))) {
                 Err(error) if error.is_lost() && Instant::now() < end => std::thread::sleep(RETRY),
                 result => return result.map(drop),
             }

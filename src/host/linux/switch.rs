@@ -11,6 +11,7 @@ use super::netlink::{Link, Netlink};
 use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
 use crate::name::{BridgeName, TapName};
 
+mod openvswitch;
 mod per_vlan;
 
 /// An interface of the engine that is, or is to be, a port.
@@ -48,6 +49,18 @@ pub(super) trait Switch {
     /// Delete what a process that was killed has left between making something and marking it. Only called in a
     /// namespace of the engine's own.
     fn sweep_half_made(&mut self) -> Result<(), NetworkError>;
+    /// Called every second: bring back what the switch runs and has found dead.
+    fn tend(&mut self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    /// The namespace is about to go: end what the switch runs and remove what it wrote.
+    fn end(&mut self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    /// Whether frames cross the switch as they are, so that whoever sends them must compute all checksums.
+    fn plain_frames(&self) -> bool {
+        false
+    }
 
     /// Every bridge, by name.
     fn bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
@@ -96,6 +109,10 @@ pub(super) trait Switch {
     /// Make a bond's ports single ones again.
     fn unbond(&mut self, _name: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("make a bond"))
+    }
+    /// The bonds, by name.
+    fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
+        Ok(Vec::new())
     }
     /// Send flow records of a bridge, or stop it.
     fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {
