@@ -4,6 +4,8 @@
 //! Must not know VMs or commands.
 
 pub mod accelerator;
+mod bpf;
+mod classifier;
 mod failure;
 pub mod memory;
 mod namespace;

@@ -5,14 +5,19 @@
 //! own database, so that a restarted daemon goes on where the last one ended.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::failure::kernel;
 use super::netlink::{Link, Netlink};
-use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
+use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, SwitchChoice, Tunnel};
 use crate::name::{BridgeName, TapName};
 
+mod mirrors;
 mod openvswitch;
 mod per_vlan;
+mod uplinks;
+
+use openvswitch::OpenVswitch;
 
 /// An interface of the engine that is, or is to be, a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +91,7 @@ pub(super) trait Switch {
     fn untunnel(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot("delete a tunnel"))
     }
-    /// Delete a bridge with its trunks and tunnels; its ports are disconnected.
+    /// Delete a bridge, which has no ports, with its trunks and tunnels.
     fn destroy(&mut self, _bridge: &BridgeName) -> Result<(), NetworkError> {
         Err(self.cannot("destroy a bridge"))
     }
@@ -98,8 +103,8 @@ pub(super) trait Switch {
     fn unmirror(&mut self, _destination: &SwitchPort) -> Result<(), NetworkError> {
         Err(self.cannot("mirror a port"))
     }
-    /// The mirrors, source and destination by the index of their interface. `links` as for `placed`.
-    fn mirrors(&mut self, _links: &[Link]) -> Result<Vec<(u32, u32)>, NetworkError> {
+    /// The mirrors, source and destination by the index of their interface.
+    fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         Ok(Vec::new())
     }
     /// Make one port of several.
@@ -130,8 +135,17 @@ pub(super) trait Switch {
     }
 }
 
-/// The Linux switch in the calling thread's network namespace.
-pub(super) fn linux() -> Result<Box<dyn Switch>, NetworkError> {
-    let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-    Ok(Box::new(per_vlan::PerVlan::new(netlink)))
+/// The switch that was chosen, for the calling thread's network namespace. `folder` is where one that runs programs may
+/// write; None in the host's namespace, where it uses those that run.
+pub(super) fn open(choice: &SwitchChoice, folder: Option<&Path>) -> Result<Box<dyn Switch>, NetworkError> {
+    match choice {
+        SwitchChoice::Linux => {
+            let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
+            Ok(Box::new(per_vlan::PerVlan::new(netlink)))
+        }
+        SwitchChoice::OpenVswitch { socket } => Ok(Box::new(match (folder, socket) {
+            (Some(folder), None) => OpenVswitch::own(folder)?,
+            (_, socket) => OpenVswitch::running(socket.as_deref())?,
+        })),
+    }
 }

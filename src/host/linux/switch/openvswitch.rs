@@ -12,19 +12,19 @@ mod bonds;
 mod config;
 mod daemons;
 mod datapath;
-mod mirrors;
+mod own_mirrors;
 mod placing;
 mod rows;
 mod trunks;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::LinkFlags;
 
-use super::{Switch, SwitchPort};
+use super::{Switch, SwitchPort, mirrors};
 use crate::host::linux::failure::kernel;
 use crate::host::linux::namespace::sysctl;
 use crate::host::linux::netlink::{Link, Links, Netlink};
@@ -385,7 +385,7 @@ impl Switch for OpenVswitch {
             let lost = |uuid: &Uuid| {
                 picture.interfaces.get(uuid).is_none_or(|interface| !names.contains(interface.name.as_str()))
             };
-            let ports = picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND)));
+            let ports = picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND | TRUNK | TUNNEL)));
             let gone = ports.filter(|port| port.interfaces.iter().all(lost)).map(|port| &port.uuid);
             Ok(picture.remove(&gone.collect(), true))
         })?;
@@ -428,7 +428,7 @@ impl Switch for OpenVswitch {
     }
 
     fn untrunk(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
-        self.remove_port(bridge, interface, TRUNK)
+        self.remove_uplink(bridge, interface, false)
     }
 
     fn tunnel(&mut self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
@@ -436,7 +436,7 @@ impl Switch for OpenVswitch {
     }
 
     fn untunnel(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
-        self.remove_port(bridge, interface, TUNNEL)
+        self.remove_uplink(bridge, interface, true)
     }
 
     fn destroy(&mut self, bridge: &BridgeName) -> Result<(), NetworkError> {
@@ -444,15 +444,20 @@ impl Switch for OpenVswitch {
     }
 
     fn mirror(&mut self, source: &SwitchPort, destination: &SwitchPort) -> Result<(), NetworkError> {
-        self.add_mirror(source, destination)
+        match mirrors::add(&mut self.netlink, source, destination) {
+            // Open vSwitch has mirrors of its own, which are within one bridge and end when either end moves.
+            Err(NetworkError::Unsupported { .. }) => self.add_mirror(source, destination),
+            result => result,
+        }
     }
 
     fn unmirror(&mut self, destination: &SwitchPort) -> Result<(), NetworkError> {
+        mirrors::remove_to(&mut self.netlink, &BTreeSet::from([destination.index]))?;
         self.remove_mirror(destination)
     }
 
-    fn mirrors(&mut self, links: &[Link]) -> Result<Vec<(u32, u32)>, NetworkError> {
-        self.list_mirrors(links)
+    fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
+        Ok([mirrors::list(&mut self.netlink)?, self.list_mirrors()?].concat())
     }
 
     fn bond(&mut self, ports: &[SwitchPort], segment: &Segment, bond: &Bond) -> Result<(), NetworkError> {

@@ -1,11 +1,10 @@
-//! Mirrors: ovs-vswitchd copies what passes one port out of another one of the same bridge.
+//! Mirrors of Open vSwitch itself, for kernels without those of [`mirrors`](super::super::mirrors): ovs-vswitchd copies what passes one port out of another one of the same bridge.
 
 use std::collections::HashMap;
 
 use super::rows::{MARK, Picture, is, mark, still_there};
 use super::{OpenVswitch, wrong};
 use crate::host::NetworkError;
-use crate::host::linux::netlink::Link;
 use crate::host::linux::switch::SwitchPort;
 use crate::ovsdb::{Datum, Mutation, Operation, Row, Uuid};
 
@@ -72,11 +71,15 @@ impl OpenVswitch {
         number.map_or(Ok(()), |number| self.applied(&what, number))
     }
 
-    pub(super) fn list_mirrors(&mut self, links: &[Link]) -> Result<Vec<(u32, u32)>, NetworkError> {
+    pub(super) fn list_mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         if !self.is_there() {
             return Ok(Vec::new());
         }
         let picture = self.picture("list mirrors")?;
+        if picture.mirrors.is_empty() {
+            return Ok(Vec::new());
+        }
+        let links = self.links()?;
         let indexes: HashMap<&str, u32> = links.iter().map(|link| (link.name.as_str(), link.index)).collect();
         let index = |port: &Uuid| indexes.get(interface(&picture, port)?).copied();
         let ours = picture.mirrors.iter().filter(|mirror| mark(&mirror.ids).is_some());
