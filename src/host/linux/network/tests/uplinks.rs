@@ -49,7 +49,7 @@ impl Lab {
 }
 
 #[test]
-fn vlans_cross_a_trunk_each_for_itself() {
+pub(super) fn vlans_cross_a_trunk_each_for_itself() {
     if !root() {
         return;
     }
@@ -98,7 +98,9 @@ fn vlans_cross_a_trunk_each_for_itself() {
     drop((b0, b1, b2, b3));
     right.network.delete_all(&["b0", "b1", "b2"].map(name)).unwrap();
     let legs = right.interfaces().into_iter().filter(|name| name.starts_with("ml")).count();
-    assert_eq!(legs, 1, "{:?}", right.interfaces());
+    // A bridge of Open vSwitch has no legs.
+    let one = SWITCH.with_borrow(|switch| usize::from(*switch == SwitchChoice::Linux));
+    assert_eq!(legs, one, "{:?}", right.interfaces());
     right.network.delete(&name("b3")).unwrap();
     assert_eq!(right.interfaces(), ["down"]);
     right.network.release(false).unwrap();
@@ -115,7 +117,7 @@ fn a1_heard(from: &Guest, to: &Guest) -> u8 {
 }
 
 #[test]
-fn two_trunks_are_connected_as_by_one_switch() {
+pub(super) fn two_trunks_are_connected_as_by_one_switch() {
     if !root() {
         return;
     }
@@ -182,7 +184,7 @@ fn tunnel(kind: TunnelKind, remote: &str, key: Option<u32>) -> Tunnel {
 }
 
 #[test]
-fn vlans_cross_a_vxlan_tunnel() {
+pub(super) fn vlans_cross_a_vxlan_tunnel() {
     if !root() {
         return;
     }
@@ -246,7 +248,7 @@ fn transfer(left: &Lab, right: &Lab, address: &str) {
 }
 
 #[test]
-fn tcp_with_offloads_crosses_trunks_and_tunnels() {
+pub(super) fn tcp_with_offloads_crosses_trunks_and_tunnels() {
     if !root() {
         return;
     }
@@ -260,7 +262,7 @@ fn tcp_with_offloads_crosses_trunks_and_tunnels() {
 }
 
 #[test]
-fn a_mirror_copies_both_directions_and_only_of_its_source() {
+pub(super) fn a_mirror_copies_both_directions_and_only_of_its_source() {
     if !root() {
         return;
     }
@@ -282,10 +284,10 @@ fn a_mirror_copies_both_directions_and_only_of_its_source() {
     b.send(a.mac, EXPERIMENT, &[2]);
     assert_eq!([a.hear(), d.hear()], [2, 2]);
     c.send(b.mac, EXPERIMENT, &[3]);
+    assert_eq!(b.hear(), 3);
     b.send(c.mac, EXPERIMENT, &[4]);
     a.shout(5);
-    assert_eq!(d.hear(), 5);
-    assert_eq!([b.hear(), b.hear()], [3, 5]);
+    assert_eq!([b.hear(), d.hear()], [5, 5]);
     // It stays when its ends move, and when the daemon is restarted.
     lab.network.connect(&name("a"), Some(&segment(3))).unwrap();
     lab.network.connect(&name("d"), None).unwrap();
@@ -316,7 +318,7 @@ fn a_mirror_copies_both_directions_and_only_of_its_source() {
 }
 
 #[test]
-fn what_cannot_be_a_trunk_is_left_alone() {
+pub(super) fn what_cannot_be_a_trunk_is_left_alone() {
     if !root() {
         return;
     }
