@@ -4,6 +4,7 @@
 
 mod args;
 mod background;
+mod bridge;
 mod builtin;
 mod check;
 mod clear_all;
@@ -186,6 +187,7 @@ impl Command {
 pub fn all() -> Vec<Command> {
     let mut commands = builtin::commands();
     commands.extend(background::commands());
+    commands.extend(bridge::commands());
     commands.extend(args::commands());
     commands.extend(check::commands());
     commands.extend(clear_all::commands());
