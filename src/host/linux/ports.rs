@@ -190,9 +190,10 @@ impl Ports {
     pub(super) fn delete(&mut self, tap: &TapName) -> Result<(), NetworkError> {
         let link = self.ours(tap)?;
         let ports = [switch_port(&self.port_of(&link)?, tap)];
-        self.switch.deleting(&ports)?;
+        // Even if the switch does not answer: it finds out itself, and the tap is not in the way.
+        let told = self.switch.deleting(&ports);
         self.netlink.delete_link(link.index).map_err(kernel(format!("delete tap {tap}")))?;
-        self.switch.deleted(&ports)
+        told.and(self.switch.deleted(&ports))
     }
 
     /// Delete many taps, each once the kernel has been told of all; those that are not there are fine.
@@ -213,12 +214,13 @@ impl Ports {
         for (link, tap) in &links {
             ports.push(switch_port(&self.port_of(link)?, tap));
         }
-        self.switch.deleting(&ports)?;
+        // As in `delete`.
+        let told = self.switch.deleting(&ports);
         for (link, _) in &links {
             self.netlink.doom(link.index).map_err(kernel(format!("set the group of {}", link.name)))?;
         }
         self.netlink.delete_doomed().map_err(kernel("delete taps"))?;
-        self.switch.deleted(&ports)
+        told.and(self.switch.deleted(&ports))
     }
 
     pub(super) fn owner(&mut self, tap: &TapName) -> Result<Option<String>, NetworkError> {

@@ -117,37 +117,28 @@ impl OpenVswitch {
             (self.prepared, self.seen) = (true, true);
             return Ok(());
         };
-        let started = daemons.ensure()?;
-        for program in &started {
-            tracing::info!("started {program} in the engine's network namespace");
-        }
-        if !started.is_empty() || !self.prepared {
-            self.client.wait_for_server(COMEBACK).map_err(|error| {
-                failed(&format!("start ovsdb-server{}", daemons.last_words()))(error)
-            })?;
-            self.initialize()?;
-            self.prepared = true;
-        }
-        Ok(())
-    }
-
-    /// A new database has no row of the table of which every database has exactly one.
-    fn initialize(&mut self) -> Result<(), NetworkError> {
-        let fail = failed("set up the Open vSwitch database");
-        let rows = self.client.transact(&[Operation::select("Open_vSwitch", &[], &["next_cfg"])], CALL);
-        let rows = rows.map_err(&fail)?.into_iter().flat_map(Outcome::rows).next();
-        match rows {
-            // What a daemon before this one did not wait for.
-            Some(row) => self.unsettled = row.integer("next_cfg").filter(|number| *number > 0),
-            None => {
-                // Few threads: frames that take the slow path are few, and hosts have many cores.
-                let threads = [("n-handler-threads", "1"), ("n-revalidator-threads", "1")];
-                let row = Row::new([("other_config", Datum::map(threads))])
-                    .with("external_ids", Datum::map([(MARK, "own"), ("system-id", "megaform")]));
-                self.client.transact(&[Operation::insert("Open_vSwitch", None, &row)], CALL).map_err(fail)?;
+        let end = Instant::now() + COMEBACK;
+        loop {
+            let started = daemons.ensure()?;
+            for program in &started {
+                tracing::info!("started {program} in the engine's network namespace");
+            }
+            if started.is_empty() && self.prepared {
+                return Ok(());
+            }
+            match self.client.wait_for_server(SLICE).and_then(|()| initialize(&mut self.client)) {
+                Ok(unsettled) => {
+                    (self.prepared, self.unsettled) = (true, unsettled);
+                    return Ok(());
+                }
+                // Perhaps it was killed as soon as it was there.
+                Err(error) if error.is_lost() && Instant::now() < end => self.prepared = false,
+                Err(error) => {
+                    let what = format!("start ovsdb-server{}", daemons.last_words());
+                    return Err(failed(&what)(error));
+                }
             }
         }
-        Ok(())
     }
 
     /// Whether there is anything to look at. Looking starts nothing.
@@ -258,7 +249,7 @@ impl OpenVswitch {
         let number = self.change(what, |picture| {
             let stale = picture.interfaces.values().filter(|interface| {
                 let now = ports.get(interface.name.as_str());
-                now.is_some_and(|now| interface.index.is_some_and(|known| known != *now))
+                now.is_some_and(|now| interface.index != Some(*now))
             });
             let names: HashSet<&Uuid> = stale.map(|interface| &interface.uuid).collect();
             let gone = picture.ports.values().filter(|port| mark(&port.ids) == Some(PORT));
@@ -278,6 +269,10 @@ impl OpenVswitch {
             datapath::complete_checksums(&port.tap)
                 .map_err(kernel(format!("turn off transmit checksum offload on {}", port.tap)))?;
         }
+        self.set_up(port)
+    }
+
+    fn set_up(&mut self, port: &SwitchPort) -> Result<(), NetworkError> {
         let flags = LinkFlags::Up | LinkFlags::Noarp;
         self.netlink.set_flags(port.index, flags, flags).map_err(kernel(format!("set {} up", port.tap)))
     }
@@ -294,6 +289,8 @@ impl OpenVswitch {
         let number = self.change(what, |picture| place(datapath, picture, ports))?;
         let Some(number) = number else { return Ok(()) };
         self.applied(what, number)?;
+        // Once more: for an earlier interface of the same name ovs-vswitchd writes back flags by name when it lets go.
+        ports.iter().try_for_each(|(port, _)| self.set_up(port))?;
         self.forget_flows();
         self.refused_interfaces(what, &ports.iter().map(|(port, _)| port.interface.as_str()).collect())
     }
@@ -493,6 +490,21 @@ impl Switch for OpenVswitch {
     fn netflow(&mut self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {
         self.set_netflow(bridge, settings)
     }
+}
+
+/// Give a new database the row of the table of which every database has exactly one. The number of the last change, which
+/// a daemon before this one may not have waited for.
+fn initialize(client: &mut Client) -> Result<Option<i64>, OvsdbError> {
+    let rows = client.transact(&[Operation::select("Open_vSwitch", &[], &["next_cfg"])], CALL)?;
+    if let Some(row) = rows.into_iter().flat_map(Outcome::rows).next() {
+        return Ok(row.integer("next_cfg").filter(|number| *number > 0));
+    }
+    // Few threads: frames that take the slow path are few, and hosts have many cores.
+    let threads = [("n-handler-threads", "1"), ("n-revalidator-threads", "1")];
+    let row = Row::new([("other_config", Datum::map(threads))])
+        .with("external_ids", Datum::map([(MARK, "own"), ("system-id", "megaform")]));
+    client.transact(&[Operation::insert("Open_vSwitch", None, &row)], CALL)?;
+    Ok(None)
 }
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(what: &str) -> impl Fn(E) -> NetworkError {
