@@ -332,6 +332,174 @@ class minimega:
             {"id": id},
         )
 
+    def bridge(self) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None)],
+            ],
+            {},
+        )
+
+    def bridge_config(self, bridge: Word, config: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <config,> <bridge> <config>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "config", None), ("text", "bridge", None), ("text", "config", None)],
+            ],
+            {"bridge": bridge, "config": config},
+        )
+
+    def bridge_destroy(self, bridge: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <destroy,> <bridge>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "destroy", None), ("text", "bridge", None)],
+            ],
+            {"bridge": bridge},
+        )
+
+    def bridge_notrunk(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <notrunk,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "notrunk", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_notunnel(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <notunnel,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "notunnel", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_trunk(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <trunk,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "trunk", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_tunnel(self, vxlan_or_gre: Word, bridge: Word, remote: Word, key: Optional[Word] = None) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <tunnel,> <vxlan,gre> <bridge> <remote ip> [key]
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "tunnel", None), ("choice", "vxlan_or_gre", ("vxlan", "gre",)), ("text", "bridge", None), ("text", "remote", None), ("text?", "key", None)],
+            ],
+            {"vxlan_or_gre": vxlan_or_gre, "bridge": bridge, "remote": remote, "key": key},
+        )
+
     def check(self) -> List[Resp]:
         """check that the host has what the engine needs.
 
@@ -351,7 +519,7 @@ class minimega:
 
             clear all
 
-        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps and then all bridges with their trunks and tunnels deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
         """
         return self._run(
             [
@@ -559,17 +727,37 @@ class minimega:
         )
 
     def clear_tap(self) -> List[Resp]:
-        """delete all host taps.
+        """delete all host taps, or end mirrors.
 
             clear tap
 
-        Deletes every host tap of the namespace.
+        Deletes every host tap of the namespace and ends its mirrors.
+
+        mirror: ends the mirrors to a tap, to a NIC of a VM or to all of its NICs, or all mirrors of the namespace. One that gets no copies is an error, unless all are meant.
         """
         return self._run(
             [
                 [("word", "clear", None), ("word", "tap", None)],
             ],
             {},
+        )
+
+    def clear_tap_mirror(self, name: Optional[Word] = None, vm: Optional[Word] = None, interface: Optional[Word] = None) -> List[Resp]:
+        """delete all host taps, or end mirrors.
+
+            clear tap <mirror,> [name]
+            clear tap <mirror,> <vm name> <interface index or all>
+
+        Deletes every host tap of the namespace and ends its mirrors.
+
+        mirror: ends the mirrors to a tap, to a NIC of a VM or to all of its NICs, or all mirrors of the namespace. One that gets no copies is an error, unless all are meant.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "tap", None), ("word", "mirror", None), ("text?", "name", None)],
+                [("word", "clear", None), ("word", "tap", None), ("word", "mirror", None), ("text", "vm", None), ("text", "interface", None)],
+            ],
+            {"name": name, "vm": vm, "interface": interface},
         )
 
     def clear_vlans(self, prefix: Optional[Word] = None) -> List[Resp]:
@@ -2475,13 +2663,14 @@ class minimega:
         )
 
     def tap(self) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2494,13 +2683,14 @@ class minimega:
         )
 
     def tap_create(self, vlan: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2513,13 +2703,14 @@ class minimega:
         )
 
     def tap_create_bridge(self, vlan: Word, bridge: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2532,13 +2723,14 @@ class minimega:
         )
 
     def tap_create_bridge_ip(self, vlan: Word, bridge: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge> ip <ip> [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2551,13 +2743,14 @@ class minimega:
         )
 
     def tap_create_bridge_name(self, vlan: Word, bridge: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge> name [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2570,13 +2763,14 @@ class minimega:
         )
 
     def tap_create_ip(self, vlan: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> ip <ip> [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2589,13 +2783,14 @@ class minimega:
         )
 
     def tap_create_name(self, vlan: Word, tap: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> name <tap name>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2608,13 +2803,14 @@ class minimega:
         )
 
     def tap_delete(self, tap: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <delete,> <tap name or all>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2624,6 +2820,28 @@ class minimega:
                 [("word", "tap", None), ("word", "delete", None), ("text", "tap", None)],
             ],
             {"tap": tap},
+        )
+
+    def tap_mirror(self, src: Optional[Word] = None, dst: Optional[Word] = None, bridge: Optional[Word] = None, vm: Optional[Word] = None, interface: Optional[Word] = None, vm2: Optional[Word] = None, interface2: Optional[Word] = None) -> List[Resp]:
+        """show, create or delete host taps, mirror taps.
+
+            tap <mirror,> <src name> <dst name> [bridge]
+            tap <mirror,> <vm name> <interface index> <vm2 name> <interface2 index>
+
+        A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
+
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
+        delete: deletes a tap of this namespace, or all of them.
+
+            tap create dmz ip 10.0.0.254/24 mgmt
+        """
+        return self._run(
+            [
+                [("word", "tap", None), ("word", "mirror", None), ("text", "src", None), ("text", "dst", None), ("text?", "bridge", None)],
+                [("word", "tap", None), ("word", "mirror", None), ("text", "vm", None), ("text", "interface", None), ("text", "vm2", None), ("text", "interface2", None)],
+            ],
+            {"src": src, "dst": dst, "bridge": bridge, "vm": vm, "interface": interface, "vm2": vm2, "interface2": interface2},
         )
 
     def version(self) -> List[Resp]:
@@ -3799,6 +4017,22 @@ class minimega:
                 [("word", "vm", None), ("word", "launch", None), ("word", "kvm", None), ("text", "name", None), ("text?", "config", None)],
             ],
             {"name": name, "config": config},
+        )
+
+    def vm_net_add(self, vm: Word, netspec: Optional[Words] = None) -> List[Resp]:
+        """add NICs to VMs.
+
+            vm net <add,> <vm target> [netspec]...
+
+        Adds NICs to VMs, one for each netspec, behind those that they have (the forms of a netspec are those of `vm config networks`). A VM that runs gets them at once; its guest needs PCI hotplug (acpiphp). One that has quit gets them with its next start.
+
+            vm net add web0 dmz,virtio-net-pci
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "add", None), ("text", "vm", None), ("list?", "netspec", None)],
+            ],
+            {"vm": vm, "netspec": netspec},
         )
 
     def vm_net_connect(self, vm: Word, tap: Word, vlan: Word, bridge: Optional[Word] = None) -> List[Resp]:

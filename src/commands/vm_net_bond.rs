@@ -28,7 +28,8 @@ async fn bond(call: Call) -> Result<Answer, EngineError> {
 pub(super) fn commands() -> Vec<Command> {
     vec![
         Command::new(
-            Declaration::new("vm net bond",
+            Declaration::new(
+                "vm net bond",
                 &[
                     "vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive,off> [qinq,]",
                     "vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive,off> name <name> [qinq,]",
@@ -43,17 +44,19 @@ pub(super) fn commands() -> Vec<Command> {
                  negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is \
                  no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames \
                  keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).\n\n\
-                 \x20   vm net bond web0 0,1 active-backup off\n    vm net bond web0 0-1 balance-tcp active name uplink"),
+                 \x20   vm net bond web0 0,1 active-backup off\n    vm net bond web0 0-1 balance-tcp active name uplink",
+            ),
             bond,
         ),
         Command::new(
-            Declaration::new("clear vm net bond", &["clear vm net bond <vm target> [name]"],
+            Declaration::new(
+                "clear vm net bond",
+                &["clear vm net bond <vm target> [name]"],
                 "dissolve bonds",
-                "Makes the NICs of a bond, or of all bonds of the VMs, single ports again.\n\n    clear vm net bond web0"),
+                "Makes the NICs of a bond, or of all bonds of the VMs, single ports again.\n\n    clear vm net bond web0",
+            ),
             |call| async move {
-                call.engine()
-                    .clear_bonds(&call.namespace, call.required("vm target"), call.args.str("name"))
-                    .await?;
+                call.engine().clear_bonds(&call.namespace, call.required("vm target"), call.args.str("name")).await?;
                 Ok(Answer::done())
             },
         ),

@@ -195,7 +195,11 @@ const RECORD_KEYS: &[&str] = &[
 
 fn record(state: &State, bonded: &Bonds, vm: &Vm, host: &str) -> Value {
     let live = vm.live();
-    RECORD_KEYS.iter().map(|key| ((*key).to_owned(), part(state, bonded, vm, &live, host, key))).collect::<Map<_, _>>().into()
+    RECORD_KEYS
+        .iter()
+        .map(|key| ((*key).to_owned(), part(state, bonded, vm, &live, host, key)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// One value of a VM's record.

@@ -16,9 +16,7 @@ use std::path::PathBuf;
 use crate::name::{BridgeName, TapName, VlanTag};
 
 pub use bonding::Bonding;
-pub use switching::{
-    Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind,
-};
+pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -20,14 +20,14 @@ pub(super) enum Reg {
     R7 = 7,
 }
 
-/// A field of `struct __sk_buff`, by its offset.
+/// What `struct __sk_buff` says of the frame's tag, by its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
-pub(super) enum Field {
-    VlanPresent = 20,
-    VlanTci = 24,
+pub(super) enum TagField {
+    Present = 20,
+    Tci = 24,
     /// In network byte order.
-    VlanProtocol = 28,
+    Protocol = 28,
 }
 
 /// A function of the kernel (`enum bpf_func_id`).
@@ -98,7 +98,7 @@ impl Program {
     }
 
     /// Load a field of the context that `from` points to.
-    pub(super) fn load(&mut self, to: Reg, from: Reg, field: Field) {
+    pub(super) fn load(&mut self, to: Reg, from: Reg, field: TagField) {
         self.push(0x61, to, from, field as i16, 0);
     }
 
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn instructions_are_those_of_the_kernel() {
         let mut program = Program::new();
-        program.load(Reg::R7, Reg::R6, Field::VlanTci);
+        program.load(Reg::R7, Reg::R6, TagField::Tci);
         program.copy(Reg::R6, Reg::R1);
         assert_eq!(
             program.finish(),

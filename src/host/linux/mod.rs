@@ -16,6 +16,7 @@ pub mod process;
 pub mod program;
 mod switch;
 mod tun;
+mod vlan_filter;
 
 pub use namespace::{exec_in, run_in};
 pub use network::LinuxNetwork;

@@ -98,13 +98,18 @@ impl Netlink {
     }
 
     /// Create a bridge that forwards at once (no spanning tree) and floods multicast (neighbour discovery needs it).
-    pub(super) fn create_bridge(&mut self, name: &str) -> io::Result<()> {
-        let data = InfoData::Bridge(vec![
+    ///
+    /// With VLAN filtering its ports have no VLAN until they are given one. A kernel without it makes an ordinary bridge.
+    pub(super) fn create_bridge(&mut self, name: &str, filtering: bool) -> io::Result<()> {
+        let mut data = vec![
             InfoBridge::StpState(BridgeStpState::Disabled),
             InfoBridge::ForwardDelay(0),
             InfoBridge::MulticastSnooping(false),
-        ]);
-        self.create_link(name, vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)])
+        ];
+        if filtering {
+            data.extend([InfoBridge::VlanDefaultPvid(0), InfoBridge::VlanFiltering(true)]);
+        }
+        self.create_link(name, vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(data))])
     }
 
     /// Create a veth pair. The kernel replaces `%d` in the name of the peer by a free number.

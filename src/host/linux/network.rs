@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::namespace;
 use super::ports::Ports;
-use super::switch;
+use super::switch::{self, Form};
 use crate::host::{
     Bond, Bonding, BridgeInfo, Mirror, Netflow, Network, NetworkError, NetworkPlace, NewTap, Port, Segment,
     SwitchChoice, Switching, Tunnel,
@@ -29,6 +29,7 @@ const TEND: Duration = Duration::from_secs(1);
 pub struct LinuxNetwork {
     place: NetworkPlace,
     switch: SwitchChoice,
+    form: Form,
     worker: Mutex<Option<Worker>>,
 }
 
@@ -52,14 +53,14 @@ impl LinuxNetwork {
 
     /// The same with another switch.
     pub fn with_switch(place: NetworkPlace, switch: SwitchChoice) -> Self {
-        Self { place, switch, worker: Mutex::new(None) }
+        Self { place, switch, form: Form::Auto, worker: Mutex::new(None) }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, &self.switch, make)?;
+            *worker = Worker::start(&self.place, &self.switch, self.form, make)?;
         }
         Ok(worker)
     }
@@ -147,7 +148,7 @@ impl Network for LinuxNetwork {
 impl LinuxNetwork {
     /// The switch, in the calling thread's namespace. Only for what is the same in all.
     fn chosen(&self) -> Result<Box<dyn switch::Switch>, NetworkError> {
-        switch::open(&self.switch, switch_folder(&self.place).as_deref())
+        switch::open(&self.switch, self.form, switch_folder(&self.place).as_deref())
     }
 
     /// Do something to a bridge that needs a namespace.
@@ -222,8 +223,9 @@ impl Switching for LinuxNetwork {
 impl Bonding for LinuxNetwork {
     fn bond(&self, bond: &Bond) -> Result<(), NetworkError> {
         let asked = bond.clone();
-        self.inside(false, move |ports| ports.bond(&asked))?
-            .ok_or_else(|| NetworkError::NotFound { tap: bond.taps.first().map(ToString::to_string).unwrap_or_default() })
+        self.inside(false, move |ports| ports.bond(&asked))?.ok_or_else(|| NetworkError::NotFound {
+            tap: bond.taps.first().map(ToString::to_string).unwrap_or_default(),
+        })
     }
 
     fn unbond(&self, name: &TapName) -> Result<(), NetworkError> {
@@ -244,7 +246,9 @@ impl Bonding for LinuxNetwork {
         match self.inside(false, move |ports| ports.switch().netflow(&name, settings.as_ref()))? {
             Some(()) => Ok(()),
             // A switch that never does it says so all the same.
-            None => self.chosen()?.netflow(bridge, None).and(Err(NetworkError::NoBridge { bridge: bridge.to_string() })),
+            None => {
+                self.chosen()?.netflow(bridge, None).and(Err(NetworkError::NoBridge { bridge: bridge.to_string() }))
+            }
         }
     }
 
@@ -281,7 +285,12 @@ fn run<R: Send + 'static>(
 }
 
 impl Worker {
-    fn start(place: &NetworkPlace, switch: &SwitchChoice, make: bool) -> Result<Option<Self>, NetworkError> {
+    fn start(
+        place: &NetworkPlace,
+        switch: &SwitchChoice,
+        form: Form,
+        make: bool,
+    ) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
             NetworkPlace::Host => None,
@@ -294,7 +303,7 @@ impl Worker {
         let (place, switch) = (place.clone(), switch.clone());
         let thread = std::thread::Builder::new()
             .name("network".to_owned())
-            .spawn(move || match settle(&place, &switch, existing) {
+            .spawn(move || match settle(&place, &switch, form, existing) {
                 Ok((mut ports, namespace)) => {
                     // Nobody to tell means nobody to work for.
                     if ready.send(Ok(namespace)).is_ok() {
@@ -349,10 +358,11 @@ fn work(ports: &mut Ports, inbox: &Receiver<Job>, tend: bool) {
 fn settle(
     place: &NetworkPlace,
     switch: &SwitchChoice,
+    form: Form,
     existing: Option<OwnedFd>,
 ) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
     let folder = switch_folder(place);
-    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open(switch, None)?, None)) };
+    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open(switch, form, None)?, None)) };
     let (namespace, new) = match existing {
         Some(namespace) => {
             namespace::enter(&namespace)?;
@@ -361,7 +371,7 @@ fn settle(
         None => (namespace::create(pin)?, true),
     };
     let open = || {
-        let mut ports = Ports::open(switch, folder.as_deref())?;
+        let mut ports = Ports::open(switch, form, folder.as_deref())?;
         ports.configure_namespace()?;
         if new {
             // What is there was for a namespace that is gone.

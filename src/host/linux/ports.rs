@@ -20,7 +20,7 @@ use nix::libc;
 use super::failure::{kernel, refused};
 use super::namespace::sysctl;
 use super::netlink::{Link, Links, Netlink};
-use super::switch::{self, Switch, SwitchPort};
+use super::switch::{self, Form, Switch, SwitchPort};
 use super::tun::{self, Tap};
 use crate::host::{Bond, BridgeInfo, Mirror, NetworkError, NewTap, Port, Segment, SwitchChoice, TapKind};
 use crate::name::{BridgeName, TapName};
@@ -39,9 +39,9 @@ pub(super) struct Ports {
 
 impl Ports {
     /// In the calling thread's namespace; `folder` as for [`switch::open`].
-    pub(super) fn open(switch: &SwitchChoice, folder: Option<&Path>) -> Result<Self, NetworkError> {
+    pub(super) fn open(switch: &SwitchChoice, form: Form, folder: Option<&Path>) -> Result<Self, NetworkError> {
         let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-        Ok(Self { netlink, switch: switch::open(switch, folder)? })
+        Ok(Self { netlink, switch: switch::open(switch, form, folder)? })
     }
 
     /// Make a bond of taps that are connected to one segment.
@@ -58,7 +58,8 @@ impl Ports {
             let here = placed.get(&port.index).ok_or_else(|| wrong(format!("{} is disconnected", port.tap)))?;
             let first = segment.get_or_insert(here);
             if *first != here {
-                let (a, b) = (format!("{} of {}", first.vlan, first.bridge), format!("{} of {}", here.vlan, here.bridge));
+                let (a, b) =
+                    (format!("{} of {}", first.vlan, first.bridge), format!("{} of {}", here.vlan, here.bridge));
                 return Err(wrong(format!("its interfaces are on different VLANs: {a} and {b}")));
             }
         }
@@ -357,10 +358,20 @@ impl Ports {
         let all = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
         let found = all.into_iter().find(|link| is_tap(link, tap));
         let mut link = found.ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })?;
-        // Best effort: everything here goes by its index, and a kernel before 6.2 renames nothing that is up.
-        if self.netlink.rename(link.index, tap.as_str()).is_ok() {
-            tracing::warn!(%tap, renamed = link.name, "a tap was renamed by hand and has its name back");
-            link.name = tap.to_string();
+        let mut renamed = self.netlink.rename(link.index, tap.as_str());
+        if renamed.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
+            // A kernel before 6.2 renames nothing that is up.
+            let down = self.netlink.set_up(link.index, false);
+            renamed = down.and_then(|()| self.netlink.rename(link.index, tap.as_str()));
+            self.netlink.set_up(link.index, true).map_err(kernel(format!("set {} up", link.name)))?;
+        }
+        match renamed {
+            Ok(()) => {
+                tracing::warn!(%tap, renamed = link.name, "a tap was renamed by hand and has its name back");
+                link.name = tap.to_string();
+            }
+            // Everything here goes by its index.
+            Err(error) => tracing::warn!(%tap, renamed = link.name, %error, "a tap was renamed by hand and stays so"),
         }
         Ok(link)
     }

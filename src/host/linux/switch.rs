@@ -9,9 +9,11 @@ use std::path::Path;
 
 use super::failure::kernel;
 use super::netlink::{Link, Netlink};
+use super::vlan_filter;
 use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, SwitchChoice, Tunnel};
 use crate::name::{BridgeName, TapName};
 
+mod filtering;
 mod mirrors;
 mod openvswitch;
 mod per_vlan;
@@ -135,17 +137,41 @@ pub(super) trait Switch {
     }
 }
 
+/// A form of the Linux switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The one for this kernel.
+    Auto,
+    /// A bridge for each VLAN.
+    #[cfg(test)]
+    PerVlan,
+    /// A bridge that filters VLANs.
+    #[cfg(test)]
+    Filtering,
+}
+
 /// The switch that was chosen, for the calling thread's network namespace. `folder` is where one that runs programs may
 /// write; None in the host's namespace, where it uses those that run.
-pub(super) fn open(choice: &SwitchChoice, folder: Option<&Path>) -> Result<Box<dyn Switch>, NetworkError> {
+pub(super) fn open(choice: &SwitchChoice, form: Form, folder: Option<&Path>) -> Result<Box<dyn Switch>, NetworkError> {
     match choice {
-        SwitchChoice::Linux => {
-            let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-            Ok(Box::new(per_vlan::PerVlan::new(netlink)))
-        }
+        SwitchChoice::Linux => linux(form),
         SwitchChoice::OpenVswitch { socket } => Ok(Box::new(match (folder, socket) {
             (Some(folder), None) => OpenVswitch::own(folder)?,
             (_, socket) => OpenVswitch::running(socket.as_deref())?,
         })),
     }
+}
+
+/// The Linux switch in the calling thread's network namespace.
+fn linux(form: Form) -> Result<Box<dyn Switch>, NetworkError> {
+    let mut netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
+    let filtering = match form {
+        // Bridges of the other form, which an earlier release has left, are taken as they are.
+        Form::Auto => vlan_filter::available() && !per_vlan::is_used(&mut netlink)?,
+        #[cfg(test)]
+        Form::PerVlan => false,
+        #[cfg(test)]
+        Form::Filtering => true,
+    };
+    Ok(if filtering { Box::new(filtering::Filtering::new(netlink)) } else { Box::new(per_vlan::PerVlan::new(netlink)) })
 }

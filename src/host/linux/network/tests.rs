@@ -17,6 +17,7 @@ use super::*;
 use crate::host::TapKind;
 use crate::host::linux::netlink::Netlink;
 use crate::host::linux::testing::root;
+use crate::host::linux::vlan_filter;
 use crate::host::linux::{run_in, tun};
 use crate::name::{BridgeName, VlanTag};
 
@@ -36,9 +37,10 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Self {
+    fn new(form: Form) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let network = network(NetworkPlace::Own { pin: folder.path().join("netns") });
+        let place = NetworkPlace::Own { pin: folder.path().join("netns") };
+        let network = LinuxNetwork { form, ..network(place) };
         Self { folder, network }
     }
 
@@ -48,7 +50,8 @@ impl Lab {
 
     /// As if the daemon had been restarted.
     fn restart(&mut self) {
-        self.network = network(NetworkPlace::Own { pin: self.pin() });
+        let form = self.network.form;
+        self.network = LinuxNetwork { form, ..network(NetworkPlace::Own { pin: self.pin() }) };
     }
 
     fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
@@ -62,6 +65,22 @@ impl Lab {
         names.retain(|name| name != "lo" && !openvswitch::is_made_by_it(name));
         names.sort();
         names
+    }
+}
+
+/// Run a test with each form of the Linux switch that this kernel has, or with the other switch if that is this thread's.
+fn each_form(test: impl Fn(Form)) {
+    if !root() {
+        return;
+    }
+    if SWITCH.with_borrow(|switch| *switch != SwitchChoice::Linux) {
+        return test(Form::Auto);
+    }
+    test(Form::PerVlan);
+    if vlan_filter::available() {
+        test(Form::Filtering);
+    } else {
+        eprintln!("not with VLAN filtering: this kernel has none (CONFIG_BRIDGE_VLAN_FILTERING)");
     }
 }
 
@@ -173,132 +192,128 @@ impl Guest {
 
 #[test]
 fn frames_stay_on_their_segment() {
-    if !root() {
-        return;
-    }
-    let lab = Lab::new();
-    lab.network.create_all(&[vm("a", Some(1)), vm("b", Some(1)), vm("c", Some(2)), vm("d", Some(2))]).unwrap();
-    let [a, b, c, d] = [("a", 1), ("b", 2), ("c", 3), ("d", 4)].map(|(tap, id)| Guest::attach(&lab, tap, id));
-    // A frame is delivered before the call that sends it returns, so a frame that leaked would be heard first.
-    a.shout(1);
-    c.shout(2);
-    assert_eq!(b.hear(), 1);
-    assert_eq!(d.hear(), 2);
+    each_form(|form| {
+        let lab = Lab::new(form);
+        lab.network.create_all(&[vm("a", Some(1)), vm("b", Some(1)), vm("c", Some(2)), vm("d", Some(2))]).unwrap();
+        let [a, b, c, d] = [("a", 1), ("b", 2), ("c", 3), ("d", 4)].map(|(tap, id)| Guest::attach(&lab, tap, id));
+        // A frame is delivered before the call that sends it returns, so a frame that leaked would be heard first.
+        a.shout(1);
+        c.shout(2);
+        assert_eq!(b.hear(), 1);
+        assert_eq!(d.hear(), 2);
 
-    // To another VLAN and back, and to none.
-    lab.network.connect(&name("b"), Some(&segment(2))).unwrap();
-    a.shout(3);
-    c.shout(4);
-    assert_eq!(b.hear(), 4);
-    lab.network.connect(&name("b"), None).unwrap();
-    c.shout(5);
-    lab.network.connect(&name("b"), Some(&segment(1))).unwrap();
-    a.shout(6);
-    assert_eq!(b.hear(), 6);
-    assert_eq!([d.hear(), d.hear()], [4, 5]);
+        // To another VLAN and back, and to none.
+        lab.network.connect(&name("b"), Some(&segment(2))).unwrap();
+        a.shout(3);
+        c.shout(4);
+        assert_eq!(b.hear(), 4);
+        lab.network.connect(&name("b"), None).unwrap();
+        c.shout(5);
+        lab.network.connect(&name("b"), Some(&segment(1))).unwrap();
+        a.shout(6);
+        assert_eq!(b.hear(), 6);
+        assert_eq!([d.hear(), d.hear()], [4, 5]);
+    });
 }
 
 #[test]
 fn a_host_tap_puts_the_engine_on_its_segment_only() {
-    if !root() {
-        return;
-    }
-    let lab = Lab::new();
-    let taps = [
-        vm("a", Some(1)),
-        host("mgmt", Some(1), &[("10.0.0.254", 24), ("fd00::fe", 64)]),
-        vm("c", Some(2)),
-        vm("d", Some(2)),
-    ];
-    lab.network.create_all(&taps).unwrap();
-    let [a, c, d] = [("a", 1), ("c", 3), ("d", 4)].map(|(tap, id)| Guest::attach(&lab, tap, id));
-    let arp = [8, 6];
+    each_form(|form| {
+        let lab = Lab::new(form);
+        let taps = [
+            vm("a", Some(1)),
+            host("mgmt", Some(1), &[("10.0.0.254", 24), ("fd00::fe", 64)]),
+            vm("c", Some(2)),
+            vm("d", Some(2)),
+        ];
+        lab.network.create_all(&taps).unwrap();
+        let [a, c, d] = [("a", 1), ("c", 3), ("d", 4)].map(|(tap, id)| Guest::attach(&lab, tap, id));
+        let arp = [8, 6];
 
-    a.ask_who_has([10, 0, 0, 254]);
-    let reply = a.receive(arp);
-    assert_eq!(reply[20..22], [0, 2], "no ARP reply: {reply:?}");
-    assert_eq!(reply[28..32], [10, 0, 0, 254]);
+        a.ask_who_has([10, 0, 0, 254]);
+        let reply = a.receive(arp);
+        assert_eq!(reply[20..22], [0, 2], "no ARP reply: {reply:?}");
+        assert_eq!(reply[28..32], [10, 0, 0, 254]);
 
-    // On VLAN 2 nobody has that address; a reply would come before d's frame.
-    c.ask_who_has([10, 0, 0, 254]);
-    d.send(c.mac, arp, b"fence");
-    assert_eq!(c.receive(arp)[14..19], *b"fence");
+        // On VLAN 2 nobody has that address; a reply would come before d's frame.
+        c.ask_who_has([10, 0, 0, 254]);
+        d.send(c.mac, arp, b"fence");
+        assert_eq!(c.receive(arp)[14..19], *b"fence");
 
-    // It moves.
-    lab.network.connect(&name("mgmt"), Some(&segment(2))).unwrap();
-    c.ask_who_has([10, 0, 0, 254]);
-    assert_eq!(c.receive(arp)[28..32], [10, 0, 0, 254]);
-    let listed = lab.network.list().unwrap();
-    assert_eq!(listed[3].tap, name("mgmt"));
-    assert_eq!(listed[3].segment, Some(segment(2)));
-    assert_eq!(listed[3].addresses, taps[1].addresses);
+        // It moves.
+        lab.network.connect(&name("mgmt"), Some(&segment(2))).unwrap();
+        c.ask_who_has([10, 0, 0, 254]);
+        assert_eq!(c.receive(arp)[28..32], [10, 0, 0, 254]);
+        let listed = lab.network.list().unwrap();
+        assert_eq!(listed[3].tap, name("mgmt"));
+        assert_eq!(listed[3].segment, Some(segment(2)));
+        assert_eq!(listed[3].addresses, taps[1].addresses);
+    });
 }
 
 #[test]
 fn a_restarted_daemon_finds_everything() {
-    if !root() {
-        return;
-    }
-    let mut lab = Lab::new();
-    let taps = [
-        vm("a", Some(1)),
-        vm("b", None),
-        host("h0", None, &[]),
-        host("h1", Some(4095), &[("10.0.0.1", 31), ("192.0.2.1", 32), ("fd00::1", 64)]),
-    ];
-    lab.network.create_all(&taps).unwrap();
-    lab.restart();
-    assert_eq!(lab.network.list().unwrap(), taps.each_ref().map(port));
-    lab.restart();
-    // The same bridge, not a second one.
-    lab.network.connect(&name("b"), Some(&segment(1))).unwrap();
-    let [a, b] = [("a", 1), ("b", 2)].map(|(tap, id)| Guest::attach(&lab, tap, id));
-    a.shout(1);
-    assert_eq!(b.hear(), 1);
-    drop((a, b));
-    lab.restart();
-    for tap in &taps {
-        lab.network.delete(&tap.tap).unwrap();
-    }
-    assert_eq!(lab.interfaces(), Vec::<String>::new());
+    each_form(|form| {
+        let mut lab = Lab::new(form);
+        let taps = [
+            vm("a", Some(1)),
+            vm("b", None),
+            host("h0", None, &[]),
+            host("h1", Some(4095), &[("10.0.0.1", 31), ("192.0.2.1", 32), ("fd00::1", 64)]),
+        ];
+        lab.network.create_all(&taps).unwrap();
+        lab.restart();
+        assert_eq!(lab.network.list().unwrap(), taps.each_ref().map(port));
+        lab.restart();
+        // The same bridge, not a second one.
+        lab.network.connect(&name("b"), Some(&segment(1))).unwrap();
+        let [a, b] = [("a", 1), ("b", 2)].map(|(tap, id)| Guest::attach(&lab, tap, id));
+        a.shout(1);
+        assert_eq!(b.hear(), 1);
+        drop((a, b));
+        lab.restart();
+        for tap in &taps {
+            lab.network.delete(&tap.tap).unwrap();
+        }
+        assert_eq!(lab.interfaces(), Vec::<String>::new());
+    });
 }
 
 #[test]
 fn release_leaves_no_trace() {
-    if !root() {
-        return;
-    }
-    let lab = Lab::new();
-    // Nothing to release, list, delete or connect, and asking makes nothing.
-    lab.network.release(false).unwrap();
-    assert_eq!(lab.network.list().unwrap(), []);
-    assert!(matches!(lab.network.delete(&name("a")), Err(NetworkError::NotFound { .. })));
-    assert!(matches!(lab.network.connect(&name("a"), None), Err(NetworkError::NotFound { .. })));
-    assert!(!lab.pin().exists());
+    each_form(|form| {
+        let lab = Lab::new(form);
+        // Nothing to release, list, delete or connect, and asking makes nothing.
+        lab.network.release(false).unwrap();
+        assert_eq!(lab.network.list().unwrap(), []);
+        assert!(matches!(lab.network.delete(&name("a")), Err(NetworkError::NotFound { .. })));
+        assert!(matches!(lab.network.connect(&name("a"), None), Err(NetworkError::NotFound { .. })));
+        assert!(!lab.pin().exists());
 
-    lab.network.create(&vm("a", Some(1))).unwrap();
-    let id = namespace_id(&lab.pin());
-    lab.network.release(false).unwrap();
-    assert_eq!(namespace_id(&lab.pin()), id, "released with a tap in it");
-    lab.network.delete(&name("a")).unwrap();
-    lab.network.release(true).unwrap();
-    assert_eq!(namespace_id(&lab.pin()), id, "released while in use");
-    lab.network.release(false).unwrap();
-    assert!(!lab.pin().exists());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(lab.pin().to_str().unwrap()));
-    assert!(matches!(run_in(&lab.pin(), || ()), Err(NetworkError::Kernel { .. })));
+        lab.network.create(&vm("a", Some(1))).unwrap();
+        let id = namespace_id(&lab.pin());
+        lab.network.release(false).unwrap();
+        assert_eq!(namespace_id(&lab.pin()), id, "released with a tap in it");
+        lab.network.delete(&name("a")).unwrap();
+        lab.network.release(true).unwrap();
+        assert_eq!(namespace_id(&lab.pin()), id, "released while in use");
+        lab.network.release(false).unwrap();
+        assert!(!lab.pin().exists());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(lab.pin().to_str().unwrap()));
+        assert!(matches!(run_in(&lab.pin(), || ()), Err(NetworkError::Kernel { .. })));
 
-    // And again, over a plain file that a crash has left.
-    std::fs::write(lab.pin(), "").unwrap();
-    assert_eq!(lab.network.list().unwrap(), []);
-    lab.network.create(&vm("a", None)).unwrap();
-    assert_eq!(lab.interfaces(), ["a"]);
-    lab.network.delete(&name("a")).unwrap();
-    lab.network.release(false).unwrap();
-    std::fs::write(lab.pin(), "").unwrap();
-    lab.network.release(false).unwrap();
-    assert!(!lab.pin().exists());
+        // And again, over a plain file that a crash has left.
+        std::fs::write(lab.pin(), "").unwrap();
+        assert_eq!(lab.network.list().unwrap(), []);
+        lab.network.create(&vm("a", None)).unwrap();
+        assert_eq!(lab.interfaces(), ["a"]);
+        lab.network.delete(&name("a")).unwrap();
+        lab.network.release(false).unwrap();
+        std::fs::write(lab.pin(), "").unwrap();
+        lab.network.release(false).unwrap();
+        assert!(!lab.pin().exists());
+    });
 }
 
 fn namespace_id(pin: &Path) -> u64 {
@@ -310,7 +325,7 @@ fn the_calling_thread_stays_where_it_is() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::PerVlan);
     let own = Path::new("/proc/thread-self/ns/net");
     let before = namespace_id(own);
     let inside = lab.network.enter().unwrap().unwrap();
@@ -322,32 +337,31 @@ fn the_calling_thread_stays_where_it_is() {
 
 #[test]
 fn a_failure_leaves_nothing() {
-    if !root() {
-        return;
-    }
-    let lab = Lab::new();
-    let taps = [vm("a", Some(1)), host("h", Some(2), &[("10.0.0.1", 24)]), vm("a", Some(3))];
-    let error = lab.network.create_all(&taps).unwrap_err();
-    assert!(matches!(error, NetworkError::Exists { ref tap } if tap == "a"), "{error:?}");
-    assert_eq!(lab.interfaces(), Vec::<String>::new());
-
-    // The second address is the first one again: the kernel refuses when the tap is half made.
-    let twice = host("h", Some(2), &[("10.0.0.1", 24), ("10.0.0.1", 24)]);
-    let error = lab.network.create(&twice).unwrap_err();
-    assert_eq!(error.to_string(), "cannot add address 10.0.0.1/24 to h");
-    assert_eq!(lab.interfaces(), Vec::<String>::new());
-
-    for wrong in [
-        NewTap { addresses: twice.addresses.clone(), ..vm("a", None) },
-        NewTap { owner: "x".repeat(201), ..vm("a", None) },
-        NewTap { owner: "x\ny".to_owned(), ..vm("a", None) },
-        host("h", None, &[("10.0.0.1", 33)]),
-    ] {
-        assert!(lab.network.create(&wrong).is_err(), "{wrong:?}");
+    each_form(|form| {
+        let lab = Lab::new(form);
+        let taps = [vm("a", Some(1)), host("h", Some(2), &[("10.0.0.1", 24)]), vm("a", Some(3))];
+        let error = lab.network.create_all(&taps).unwrap_err();
+        assert!(matches!(error, NetworkError::Exists { ref tap } if tap == "a"), "{error:?}");
         assert_eq!(lab.interfaces(), Vec::<String>::new());
-    }
-    lab.network.create(&NewTap { owner: "x".repeat(200), ..vm("a", Some(1)) }).unwrap();
-    assert_eq!(lab.network.list().unwrap()[0].owner.len(), 200);
+
+        // The second address is the first one again: the kernel refuses when the tap is half made.
+        let twice = host("h", Some(2), &[("10.0.0.1", 24), ("10.0.0.1", 24)]);
+        let error = lab.network.create(&twice).unwrap_err();
+        assert_eq!(error.to_string(), "cannot add address 10.0.0.1/24 to h");
+        assert_eq!(lab.interfaces(), Vec::<String>::new());
+
+        for wrong in [
+            NewTap { addresses: twice.addresses.clone(), ..vm("a", None) },
+            NewTap { owner: "x".repeat(201), ..vm("a", None) },
+            NewTap { owner: "x\ny".to_owned(), ..vm("a", None) },
+            host("h", None, &[("10.0.0.1", 33)]),
+        ] {
+            assert!(lab.network.create(&wrong).is_err(), "{wrong:?}");
+            assert_eq!(lab.interfaces(), Vec::<String>::new());
+        }
+        lab.network.create(&NewTap { owner: "x".repeat(200), ..vm("a", Some(1)) }).unwrap();
+        assert_eq!(lab.network.list().unwrap()[0].owner.len(), 200);
+    });
 }
 
 #[test]
@@ -355,7 +369,7 @@ fn bridges_come_and_go_with_their_ports() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::PerVlan);
     lab.network.create_all(&[vm("a", Some(101)), host("h", Some(101), &[])]).unwrap();
     assert_eq!(lab.interfaces(), ["a", "h", "mega_bridge.101", "megaport0"]);
     lab.network.connect(&name("a"), Some(&segment(102))).unwrap();
@@ -372,13 +386,13 @@ fn what_others_made_stays_theirs() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::PerVlan);
     // A namespace that stands for the host's; in it an interface and a bridge of somebody else.
     lab.network.enter().unwrap();
     lab.inside(|| {
         let mut netlink = Netlink::open().unwrap();
         netlink.create_veth("theirs", "far").unwrap();
-        netlink.create_bridge("mega_bridge.101").unwrap();
+        netlink.create_bridge("mega_bridge.101", false).unwrap();
     });
     lab.inside(|| {
         let network = LinuxNetwork::new(NetworkPlace::Host);
@@ -408,25 +422,24 @@ fn what_others_made_stays_theirs() {
 
 #[test]
 fn two_hundred_taps() {
-    if !root() {
-        return;
-    }
-    let mut lab = Lab::new();
-    let taps: Vec<NewTap> = (0..200)
-        .map(|n| match n % 10 {
-            0 => host(&format!("h{n:03}"), Some(n % 3 + 1), &[(&format!("10.0.{n}.1"), 24)]),
-            _ => vm(&format!("t{n:03}"), Some(n % 3 + 1)),
-        })
-        .collect();
-    lab.network.create_all(&taps).unwrap();
-    lab.restart();
-    let mut expected: Vec<Port> = taps.iter().map(port).collect();
-    expected.sort_by(|a, b| a.tap.cmp(&b.tap));
-    assert_eq!(lab.network.list().unwrap(), expected);
-    for tap in &taps {
-        lab.network.delete(&tap.tap).unwrap();
-    }
-    assert_eq!(lab.interfaces(), Vec::<String>::new());
+    each_form(|form| {
+        let mut lab = Lab::new(form);
+        let taps: Vec<NewTap> = (0..200)
+            .map(|n| match n % 10 {
+                0 => host(&format!("h{n:03}"), Some(n % 3 + 1), &[(&format!("10.0.{n}.1"), 24)]),
+                _ => vm(&format!("t{n:03}"), Some(n % 3 + 1)),
+            })
+            .collect();
+        lab.network.create_all(&taps).unwrap();
+        lab.restart();
+        let mut expected: Vec<Port> = taps.iter().map(port).collect();
+        expected.sort_by(|a, b| a.tap.cmp(&b.tap));
+        assert_eq!(lab.network.list().unwrap(), expected);
+        for tap in &taps {
+            lab.network.delete(&tap.tap).unwrap();
+        }
+        assert_eq!(lab.interfaces(), Vec::<String>::new());
+    });
 }
 
 #[test]
@@ -434,7 +447,7 @@ fn addresses_that_a_guest_could_have_caused_are_not_listed() {
     if !root() {
         return;
     }
-    let lab = Lab::new();
+    let lab = Lab::new(Form::PerVlan);
     lab.network.create(&host("h", Some(1), &[])).unwrap();
     let settings = lab.inside(|| {
         ["ipv6/conf/h/accept_ra", "ipv4/conf/h/arp_ignore", "ipv4/ip_forward", "ipv6/conf/mega_bridge.1/disable_ipv6"]

@@ -187,7 +187,8 @@ impl OpenVswitch {
             let result = self.client.transact(&operations, CALL);
             match result {
                 Ok(outcomes) => {
-                    let number = outcomes.into_iter().last().and_then(|outcome| outcome.rows().first()?.integer("next_cfg"));
+                    let number =
+                        outcomes.into_iter().last().and_then(|outcome| outcome.rows().first()?.integer("next_cfg"));
                     return Ok(number);
                 }
                 Err(OvsdbError::Refused { .. } | OvsdbError::Lost { .. } | OvsdbError::Connect { .. })
@@ -399,7 +400,8 @@ impl Switch for OpenVswitch {
             let lost = |uuid: &Uuid| {
                 picture.interfaces.get(uuid).is_none_or(|interface| !names.contains(interface.name.as_str()))
             };
-            let ports = picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND | TRUNK | TUNNEL)));
+            let ports =
+                picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND | TRUNK | TUNNEL)));
             let gone = ports.filter(|port| port.interfaces.iter().all(lost)).map(|port| &port.uuid);
             Ok(picture.remove(&gone.collect(), true))
         })?;

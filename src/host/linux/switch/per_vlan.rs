@@ -30,13 +30,13 @@ const SETTLE_ATTEMPTS: u32 = 100;
 const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The bridges that one call has used, so that each is looked up once.
-type Bridges = HashMap<Segment, u32>;
+pub(super) type Bridges = HashMap<Segment, u32>;
 
 /// The most ports that a Linux bridge has (BR_MAX_PORTS).
 const PORT_LIMIT: u32 = 1023;
 
 pub(super) struct PerVlan {
-    netlink: Netlink,
+    pub(super) netlink: Netlink,
     /// Whether there is any uplink, and any mirror; None until somebody has looked. Only this process makes them.
     has_uplinks: Option<bool>,
     has_mirrors: Option<bool>,
@@ -47,7 +47,16 @@ impl PerVlan {
         Self { netlink, has_uplinks: None, has_mirrors: None }
     }
 
-    fn plug_all(&mut self, ports: &[(SwitchPort, Segment)], bridges: &mut Bridges) -> Result<(), NetworkError> {
+    /// A switch that leaves uplinks to somebody else.
+    pub(super) fn without_uplinks(netlink: Netlink) -> Self {
+        Self { netlink, has_uplinks: Some(false), has_mirrors: None }
+    }
+
+    pub(super) fn plug_all(
+        &mut self,
+        ports: &[(SwitchPort, Segment)],
+        bridges: &mut Bridges,
+    ) -> Result<(), NetworkError> {
         for (port, segment) in ports {
             let bridge = self.bridge(segment, bridges)?;
             // A port first, then up: a tap that is up and no port hands its frames to the engine's own IP stack.
@@ -62,17 +71,24 @@ impl PerVlan {
 
     /// Make an interface a port, then set it up.
     fn enslave(&mut self, index: u32, bridge: u32, name: &str) -> Result<(), NetworkError> {
+        self.join_bridge(index, bridge, name)?;
+        self.set_up(index, name)
+    }
+
+    pub(super) fn set_up(&mut self, index: u32, name: &str) -> Result<(), NetworkError> {
+        self.netlink.set_up(index, true).map_err(kernel(format!("set {name} up")))
+    }
+
+    pub(super) fn join_bridge(&mut self, index: u32, bridge: u32, name: &str) -> Result<(), NetworkError> {
         self.netlink.set_master(index, Some(bridge)).map_err(|error| match error.raw_os_error() {
             Some(libc::EXFULL) => NetworkError::Unsupported {
                 what: format!("connect {name}"),
                 missing: format!(
-                    "its switch has one Linux bridge for each VLAN, and that has {PORT_LIMIT} ports at most; use more \
-                     VLANs, or `megaform daemon --switch openvswitch`"
+                    "a Linux bridge has at most {PORT_LIMIT} ports; `megaform daemon --switch openvswitch` has no such limit"
                 ),
             },
             _ => kernel(format!("connect {name}"))(error),
-        })?;
-        self.netlink.set_up(index, true).map_err(kernel(format!("set {name} up")))
+        })
     }
 
     fn any_uplinks(&mut self) -> Result<bool, NetworkError> {
@@ -83,7 +99,7 @@ impl PerVlan {
     }
 
     /// The uplink of that name and kind on a bridge.
-    fn uplink(&mut self, bridge: &BridgeName, name: &TapName, tunnel: bool) -> Result<Uplink, NetworkError> {
+    pub(super) fn uplink(&mut self, bridge: &BridgeName, name: &TapName, tunnel: bool) -> Result<Uplink, NetworkError> {
         let found = self.find(name.as_str())?.and_then(|link| uplinks::read(&link));
         found.filter(|uplink| uplink.bridge == *bridge && uplink.tunnel == tunnel).ok_or_else(|| {
             NetworkError::NoUplink {
@@ -102,14 +118,14 @@ impl PerVlan {
         })
     }
 
-    fn unplug_one(&mut self, port: &SwitchPort) -> Result<(), NetworkError> {
+    pub(super) fn unplug_one(&mut self, port: &SwitchPort) -> Result<(), NetworkError> {
         // Down first: a tap that is up and no port hands its frames to the engine's own IP stack.
         self.netlink.set_up(port.index, false).map_err(kernel(format!("set {} down", port.tap)))?;
         self.netlink.set_master(port.index, None).map_err(kernel(format!("disconnect {}", port.tap)))
     }
 
     /// Put ports back to where they were when they were looked up. Best effort: whoever calls this has an error to tell.
-    fn put_back<'a>(&mut self, ports: impl Iterator<Item = &'a SwitchPort>) {
+    pub(super) fn put_back<'a>(&mut self, ports: impl Iterator<Item = &'a SwitchPort>) {
         for port in ports {
             if port.master.is_none() {
                 let _ = self.netlink.set_up(port.index, false);
@@ -121,7 +137,7 @@ impl PerVlan {
         }
     }
 
-    fn drop_empty(&mut self, bridges: &BTreeSet<u32>) -> Result<(), NetworkError> {
+    pub(super) fn drop_empty(&mut self, bridges: &BTreeSet<u32>) -> Result<(), NetworkError> {
         let mut doomed = BTreeSet::new();
         let mut users = BTreeSet::new();
         for &index in bridges {
@@ -145,7 +161,7 @@ impl PerVlan {
     /// Wait until a port passes frames. Without a carrier it never does: nobody has opened the tap yet. With one, the
     /// bridge hears of it from the kernel's link watch: at once if it is asked for (since Linux 6.8), otherwise within
     /// a second.
-    fn settle(&mut self, port: u32, name: &str) -> Result<(), NetworkError> {
+    pub(super) fn settle(&mut self, port: u32, name: &str) -> Result<(), NetworkError> {
         for _ in 0..SETTLE_ATTEMPTS {
             let link = self.netlink.link_by_index(port).map_err(kernel(format!("look up the port of {name}")))?;
             if link.is_none_or(|link| link.master.is_none() || !link.carrier || link.forwarding) {
@@ -162,7 +178,8 @@ impl PerVlan {
             return Ok(index);
         }
         let alias = marker(segment);
-        let natural = self.find(&bridge_name(segment, 0))?.filter(|link| link.is_bridge() && link.alias == alias);
+        let natural =
+            self.find(&bridge_name(&natural_name(segment), 0))?.filter(|link| link.is_bridge() && link.alias == alias);
         let index = match natural {
             Some(link) => link.index,
             None => {
@@ -170,7 +187,9 @@ impl PerVlan {
                 let all = self.netlink.links(Links::Bridges).map_err(kernel("list bridges"))?;
                 match all.iter().find(|link| link.is_bridge() && link.alias == alias) {
                     Some(link) => link.index,
-                    None => self.create_bridge(segment, &alias)?,
+                    None => {
+                        self.create_bridge(&|attempt| bridge_name(&natural_name(segment), attempt), &alias, false)?
+                    }
                 }
             }
         };
@@ -178,10 +197,15 @@ impl PerVlan {
         Ok(index)
     }
 
-    fn create_bridge(&mut self, segment: &Segment, alias: &str) -> Result<u32, NetworkError> {
-        for attempt in 0..NAME_ATTEMPTS {
-            let name = bridge_name(segment, attempt);
-            match self.netlink.create_bridge(&name) {
+    /// Make a bridge under the first of its names that is free.
+    pub(super) fn create_bridge(
+        &mut self,
+        name: &dyn Fn(u32) -> String,
+        alias: &str,
+        filtering: bool,
+    ) -> Result<u32, NetworkError> {
+        for name in (0..NAME_ATTEMPTS).map(name) {
+            match self.netlink.create_bridge(&name, filtering) {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => continue,
                 Err(error) => {
                     let missing = "CONFIG_BRIDGE (module bridge)";
@@ -195,7 +219,7 @@ impl PerVlan {
                 let _ = self.netlink.delete_link(link.index);
             });
         }
-        Err(NetworkError::Exists { tap: bridge_name(segment, NAME_ATTEMPTS - 1) })
+        Err(NetworkError::Exists { tap: name(NAME_ATTEMPTS - 1) })
     }
 
     fn set_up_bridge(&mut self, link: &Link, alias: &str) -> Result<(), NetworkError> {
@@ -217,7 +241,7 @@ impl PerVlan {
         Ok((!used).then_some((bridge, segment)))
     }
 
-    fn find(&mut self, name: &str) -> Result<Option<Link>, NetworkError> {
+    pub(super) fn find(&mut self, name: &str) -> Result<Option<Link>, NetworkError> {
         self.netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))
     }
 
@@ -227,7 +251,7 @@ impl PerVlan {
         self.netlink.no_link_local(link.index).map_err(kernel(format!("turn off IPv6 on {}", link.name)))
     }
 
-    fn links(&mut self) -> Result<Vec<Link>, NetworkError> {
+    pub(super) fn links(&mut self) -> Result<Vec<Link>, NetworkError> {
         self.netlink.links(Links::All).map_err(kernel("list interfaces"))
     }
 }
@@ -365,12 +389,18 @@ impl Switch for PerVlan {
     }
 }
 
-fn bridge_info(bridges: &mut BTreeMap<BridgeName, BridgeInfo>, bridge: BridgeName) -> &mut BridgeInfo {
+pub(super) fn bridge_info(bridges: &mut BTreeMap<BridgeName, BridgeInfo>, bridge: BridgeName) -> &mut BridgeInfo {
     bridges.entry(bridge.clone()).or_insert_with(|| BridgeInfo::new(bridge))
 }
 
+/// Are there bridges of this form? Those of the last two VLANs belong to either form.
+pub(super) fn is_used(netlink: &mut Netlink) -> Result<bool, NetworkError> {
+    let bridges = netlink.links(Links::Bridges).map_err(kernel("list bridges"))?;
+    Ok(segments(&bridges).any(|(_, segment)| segment.vlan.get() < 4094))
+}
+
 /// The bridges of segments.
-fn segments(links: &[Link]) -> impl Iterator<Item = (u32, Segment)> {
+pub(super) fn segments(links: &[Link]) -> impl Iterator<Item = (u32, Segment)> {
     links.iter().filter_map(|link| Some((link.index, read_marker(&link.alias)?)))
 }
 
@@ -384,12 +414,14 @@ fn read_marker(alias: &str) -> Option<Segment> {
     Some(Segment { bridge: BridgeName::new(bridge).ok()?, vlan: VlanTag::new(vlan.parse().ok()?)? })
 }
 
-/// The name of a segment's bridge: `mega_bridge.101` where that fits, otherwise made of a hash. Later attempts give
-/// other names.
-fn bridge_name(segment: &Segment, attempt: u32) -> String {
-    let natural = format!("{}.{}", segment.bridge, segment.vlan);
+fn natural_name(segment: &Segment) -> String {
+    format!("{}.{}", segment.bridge, segment.vlan)
+}
+
+/// The name of a bridge: `mega_bridge.101` where that fits, otherwise made of a hash. Later attempts give other names.
+pub(super) fn bridge_name(natural: &str, attempt: u32) -> String {
     if attempt == 0 && natural.len() <= NAME_LIMIT {
-        return natural;
+        return natural.to_owned();
     }
     let hash = Sha256::digest(format!("{natural} {attempt}"));
     hash.iter().take(6).fold("mb".to_owned(), |name, byte| format!("{name}{byte:02x}"))
@@ -413,15 +445,15 @@ mod tests {
 
     #[test]
     fn bridge_names_fit_and_differ() {
-        assert_eq!(bridge_name(&segment("mega_bridge", 101), 0), "mega_bridge.101");
-        let long = bridge_name(&segment("mega_bridge", 4094), 0);
-        assert_eq!(long, bridge_name(&segment("mega_bridge", 4094), 0));
+        assert_eq!(bridge_name(&natural_name(&segment("mega_bridge", 101)), 0), "mega_bridge.101");
+        let long = bridge_name(&natural_name(&segment("mega_bridge", 4094)), 0);
+        assert_eq!(long, bridge_name(&natural_name(&segment("mega_bridge", 4094)), 0));
         let names = [
             long,
-            bridge_name(&segment("mega_bridge", 4095), 0),
-            bridge_name(&segment("mega_bridge", 101), 0),
-            bridge_name(&segment("mega_bridge", 101), 1),
-            bridge_name(&segment("mega_bridge", 101), 2),
+            bridge_name(&natural_name(&segment("mega_bridge", 4095)), 0),
+            bridge_name(&natural_name(&segment("mega_bridge", 101)), 0),
+            bridge_name(&natural_name(&segment("mega_bridge", 101)), 1),
+            bridge_name(&natural_name(&segment("mega_bridge", 101)), 2),
         ];
         for (at, name) in names.iter().enumerate() {
             assert!(name.len() <= NAME_LIMIT, "{name}");

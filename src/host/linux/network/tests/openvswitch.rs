@@ -115,7 +115,7 @@ impl Guest {
 #[test]
 fn its_programs_outlive_the_daemon_and_go_with_the_namespace() {
     on_openvswitch(|| {
-        let mut lab = Lab::new();
+        let mut lab = Lab::new(Form::Auto);
         assert_eq!(lab.network.list().unwrap(), []);
         assert!(!folder(&lab).exists(), "started without need");
         lab.network.create(&vm("a", Some(1))).unwrap();
@@ -137,7 +137,7 @@ fn its_programs_outlive_the_daemon_and_go_with_the_namespace() {
 #[test]
 fn what_dies_comes_back() {
     on_openvswitch(|| {
-        let lab = Lab::new();
+        let lab = Lab::new(Form::Auto);
         lab.network.create_all(&[vm("a", Some(1)), vm("b", Some(1)), vm("c", Some(2))]).unwrap();
         let [a, b] = [("a", 1), ("b", 2)].map(|(tap, id)| Guest::attach(&lab, tap, id));
         a.shout(1);
@@ -175,7 +175,7 @@ fn what_dies_comes_back() {
 #[test]
 fn the_database_dies_under_load() {
     on_openvswitch(|| {
-        let lab = Lab::new();
+        let lab = Lab::new(Form::Auto);
         lab.network.create(&vm("stay", Some(1))).unwrap();
         std::thread::scope(|scope| {
             for worker in 0..3 {
@@ -205,13 +205,14 @@ fn the_database_dies_under_load() {
 #[test]
 fn what_is_deleted_by_hand_is_made_again_by_the_next_change() {
     on_openvswitch(|| {
-        let lab = Lab::new();
+        let lab = Lab::new(Form::Auto);
         let taps = ["a", "b", "c"].map(|tap| vm(tap, Some(1)));
         lab.network.create_all(&taps).unwrap();
         by_hand(&lab, &["del-port", "a"]);
-        assert_eq!(lab.network.list().unwrap().iter().map(|port| port.segment.is_some()).collect::<Vec<_>>(), [
-            false, true, true
-        ]);
+        assert_eq!(
+            lab.network.list().unwrap().iter().map(|port| port.segment.is_some()).collect::<Vec<_>>(),
+            [false, true, true]
+        );
         lab.network.connect(&name("a"), Some(&segment(1))).unwrap();
         assert_eq!(lab.network.list().unwrap(), taps.each_ref().map(port));
         by_hand(&lab, &["del-br", "mega_bridge"]);
@@ -240,7 +241,7 @@ fn what_is_deleted_by_hand_is_made_again_by_the_next_change() {
 #[test]
 fn a_bond_fails_over() {
     on_openvswitch(|| {
-        let mut lab = Lab::new();
+        let mut lab = Lab::new(Form::Auto);
         lab.network.create_all(&["a0", "a1", "b"].map(|tap| vm(tap, Some(1)))).unwrap();
         let [a0, a1, b] = [("a0", 1), ("a1", 1), ("b", 2)].map(|(tap, id)| Guest::attach(&lab, tap, id));
         let bond = Bond {
@@ -299,7 +300,7 @@ fn a_bond_fails_over() {
 #[test]
 fn netflow_comes_to_its_collector() {
     on_openvswitch(|| {
-        let lab = Lab::new();
+        let lab = Lab::new(Form::Auto);
         lab.network.create_all(&[vm("a", Some(1)), vm("b", Some(1))]).unwrap();
         let collector = lab.inside(|| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
         collector.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -309,11 +310,9 @@ fn netflow_comes_to_its_collector() {
         lab.network.netflow(&bridge, Some(&settings)).unwrap();
         let [a, b] = [("a", 1), ("b", 2)].map(|(tap, id)| Guest::attach(&lab, tap, id));
         // UDP over IPv4 from 10.0.0.1 to 10.0.0.2; nobody looks at its checksums.
-        let packet = [
-            &[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..],
-            &[0, 7, 0, 7, 0, 8, 0, 0],
-        ]
-        .concat();
+        let packet =
+            [&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..], &[0, 7, 0, 7, 0, 8, 0, 0]]
+                .concat();
         a.send(b.mac, [8, 0], &packet);
         b.receive([8, 0]);
         let mut record = [0; 2048];
@@ -331,7 +330,7 @@ fn netflow_comes_to_its_collector() {
 #[test]
 fn a_running_one_keeps_what_is_its_own() {
     on_openvswitch(|| {
-        let lab = Lab::new();
+        let lab = Lab::new(Form::Auto);
         // The lab's own one stands for one that runs, its namespace for the host's.
         lab.network.create(&vm("other", Some(5))).unwrap();
         by_hand(&lab, &["add-br", "theirs", "--", "set", "bridge", "theirs", "datapath_type=netdev"]);
@@ -370,7 +369,7 @@ fn a_running_one_keeps_what_is_its_own() {
 #[test]
 fn settings_of_a_bridge_are_kept_and_shown() {
     on_openvswitch(|| {
-        let lab = Lab::new();
+        let lab = Lab::new(Form::Auto);
         let bridge = BridgeName::new("lab").unwrap();
         let set = |config: &str| lab.network.configure(&bridge, config);
         for wrong in ["", "stp_enable", "stp_enable=7", "ports=x", "fail_mode=never", "external_ids:megaform=x"] {
@@ -383,7 +382,10 @@ fn settings_of_a_bridge_are_kept_and_shown() {
         let info = lab.network.bridges().unwrap().remove(0);
         let shown: Vec<_> = info.config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(shown, [("other_config:mac-aging-time", "10"), ("stp_enable", "true")]);
-        assert_eq!(by_hand(&lab, &["get", "bridge", "lab", "stp_enable", "other_config"]), "true\n{mac-aging-time=\"10\"}");
+        assert_eq!(
+            by_hand(&lab, &["get", "bridge", "lab", "stp_enable", "other_config"]),
+            "true\n{mac-aging-time=\"10\"}"
+        );
         lab.network.release(false).unwrap();
         assert!(lab.pin().exists(), "released with a bridge that was configured");
         lab.network.destroy(&bridge).unwrap();

@@ -190,15 +190,13 @@ impl Picture {
     pub(super) fn bridges_info(&self) -> Vec<BridgeInfo> {
         let info = |bridge: &BridgeRow| {
             let of = |kind: &str| -> Vec<&PortRow> {
-                let mut ports: Vec<_> =
-                    self.ports_of(bridge).filter(|port| mark(&port.ids) == Some(kind)).collect();
+                let mut ports: Vec<_> = self.ports_of(bridge).filter(|port| mark(&port.ids) == Some(kind)).collect();
                 ports.sort_by(|a, b| a.name.cmp(&b.name));
                 ports
             };
             let names = |kind: &str| of(kind).into_iter().map(|port| port.name.clone()).collect::<Vec<_>>();
             let config = bridge.ids.iter().filter_map(|(key, value)| Some((key.strip_prefix(CONFIG)?, value)));
-            let config: BTreeMap<String, String> =
-                config.map(|(key, value)| (key.to_owned(), value.clone())).collect();
+            let config: BTreeMap<String, String> = config.map(|(key, value)| (key.to_owned(), value.clone())).collect();
             let known = mark(&bridge.ids).is_some()
                 || !config.is_empty()
                 || self.ports_of(bridge).any(|port| mark(&port.ids).is_some());

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use super::PerVlan;
-use crate::host::linux::bpf::{DROP, Field, Helper, INGRESS, Label, Program, Reg};
+use crate::host::linux::bpf::{DROP, Helper, INGRESS, Label, Program, Reg, TagField};
 use crate::host::linux::classifier::{Direction, Slot};
 use crate::host::linux::failure::{kernel, refused};
 use crate::host::linux::netlink::Link;
@@ -207,11 +207,11 @@ fn from_uplink(legs: &BTreeMap<u16, u32>, others: &[u32]) -> Program {
 /// The part of [`from_uplink`] for the VLANs that have a leg, at least one.
 fn enter(program: &mut Program, legs: &BTreeMap<u16, u32>, pass_on: Label, drop: Label) {
     let [untagged, pop, enter] = std::array::from_fn(|_| program.label());
-    program.load(Reg::R2, Reg::R6, Field::VlanPresent);
+    program.load(Reg::R2, Reg::R6, TagField::Present);
     program.jump_if_equal(Reg::R2, 0, untagged);
-    program.load(Reg::R2, Reg::R6, Field::VlanProtocol);
+    program.load(Reg::R2, Reg::R6, TagField::Protocol);
     program.jump_if_not_equal(Reg::R2, TAG, untagged);
-    program.load(Reg::R7, Reg::R6, Field::VlanTci);
+    program.load(Reg::R7, Reg::R6, TagField::Tci);
     program.and(Reg::R7, TAG_MASK);
     let legs_by_tag: Vec<(u16, u32)> = legs.iter().map(|(vlan, leg)| (*vlan, *leg)).collect();
     search(program, &legs_by_tag, pop, pass_on);

@@ -1,0 +1,191 @@
+//! Bridges, trunks, tunnels, mirrors and added NICs, over the socket, with QEMUs that never start a guest. That frames cross
+//! as they should is tested where the switch is.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::process::Command;
+
+use support::{Lab, have};
+
+const NEEDS: &[&str] = &["root", "qemu-system-x86_64", "ip"];
+
+/// Stand for the host: the calling thread, and the daemons that it starts, are in a network of their own with one cable.
+fn leave_the_host() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    for args in ["link add eth1 type veth peer name wire", "link set eth1 alias lab", "link set wire up"] {
+        assert!(ip(args).0, "ip {args}");
+    }
+}
+
+fn ip(args: &str) -> (bool, String) {
+    let output = Command::new("ip").args(args.split(' ')).output().expect("ip is there");
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn mirrors(lab: &Lab) -> String {
+    let text = lab.e(".json true tap").ok().out;
+    let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let of = |mirror: &serde_json::Value| format!("{} to {}", mirror["Source"], mirror["Destination"]).replace('"', "");
+    answer[0]["Data"]["Mirrors"].as_array().into_iter().flatten().map(of).collect::<Vec<_>>().join(", ")
+}
+
+/// One cell of a table with one row.
+fn cell(lab: &Lab, line: &str) -> String {
+    lab.e(&format!(".annotate false .headers false {line}")).ok().out.trim().to_owned()
+}
+
+#[test]
+fn a_trunk_is_lent_by_the_host_and_comes_back() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let mut lab = Lab::with_daemon();
+    lab.e("bridge trunk nosuch nosuch").fails("no interface nosuch, neither in the engine's network nor in the host's");
+    assert!(lab.rows("bridge").is_empty());
+    assert!(!lab.mounted(), "a trunk that is none has left a network");
+    assert!(ip("address add 198.51.100.1/24 dev eth1").0);
+    lab.e("bridge trunk mega_bridge eth1").fails("it has the address 198.51.100.1/24");
+    assert!(ip("address flush dev eth1").0 && ip("link set eth1 up").0 && ip("route add default dev eth1").0);
+    lab.e("bridge trunk mega_bridge eth1").fails("a default route leads through it");
+    assert!(ip("route del default").0);
+    lab.e("bridge trunk mega_bridge eth1").ok();
+    assert!(!ip("link show eth1").0, "it is still the host's");
+    lab.e("bridge trunk mega_bridge eth1").fails("it is a trunk of bridge mega_bridge already");
+    lab.e("tap create LAN name t").ok();
+    let row = ["mega_bridge", "false", "[LAN (101)]", "[eth1]", "[]", "[]", "{}"];
+    assert_eq!(lab.rows("bridge"), [row]);
+    lab.e("bridge destroy mega_bridge").fails("bridge mega_bridge has taps (t), disconnect or delete them first");
+    lab.e("bridge config mega_bridge protocols=OpenFlow13").fails("--switch openvswitch");
+
+    // It stays a trunk without a tap and across a daemon's death.
+    lab.e("tap delete t").ok();
+    lab.kill_daemon();
+    lab.start_daemon();
+    assert_eq!(lab.rows(".columns bridge,trunks bridge"), [["mega_bridge", "[eth1]"]]);
+    lab.e("bridge notrunk mega_bridge wire").fails("bridge mega_bridge has no trunk wire");
+    lab.e("bridge notrunk mega_bridge eth1").ok();
+    let (there, shown) = ip("-d link show eth1");
+    assert!(there && shown.contains("alias lab") && shown.contains("promiscuity 0"), "{shown}");
+    assert!(!lab.mounted(), "nothing is left, but its network is");
+
+    // Whatever is on a bridge goes with it, or with everything.
+    lab.e("bridge trunk one eth1").ok();
+    lab.e("bridge destroy one").ok();
+    assert!(ip("link show eth1").0);
+    lab.e("bridge trunk one eth1").ok();
+    lab.e("clear all").ok();
+    assert!(ip("link show eth1").0);
+    assert!(!lab.mounted());
+}
+
+#[test]
+fn tunnels_have_keys() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    for (line, error) in [
+        ("bridge tunnel vxlan lab example.org 5", "invalid remote address `example.org`"),
+        ("bridge tunnel vxlan lab 192.0.2.1 16777216", "expected a number from 0 to 16777215"),
+        ("bridge tunnel gre lab 192.0.2.1 many", "expected a number from 0 to 4294967295"),
+        ("bridge notunnel lab mega_vxlan0", "no bridge lab"),
+    ] {
+        lab.e(line).fails(error);
+    }
+    assert!(!lab.mounted());
+    assert_eq!(lab.e(".annotate false bridge tunnel vxlan lab 192.0.2.1 5").ok().out.trim(), "mega_vxlan0");
+    lab.e("bridge tunnel vxlan lab 192.0.2.2 5").fails("same key 5");
+    lab.e("bridge tunnel vxlan lab fd00::1 6").ok();
+    assert_eq!(cell(&lab, ".columns tunnels bridge"), "[mega_vxlan0, mega_vxlan1]");
+    let shown = lab.e(".annotate false shell ip -d link show mega_vxlan0").ok().out;
+    assert!(shown.contains("vxlan id 5 remote 192.0.2.1") && shown.contains("dstport 4789"), "{shown}");
+    lab.e("bridge notunnel lab mega_vxlan0").ok();
+    lab.e("bridge notunnel lab mega_vxlan1").ok();
+    assert!(lab.rows("bridge").is_empty() && !lab.mounted());
+}
+
+#[test]
+fn nics_are_added_while_qemu_runs() {
+    if !have(NEEDS) {
+        return;
+    }
+    let mut lab = Lab::with_daemon();
+    for line in
+        ["vm config memory 16", "vm config net LAN", "vm launch kvm a,b", "vm config net LAN", "clear vm config net"]
+    {
+        lab.e(line).ok();
+    }
+    lab.e("vm launch kvm bare").ok();
+    lab.e("vm net add a").fails("no NIC to add");
+    lab.e("vm net add a LAN,bogus,virtio-net-pci,more").fails("LAN,bogus,virtio-net-pci,more");
+    lab.e("vm net add nosuch LAN").fails("vm not found: nosuch");
+    lab.e("vm net add a,b mgmt other,virtio-net-pci").ok();
+    lab.e("vm net add bare LAN,virtio-net-pci").ok();
+    let vlans = |lab: &Lab, vm: &str| cell(lab, &format!(".columns vlan .filter name={vm} vm info"));
+    assert_eq!(vlans(&lab, "a"), "[LAN (101), mgmt (102), other (103)]");
+    assert_eq!(vlans(&lab, "bare"), "[LAN (101)]");
+    // QEMU has each tap open, which is its carrier.
+    let taps = |lab: &Lab| cell(lab, ".columns tap vm info").replace(['[', ']', ',', '\n'], " ");
+    let attached = |lab: &Lab| {
+        for tap in taps(lab).split_whitespace() {
+            let shown = lab.e(&format!(".annotate false shell ip -o link show dev {tap}")).ok().out;
+            assert!(shown.contains("LOWER_UP") && shown.contains("master"), "{shown}");
+        }
+    };
+    attached(&lab);
+    // What QEMU refuses leaves nothing.
+    let before = lab.e(".annotate false shell ip -br link").ok().out;
+    lab.e("vm net add a LAN,00:11:22:33:44:55,rtl8139nosuch").fails("rtl8139nosuch");
+    assert_eq!(lab.e(".annotate false shell ip -br link").ok().out, before);
+    assert_eq!(vlans(&lab, "a"), "[LAN (101), mgmt (102), other (103)]");
+
+    // They are NICs like the others, for a restarted daemon and for the next QEMU too.
+    lab.kill_daemon();
+    lab.start_daemon();
+    lab.e("vm net connect a 2 mgmt").ok();
+    assert_eq!(vlans(&lab, "a"), "[LAN (101), mgmt (102), mgmt (102)]");
+    lab.e("vm kill a").ok();
+    lab.e("vm net add a late").ok();
+    lab.e("vm start a").ok();
+    assert_eq!(vlans(&lab, "a"), "[LAN (101), mgmt (102), mgmt (102), late (104)]");
+    attached(&lab);
+    lab.e("clear namespace all").ok();
+    assert!(!lab.mounted());
+}
+
+#[test]
+fn mirrors_are_listed_and_end() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    for line in ["vm config memory 16", "vm config net LAN MON", "vm launch kvm a,b", "tap create MON name watch"] {
+        lab.e(line).ok();
+    }
+    lab.e("tap mirror mega_tap0 nosuch").fails("unknown tap");
+    lab.e("tap mirror mega_tap0 watch other").fails("tap mega_tap0 is not on bridge other");
+    lab.e("tap mirror a 2 b 1").fails("no network 2, VM only has 2 networks");
+    lab.e("tap mirror a 0 nosuch 1").fails("vm not found: nosuch");
+    lab.e("namespace other tap mirror mega_tap0 watch").fails("unknown tap");
+    assert_eq!(mirrors(&lab), "");
+    lab.e("tap mirror mega_tap0 watch mega_bridge").ok();
+    lab.e("tap mirror a 0 b 1").ok();
+    lab.e("tap mirror b 1 a 0").fails("without end");
+    let both = "mega_tap0 to mega_tap3, mega_tap0 to watch";
+    assert_eq!(mirrors(&lab), both);
+    lab.e("vm net connect a 0 elsewhere").ok();
+    assert_eq!(mirrors(&lab), both);
+    lab.e("clear tap mirror a 1").fails("no mirror to mega_tap1");
+    lab.e("clear tap mirror b all").ok();
+    lab.e("clear tap mirror nosuch").fails("no mirror to nosuch");
+    lab.e("clear tap mirror watch").ok();
+    assert_eq!(mirrors(&lab), "");
+    lab.e("tap mirror a 0 b 1").ok();
+    lab.e("vm kill b").ok();
+    assert_eq!(mirrors(&lab), "");
+    lab.e("tap mirror mega_tap0 watch").ok();
+    lab.e("clear tap").ok();
+    assert_eq!(mirrors(&lab), "");
+}
