@@ -150,7 +150,7 @@ impl Ports {
         let link = self.find(name)?.ok_or_else(|| NetworkError::NotFound { tap: name.to_owned() })?;
         self.mark(&link, &mark_of(new))?;
         tap.keep().map_err(kernel(format!("keep tap {name}")))?;
-        Ok(switch_port(&link, &new.tap))
+        Ok(SwitchPort { fresh: true, ..switch_port(&link, &new.tap) })
     }
 
     fn create_pair(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
@@ -176,7 +176,7 @@ impl Ports {
                 .map_err(kernel(format!("add address {address}/{prefix} to {name}")))?;
         }
         self.netlink.set_up(link.index, true).map_err(kernel(format!("set {name} up")))?;
-        Ok(switch_port(&peer, &new.tap))
+        Ok(SwitchPort { fresh: true, ..switch_port(&peer, &new.tap) })
     }
 
     pub(super) fn connect(&mut self, tap: &TapName, segment: Option<&Segment>) -> Result<(), NetworkError> {
@@ -423,7 +423,13 @@ fn some_of(names: &[String]) -> String {
 }
 
 fn switch_port(link: &Link, tap: &TapName) -> SwitchPort {
-    SwitchPort { index: link.index, interface: link.name.clone(), tap: tap.to_string(), master: link.master }
+    SwitchPort {
+        index: link.index,
+        interface: link.name.clone(),
+        tap: tap.to_string(),
+        master: link.master,
+        fresh: false,
+    }
 }
 
 fn check(new: &NewTap) -> Result<(), NetworkError> {

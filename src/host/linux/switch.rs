@@ -31,6 +31,8 @@ pub(super) struct SwitchPort {
     pub tap: String,
     /// The interface that it was a port of when it was looked up.
     pub master: Option<u32>,
+    /// It was just made, so that what a switch knows of its name is of an earlier one.
+    pub fresh: bool,
 }
 
 /// A switch. What it cannot do is [`NetworkError::Unsupported`], which names a switch that can.

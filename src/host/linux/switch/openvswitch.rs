@@ -244,13 +244,13 @@ impl OpenVswitch {
         }
     }
 
-    /// Somebody else's interface took the number that ovs-vswitchd has: rows of interfaces that were deleted and made
-    /// again under the same name. They go first, or ovs-vswitchd keeps what it has open.
-    fn drop_stale(&mut self, what: &str, ports: &HashMap<&str, u32>) -> Result<(), NetworkError> {
+    /// Rows of interfaces that were deleted and made again under the same name: ovs-vswitchd would keep what it has open.
+    /// They go first. `ports` has the number of each interface by name, and None for one that was just made.
+    fn drop_stale(&mut self, what: &str, ports: &HashMap<&str, Option<u32>>) -> Result<(), NetworkError> {
         let number = self.change(what, |picture| {
             let stale = picture.interfaces.values().filter(|interface| {
                 let now = ports.get(interface.name.as_str());
-                now.is_some_and(|now| interface.index != Some(*now))
+                now.is_some_and(|now| now.is_none() || interface.index != *now)
             });
             let names: HashSet<&Uuid> = stale.map(|interface| &interface.uuid).collect();
             let gone = picture.ports.values().filter(|port| mark(&port.ids) == Some(PORT));
@@ -283,7 +283,13 @@ impl OpenVswitch {
     }
 
     fn plug_all(&mut self, what: &str, ports: &[(SwitchPort, Segment)]) -> Result<(), NetworkError> {
-        self.drop_stale(what, &ports.iter().map(|(port, _)| (port.interface.as_str(), port.index)).collect())?;
+        self.drop_stale(
+            what,
+            &ports
+                .iter()
+                .map(|(port, _)| (port.interface.as_str(), Some(port.index).filter(|_| !port.fresh)))
+                .collect(),
+        )?;
         let datapath = self.datapath;
         // Before it is a port: ovs-vswitchd changes other flags of its ports, and would write back that it is down.
         ports.iter().try_for_each(|(port, _)| self.raise(port))?;

@@ -54,7 +54,7 @@ impl OpenVswitch {
         let datapath = self.datapath;
         let kind = if uplink.tunnel { TUNNEL } else { TRUNK };
         let name = uplink.name.as_str();
-        let ports = [(name, uplink.index)].into();
+        let ports = [(name, None)].into();
         self.drop_stale(what, &ports)?;
         let number = self.change(what, |picture| {
             if let Some(there) = picture.ports.values().find(|port| port.name == name) {
