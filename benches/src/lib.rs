@@ -70,6 +70,11 @@ pub struct Daemon {
 impl Daemon {
     /// Start the program that the environment variable MEGAFORM names. VMs run under TCG.
     pub fn start() -> io::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options of `megaform daemon`.
+    pub fn start_with(options: &[&str]) -> io::Result<Self> {
         let program = std::env::var_os("MEGAFORM")
             .ok_or_else(|| io::Error::other("MEGAFORM is not set: run this with scripts/bench"))?;
         let folder = tempfile::tempdir()?;
@@ -77,6 +82,7 @@ impl Daemon {
             .arg("--base")
             .arg(folder.path().join("base"))
             .args(["daemon", "--accel", "tcg"])
+            .args(options)
             .env("MEGAFORM_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

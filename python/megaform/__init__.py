@@ -1491,6 +1491,22 @@ class minimega:
             {},
         )
 
+    def clear_vm_net_bond(self, vm: Word, name: Optional[Word] = None) -> List[Resp]:
+        """dissolve bonds.
+
+            clear vm net bond <vm target> [name]
+
+        Makes the NICs of a bond, or of all bonds of the VMs, single ports again.
+
+            clear vm net bond web0
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text?", "name", None)],
+            ],
+            {"vm": vm, "name": name},
+        )
+
     def clear_vm_tag(self, vm: Optional[Word] = None, tag: Optional[Word] = None) -> List[Resp]:
         """remove tags from VMs.
 
@@ -3640,7 +3656,7 @@ class minimega:
 
             vm config bonds [bondspec]...
 
-        NICs that are bonded on the host, each bond as a bondspec, which is kept as it is. Bonds need Open vSwitch, which this engine does not drive: a launch with bonds is refused.
+        NICs that are bonded on the host, each bond as a bondspec, which is kept as it is. A launch makes no bonds and is refused with them: `vm net bond` makes them of running VMs.
 
         Not set by default.
 
@@ -4452,6 +4468,82 @@ class minimega:
                 [("word", "vm", None), ("word", "net", None), ("word", "add", None), ("text", "vm", None), ("list?", "netspec", None)],
             ],
             {"vm": vm, "netspec": netspec},
+        )
+
+    def vm_net_bond(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive_or_off: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive,off> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive_or_off", ("active", "passive", "off",)), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive_or_off": active_or_passive_or_off, "qinq": qinq},
+        )
+
+    def vm_net_bond_name(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive_or_off: Word, name: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive,off> name <name> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive_or_off", ("active", "passive", "off",)), ("word", "name", None), ("text", "name", None), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive_or_off": active_or_passive_or_off, "name": name, "qinq": qinq},
+        )
+
+    def vm_net_bond_no_lacp_fallback(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive> <no-lacp-fallback,> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive", ("active", "passive",)), ("word", "no-lacp-fallback", None), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive": active_or_passive, "qinq": qinq},
+        )
+
+    def vm_net_bond_no_lacp_fallback_name(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive: Word, name: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive> <no-lacp-fallback,> name <name> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive", ("active", "passive",)), ("word", "no-lacp-fallback", None), ("word", "name", None), ("text", "name", None), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive": active_or_passive, "name": name, "qinq": qinq},
         )
 
     def vm_net_connect(self, vm: Word, tap: Word, vlan: Word, bridge: Optional[Word] = None) -> List[Resp]:

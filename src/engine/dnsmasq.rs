@@ -375,6 +375,7 @@ impl Engine {
         let spawn = Spawn {
             program: program.display().to_string(),
             args: files::arguments(folder, &record),
+            environment: Vec::new(),
             folder: folder.to_owned(),
             output: folder.join(LOG),
             network: network.fd().map_err(|error| failed(error.to_string()))?,

@@ -1,15 +1,20 @@
 //! `vm info`: the columns of minimega 3.1.0 and the complete record behind them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
 use crate::language::field::{FIELDS, Field, FieldValue, Group};
-use crate::name::Namespace;
+use crate::name::{Namespace, TapName};
 
+use super::bonds::Bonded;
 use super::vm::{Live, Nic, Vm};
-use super::{Engine, State};
+use super::{Engine, EngineError, State};
+
+/// The bonds of NICs, by tap.
+type Bonds = HashMap<TapName, Bonded>;
 
 /// All columns, in order.
 pub const INFO_COLUMNS: &[&str] = &[
@@ -72,15 +77,15 @@ pub struct InfoRow {
 
 impl Engine {
     /// The VMs of a namespace, by id.
-    pub fn info(&self, namespace: &Namespace, columns: &[&str]) -> Vec<InfoRow> {
+    pub async fn info(&self, namespace: &Namespace, columns: &[&str]) -> Result<Vec<InfoRow>, EngineError> {
+        let bonded = self.bonded().await?;
         let vms = self.vms(namespace);
         let state = self.state();
-        vms.iter()
-            .map(|vm| InfoRow {
-                cells: columns.iter().map(|column| cell(&state, vm, column)).collect(),
-                record: record(&state, vm, &self.options.host),
-            })
-            .collect()
+        let row = |vm: &Arc<Vm>| InfoRow {
+            cells: columns.iter().map(|column| cell(&state, &bonded, vm, column)).collect(),
+            record: record(&state, &bonded, vm, &self.options.host),
+        };
+        Ok(vms.iter().map(row).collect())
     }
 }
 
@@ -111,7 +116,7 @@ fn qos(nics: &[Nic]) -> String {
     })
 }
 
-fn cell(state: &State, vm: &Vm, column: &str) -> String {
+fn cell(state: &State, bonded: &Bonds, vm: &Vm, column: &str) -> String {
     let live = vm.live();
     let config = &vm.config;
     match column {
@@ -131,7 +136,8 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
         "ip" => list(&live.nics, |nic| shown(nic.ip4)),
         "ip6" => list(&live.nics, |nic| shown(nic.ip6)),
         "qos" => qos(&live.nics),
-        "qinq" | "bond" => "[]".to_owned(),
+        "bond" => list(&bonds(bonded, &live.nics, false), ToString::to_string),
+        "qinq" => list(&bonds(bonded, &live.nics, true), ToString::to_string),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
         "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
         column => match kvm_fields().find(|field| field.column == Some(column)) {
@@ -143,6 +149,12 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
             None => "N/A".to_owned(),
         },
     }
+}
+
+/// The bonds of NICs, by name, each once; with `qinq` only those that add an outer VLAN tag.
+fn bonds(bonded: &Bonds, nics: &[Nic], qinq: bool) -> Vec<TapName> {
+    let found = nics.iter().filter_map(|nic| bonded.get(&nic.tap)).filter(|bond| bond.qinq || !qinq);
+    found.map(|bond| bond.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The fields that a KVM VM has.
@@ -196,16 +208,20 @@ const RECORD_KEYS: &[&str] = &[
     "Error",
 ];
 
-fn record(state: &State, vm: &Vm, host: &str) -> Value {
+fn record(state: &State, bonded: &Bonds, vm: &Vm, host: &str) -> Value {
     let live = vm.live();
-    RECORD_KEYS.iter().map(|key| ((*key).to_owned(), part(state, vm, &live, host, key))).collect::<Map<_, _>>().into()
+    RECORD_KEYS
+        .iter()
+        .map(|key| ((*key).to_owned(), part(state, bonded, vm, &live, host, key)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// One value of a VM's record.
-fn part(state: &State, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
+fn part(state: &State, bonded: &Bonds, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
     match key {
         "UUID" => json!(vm.uuid.to_string()),
-        "Networks" => live.nics.iter().map(|nic| network(state, vm, nic)).collect(),
+        "Networks" => live.nics.iter().map(|nic| network(state, bonded, vm, nic)).collect(),
         "Tags" => json!(live.tags),
         "ID" => json!(vm.id),
         "Name" => json!(vm.name),
@@ -256,7 +272,7 @@ fn field_value(field: &Field, value: FieldValue) -> Value {
     }
 }
 
-fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
+fn network(state: &State, bonded: &Bonds, vm: &Vm, nic: &Nic) -> Value {
     json!({
         "Alias": nic.vlan.and_then(|tag| state.vlans.alias(&vm.namespace, tag)).unwrap_or_default(),
         "VLAN": nic.vlan.map_or(0, |tag| tag.get()),
@@ -266,7 +282,7 @@ fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
         "Driver": nic.driver,
         "IP4": shown(nic.ip4),
         "IP6": shown(nic.ip6),
-        "QinQ": false,
+        "QinQ": bonded.get(&nic.tap).is_some_and(|bond| bond.qinq),
         "RxRate": 0,
         "TxRate": 0,
         "Raw": nic.raw,

@@ -156,6 +156,7 @@ impl Engine {
             tap: format!("TAP{index}"),
             mac: nic.mac.map_or_else(|| format!("MAC{index}"), |mac| mac.to_string()),
             driver: nic.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
+            plain_frames: false,
         });
         let uuid = config.text("uuid");
         Guest {
@@ -243,11 +244,12 @@ impl Engine {
         self.create_vm_taps(vm).await?;
         self.shape_new_taps(vm).await?;
         let network = self.network(|network| network.enter()).await?;
+        let plain_frames = self.network(|network| network.plain_frames()).await?;
         let program = match vm.config.text("qemu").as_str() {
             "" | "kvm" => self.options.qemu.clone(),
             other => other.to_owned(),
         };
-        let nics = vm.live().nics.iter().map(Card::from).collect();
+        let nics = vm.live().nics.iter().map(|nic| Card::new(nic, plain_frames)).collect();
         let files = self.options.base.join("files");
         let args = Guest {
             name: vm.name.as_str(),
@@ -262,8 +264,14 @@ impl Engine {
         for stale in ["qmp", "vnc", BACKCHANNEL, "qemu.pid"] {
             let _ = std::fs::remove_file(vm.folder.join(stale));
         }
-        let spawn =
-            Spawn { program: program.clone(), args, folder: vm.folder.clone(), output: vm.folder.join(LOG), network };
+        let spawn = Spawn {
+            program: program.clone(),
+            args,
+            folder: vm.folder.clone(),
+            output: vm.folder.join(LOG),
+            environment: Vec::new(),
+            network,
+        };
         let started = tokio::task::spawn_blocking(move || process::spawn(&spawn))
             .await
             .expect("starting a process does not panic");

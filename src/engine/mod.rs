@@ -7,6 +7,7 @@
 //! operations that take time, so that a slow VM delays nobody else.
 
 mod background;
+mod bonds;
 mod check;
 mod claim;
 mod detached;
@@ -52,12 +53,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-pub use crate::host::TunnelKind;
+pub use crate::host::{BondMode, Lacp, TunnelKind};
 use crate::host::{Network, Port};
 use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
 
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
+pub use bonds::BondRequest;
 pub use check::Checked;
 pub use dnsmasq::{DnsmasqChange, DnsmasqError, DnsmasqInfo, DnsmasqList};
 pub use error::EngineError;
@@ -141,6 +143,7 @@ pub struct Engine {
     doomed: Mutex<Vec<TapName>>,
     /// The turn to delete them.
     deleting: tokio::sync::Mutex<()>,
+    tap_requests: taps::TapRequests,
     mesh: Mutex<Mesh>,
     network_users: programs::NetworkUsers,
     plumbing: plumb::Plumbing,
@@ -170,6 +173,7 @@ impl Engine {
             starting: tokio::sync::Semaphore::new((parallel * 4).max(8)),
             doomed: Mutex::default(),
             deleting: tokio::sync::Mutex::default(),
+            tap_requests: Default::default(),
             mesh: Mutex::default(),
             network_users: Default::default(),
             plumbing: Default::default(),

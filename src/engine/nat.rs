@@ -279,6 +279,7 @@ impl Engine {
             let spawn = Spawn {
                 program: slirp.display().to_string(),
                 args: arguments(&pin, record.gateway),
+                environment: Vec::new(),
                 folder: folder.to_owned(),
                 output: folder.join(LOG),
                 // It stays outside: there it connects from.
@@ -322,6 +323,7 @@ impl Engine {
         let spawn = Spawn {
             program: nft.display().to_string(),
             args: vec![rules()],
+            environment: Vec::new(),
             folder: folder.to_owned(),
             output: folder.join(LOG),
             network: Some(File::open(pin).map_err(|error| failed(error.to_string()))?.into()),

@@ -4,6 +4,7 @@
 //! Must not know VMs, namespaces of minimega or commands: only processes, interfaces, bridges and network namespaces.
 //! Every call here may block; callers in async code go through `spawn_blocking`.
 
+mod bonding;
 pub mod fake;
 mod gateways;
 mod learning;
@@ -18,11 +19,12 @@ use std::path::PathBuf;
 
 use crate::name::{BridgeName, TapName, VlanTag};
 
+pub use bonding::Bonding;
 pub use gateways::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, NewGateway};
 pub use learning::{Heard, Learning, Listener};
 pub use leasing::Leasing;
 pub use shaping::{Reshape, Shaping};
-pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Switching, Tunnel, TunnelKind};
+pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +143,15 @@ pub enum NetworkError {
         #[source]
         source: std::io::Error,
     },
+    /// The switch refused an operation.
+    #[error("cannot {what}")]
+    Switch {
+        /// The operation, such as `connect tap mega_tap0`.
+        what: String,
+        /// Its error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Where the engine's network lives.
@@ -159,7 +170,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Gateways + Learning + Leasing + Shaping + Switching + Send + Sync {
+pub trait Network: Bonding + Gateways + Learning + Leasing + Shaping + Switching + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;
@@ -190,6 +201,8 @@ pub trait Network: Gateways + Learning + Leasing + Shaping + Switching + Send + 
             result => result,
         })
     }
+    /// The owner's text of a tap; None if there is no tap of that name. Finds none that was renamed by hand.
+    fn owner(&self, tap: &TapName) -> Result<Option<String>, NetworkError>;
     /// Every tap that this engine made and that is still there, sorted by name.
     fn list(&self) -> Result<Vec<Port>, NetworkError>;
     /// Remove the namespace if `in_use` is false and nothing is left in it: no tap, no trunk and no tunnel. Bridges without
@@ -208,6 +221,8 @@ pub struct Spawn {
     pub folder: PathBuf,
     /// The file that takes its standard output and standard error (created, mode 0600, truncated).
     pub output: PathBuf,
+    /// Added to the daemon's environment.
+    pub environment: Vec<(String, String)>,
     /// The network namespace to enter first.
     pub network: Option<OwnedFd>,
 }

@@ -4,9 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use super::NetworkError;
 use crate::name::{BridgeName, TapName, VlanTag};
+
+/// Which switch connects the taps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwitchChoice {
+    /// The kernel's bridges.
+    Linux,
+    /// Open vSwitch: in a network namespace of the engine's own one that it starts itself, otherwise one that runs.
+    OpenVswitch {
+        /// The socket of a running one's database; None for the usual place.
+        socket: Option<PathBuf>,
+    },
+}
 
 /// The encapsulation of a tunnel. Each carries Ethernet frames with their VLAN tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

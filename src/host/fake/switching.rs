@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::{FakeNetwork, State};
-use crate::host::{BridgeInfo, Mirror, NetworkError, Switching, Tunnel, TunnelKind};
+use crate::host::{Bond, Bonding, BridgeInfo, Mirror, Netflow, NetworkError, Switching, Tunnel, TunnelKind};
 use crate::name::{BridgeName, TapName};
 
 /// What is on the bridges beside taps.
@@ -146,4 +146,30 @@ impl Switching for FakeNetwork {
     fn mirrors(&self) -> Result<Vec<Mirror>, NetworkError> {
         Ok(self.state().switch.mirrors.clone())
     }
+}
+
+impl Bonding for FakeNetwork {
+    fn bond(&self, bond: &Bond) -> Result<(), NetworkError> {
+        Err(without_bonds(&format!("make bond {}", bond.name)))
+    }
+
+    fn unbond(&self, name: &TapName) -> Result<(), NetworkError> {
+        Err(without_bonds(&format!("dissolve bond {name}")))
+    }
+
+    fn bonds(&self) -> Result<Vec<Bond>, NetworkError> {
+        Ok(Vec::new())
+    }
+
+    fn netflow(&self, bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {
+        Err(without_bonds(&format!("export netflow of bridge {bridge}")))
+    }
+
+    fn plain_frames(&self) -> Result<bool, NetworkError> {
+        Ok(false)
+    }
+}
+
+fn without_bonds(what: &str) -> NetworkError {
+    NetworkError::Unsupported { what: what.to_owned(), missing: "its switch is in memory".to_owned() }
 }

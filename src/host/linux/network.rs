@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{self, Sender};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,15 +18,21 @@ use super::namespace;
 use super::ports::Ports;
 use super::switch::{self, Form};
 use crate::host::{
-    BridgeInfo, GATEWAY_INSIDE, Learning, Leasing, Listener, Mirror, Network, NetworkError, NetworkPlace, NewTap, Port,
-    Segment, Switching, Tunnel,
+    Bond, Bonding, BridgeInfo, GATEWAY_INSIDE, Learning, Leasing, Listener, Mirror, Netflow, Network, NetworkError,
+    NetworkPlace, NewTap, Port, Segment, SwitchChoice, Switching, Tunnel,
 };
 use crate::name::{BridgeName, TapName};
+
+/// Beside the namespace's pin: what a switch of the engine's own writes.
+const SWITCH_FOLDER: &str = "openvswitch";
+/// How often the programs of a switch are looked after.
+const TEND: Duration = Duration::from_secs(1);
 
 /// The engine's network on this host.
 #[derive(Debug)]
 pub struct LinuxNetwork {
     place: NetworkPlace,
+    switch: SwitchChoice,
     form: Form,
     worker: Mutex<Option<Worker>>,
     ears: Arc<Ears>,
@@ -47,16 +54,22 @@ struct Worker {
 }
 
 impl LinuxNetwork {
-    /// The network at a place. Does nothing yet; what an earlier process has left there is found when it is needed.
+    /// The network at a place, on Linux bridges. Does nothing yet; what an earlier process has left there is found when it
+    /// is needed.
     pub fn new(place: NetworkPlace) -> Self {
-        Self { place, form: Form::Auto, worker: Mutex::new(None), ears: Arc::default() }
+        Self::with_switch(place, SwitchChoice::Linux)
+    }
+
+    /// The same with another switch.
+    pub fn with_switch(place: NetworkPlace, switch: SwitchChoice) -> Self {
+        Self { place, switch, form: Form::Auto, worker: Mutex::new(None), ears: Arc::default() }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, self.form, &self.ears, make)?;
+            *worker = Worker::start(&self.place, &self.switch, self.form, &self.ears, make)?;
         }
         Ok(worker)
     }
@@ -176,6 +189,11 @@ impl Network for LinuxNetwork {
         Ok(())
     }
 
+    fn owner(&self, tap: &TapName) -> Result<Option<String>, NetworkError> {
+        let name = tap.clone();
+        Ok(self.inside(false, move |ports| ports.owner(&name))?.flatten())
+    }
+
     fn list(&self) -> Result<Vec<Port>, NetworkError> {
         Ok(self.inside(false, Ports::list)?.unwrap_or_default())
     }
@@ -191,12 +209,23 @@ impl Network for LinuxNetwork {
         if left == Some(true) || (in_use && left.is_some()) {
             return Ok(());
         }
+        match run(&mut worker, |ports| ports.switch().end())? {
+            Some(()) => {}
+            // What a namespace that is gone, as after a restart of the host, has left.
+            None if switch_folder(&self.place).is_some_and(|folder| folder.exists()) => self.chosen()?.end()?,
+            None => {}
+        }
         *worker = None;
         namespace::remove(pin)
     }
 }
 
 impl LinuxNetwork {
+    /// The switch, in the calling thread's namespace. Only for what is the same in all.
+    fn chosen(&self) -> Result<Box<dyn switch::Switch>, NetworkError> {
+        switch::open(&self.switch, self.form, switch_folder(&self.place).as_deref())
+    }
+
     /// Do something to a bridge that needs a namespace.
     fn at_bridge(
         &self,
@@ -211,7 +240,7 @@ impl Switching for LinuxNetwork {
     fn switch(&self) -> Result<String, NetworkError> {
         Ok(match self.inside(false, |ports| Ok(ports.switch().kind().to_owned()))? {
             Some(kind) => kind,
-            None => switch::linux(self.form)?.kind().to_owned(),
+            None => self.chosen()?.kind().to_owned(),
         })
     }
 
@@ -266,6 +295,54 @@ impl Switching for LinuxNetwork {
     }
 }
 
+impl Bonding for LinuxNetwork {
+    fn bond(&self, bond: &Bond) -> Result<(), NetworkError> {
+        let asked = bond.clone();
+        self.inside(false, move |ports| ports.bond(&asked))?.ok_or_else(|| NetworkError::NotFound {
+            tap: bond.taps.first().map(ToString::to_string).unwrap_or_default(),
+        })
+    }
+
+    fn unbond(&self, name: &TapName) -> Result<(), NetworkError> {
+        let asked = name.clone();
+        self.inside(false, move |ports| ports.switch().unbond(&asked))?
+            .ok_or_else(|| NetworkError::NotFound { tap: name.to_string() })
+    }
+
+    fn bonds(&self) -> Result<Vec<Bond>, NetworkError> {
+        if self.switch == SwitchChoice::Linux {
+            return Ok(Vec::new());
+        }
+        Ok(self.inside(false, Ports::bonds)?.unwrap_or_default())
+    }
+
+    fn netflow(&self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {
+        let (name, settings) = (bridge.clone(), settings.cloned());
+        match self.inside(false, move |ports| ports.switch().netflow(&name, settings.as_ref()))? {
+            Some(()) => Ok(()),
+            // A switch that never does it says so all the same.
+            None => {
+                self.chosen()?.netflow(bridge, None).and(Err(NetworkError::NoBridge { bridge: bridge.to_string() }))
+            }
+        }
+    }
+
+    fn plain_frames(&self) -> Result<bool, NetworkError> {
+        if self.switch == SwitchChoice::Linux {
+            return Ok(false);
+        }
+        Ok(self.chosen()?.plain_frames())
+    }
+}
+
+/// Where a switch of the engine's own may write.
+fn switch_folder(place: &NetworkPlace) -> Option<PathBuf> {
+    match place {
+        NetworkPlace::Own { pin } => Some(pin.with_file_name(SWITCH_FOLDER)),
+        NetworkPlace::Host => None,
+    }
+}
+
 /// Give a job to the worker; None if there is no worker.
 fn run<R: Send + 'static>(
     worker: &mut Option<Worker>,
@@ -283,7 +360,13 @@ fn run<R: Send + 'static>(
 }
 
 impl Worker {
-    fn start(place: &NetworkPlace, form: Form, ears: &Arc<Ears>, make: bool) -> Result<Option<Self>, NetworkError> {
+    fn start(
+        place: &NetworkPlace,
+        switch: &SwitchChoice,
+        form: Form,
+        ears: &Arc<Ears>,
+        make: bool,
+    ) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
             NetworkPlace::Host => None,
@@ -293,19 +376,17 @@ impl Worker {
         }
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready, started) = mpsc::channel();
-        let (place, ears) = (place.clone(), Arc::clone(ears));
+        let (place, switch, ears) = (place.clone(), switch.clone(), Arc::clone(ears));
         let thread = std::thread::Builder::new()
             .name("network".to_owned())
-            .spawn(move || match settle(&place, form, existing) {
+            .spawn(move || match settle(&place, &switch, form, existing) {
                 Ok((mut ports, namespace)) => {
                     let listening = Listening::start(ears).inspect_err(|error| {
                         tracing::warn!(%error, "the addresses of guests are not learned: packet sockets do not work");
                     });
                     // Nobody to tell means nobody to work for.
                     if ready.send(Ok((namespace, listening.ok()))).is_ok() {
-                        for job in inbox {
-                            job(&mut ports);
-                        }
+                        work(&mut ports, &inbox, switch != SwitchChoice::Linux);
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -339,13 +420,31 @@ impl Drop for Worker {
     }
 }
 
+/// Do the jobs until nobody can give any more; between them, look after what the switch runs, if `tend` is set.
+fn work(ports: &mut Ports, inbox: &Receiver<Job>, tend: bool) {
+    loop {
+        let job = if tend { inbox.recv_timeout(TEND) } else { inbox.recv().map_err(RecvTimeoutError::from) };
+        match job {
+            Ok(job) => job(ports),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(error) = ports.switch().tend() {
+                    tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "the switch is not well");
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+}
+
 /// Bring the calling thread to its place. On failure a namespace that was made for it is gone again.
 fn settle(
     place: &NetworkPlace,
+    switch: &SwitchChoice,
     form: Form,
     existing: Option<OwnedFd>,
 ) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
-    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open(form)?, None)) };
+    let folder = switch_folder(place);
+    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open(switch, form, None)?, None)) };
     let (namespace, new) = match existing {
         Some(namespace) => {
             namespace::enter(&namespace)?;
@@ -354,9 +453,12 @@ fn settle(
         None => (namespace::create(pin)?, true),
     };
     let open = || {
-        let mut ports = Ports::open(form)?;
+        let mut ports = Ports::open(switch, form, folder.as_deref())?;
         ports.configure_namespace()?;
-        if !new {
+        if new {
+            // What is there was for a namespace that is gone.
+            ports.switch().end()?;
+        } else {
             ports.sweep_half_made()?;
         }
         Ok(ports)

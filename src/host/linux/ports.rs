@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::libc;
 
@@ -22,7 +23,7 @@ use super::namespace::sysctl;
 use super::netlink::{Link, Links, Netlink};
 use super::switch::{self, Form, Switch, SwitchPort};
 use super::tun::{self, Tap};
-use crate::host::{BridgeInfo, Mirror, NetworkError, NewTap, Port, Segment, TapKind};
+use crate::host::{Bond, BridgeInfo, Mirror, NetworkError, NewTap, Port, Segment, SwitchChoice, TapKind};
 use crate::name::{BridgeName, TapName};
 
 const TAP: &str = "megaform tap name=";
@@ -38,9 +39,52 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn open(form: Form) -> Result<Self, NetworkError> {
+    /// In the calling thread's namespace; `folder` as for [`switch::open`].
+    pub(super) fn open(switch: &SwitchChoice, form: Form, folder: Option<&Path>) -> Result<Self, NetworkError> {
         let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-        Ok(Self { netlink, switch: switch::linux(form)? })
+        Ok(Self { netlink, switch: switch::open(switch, form, folder)? })
+    }
+
+    /// Make a bond of taps that are connected to one segment.
+    pub(super) fn bond(&mut self, bond: &Bond) -> Result<(), NetworkError> {
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        let placed = self.switch.placed(&links)?;
+        let ports: Vec<SwitchPort> = bond.taps.iter().map(|tap| self.switch_port(tap)).collect::<Result<_, _>>()?;
+        let wrong = |reason: String| NetworkError::Switch {
+            what: format!("make bond {}", bond.name),
+            source: Box::new(io::Error::new(io::ErrorKind::InvalidInput, reason)),
+        };
+        let mut segment = None;
+        for port in &ports {
+            let here = placed.get(&port.index).ok_or_else(|| wrong(format!("{} is disconnected", port.tap)))?;
+            let first = segment.get_or_insert(here);
+            if *first != here {
+                let (a, b) =
+                    (format!("{} of {}", first.vlan, first.bridge), format!("{} of {}", here.vlan, here.bridge));
+                return Err(wrong(format!("its interfaces are on different VLANs: {a} and {b}")));
+            }
+        }
+        let segment = segment.ok_or_else(|| wrong("it has no interface".to_owned()))?;
+        self.switch.bond(&ports, segment, bond)
+    }
+
+    /// The bonds, with the taps that they are made of.
+    pub(super) fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
+        let mut bonds = self.switch.bonds()?;
+        if bonds.is_empty() {
+            return Ok(bonds);
+        }
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        // A host tap's port has a name of its own.
+        let port_names: HashMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
+        for tap in bonds.iter_mut().flat_map(|bond| &mut bond.taps) {
+            let Some(link) = port_names.get(tap.as_str()).filter(|link| link.alias == PEER) else { continue };
+            let far = links.iter().find(|far| Some(far.index) == link.peer);
+            if let Some(name) = far.and_then(|far| TapName::new(&far.name).ok()) {
+                *tap = name;
+            }
+        }
+        Ok(bonds)
     }
 
     /// Set up a namespace of the engine's own. Doing it twice is fine.
@@ -107,7 +151,7 @@ impl Ports {
         let link = self.find(name)?.ok_or_else(|| NetworkError::NotFound { tap: name.to_owned() })?;
         self.mark(&link, &mark_of(new))?;
         tap.keep().map_err(kernel(format!("keep tap {name}")))?;
-        Ok(switch_port(&link, &new.tap))
+        Ok(SwitchPort { fresh: true, ..switch_port(&link, &new.tap) })
     }
 
     fn create_pair(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
@@ -133,7 +177,7 @@ impl Ports {
                 .map_err(kernel(format!("add address {address}/{prefix} to {name}")))?;
         }
         self.netlink.set_up(link.index, true).map_err(kernel(format!("set {name} up")))?;
-        Ok(switch_port(&peer, &new.tap))
+        Ok(SwitchPort { fresh: true, ..switch_port(&peer, &new.tap) })
     }
 
     /// Move a host tap into another network namespace under another name; its port stays where it is connected.
@@ -154,9 +198,10 @@ impl Ports {
     pub(super) fn delete(&mut self, tap: &TapName) -> Result<(), NetworkError> {
         let link = self.ours(tap)?;
         let ports = [switch_port(&self.port_of(&link)?, tap)];
-        self.switch.deleting(&ports)?;
+        // Even if the switch does not answer: it finds out itself, and the tap is not in the way.
+        let told = self.switch.deleting(&ports);
         self.netlink.delete_link(link.index).map_err(kernel(format!("delete tap {tap}")))?;
-        self.switch.deleted(&ports)
+        told.and(self.switch.deleted(&ports))
     }
 
     /// Delete many taps, each once the kernel has been told of all; those that are not there are fine.
@@ -177,12 +222,18 @@ impl Ports {
         for (link, tap) in &links {
             ports.push(switch_port(&self.port_of(link)?, tap));
         }
-        self.switch.deleting(&ports)?;
+        // As in `delete`.
+        let told = self.switch.deleting(&ports);
         for (link, _) in &links {
             self.netlink.doom(link.index).map_err(kernel(format!("set the group of {}", link.name)))?;
         }
         self.netlink.delete_doomed().map_err(kernel("delete taps"))?;
-        self.switch.deleted(&ports)
+        told.and(self.switch.deleted(&ports))
+    }
+
+    pub(super) fn owner(&mut self, tap: &TapName) -> Result<Option<String>, NetworkError> {
+        let link = self.find(tap.as_str())?;
+        Ok(link.as_ref().and_then(read_mark).filter(|(name, _)| name == tap).map(|(_, owner)| owner.to_owned()))
     }
 
     pub(super) fn list(&mut self) -> Result<Vec<Port>, NetworkError> {
@@ -380,7 +431,13 @@ fn some_of(names: &[String]) -> String {
 }
 
 fn switch_port(link: &Link, tap: &TapName) -> SwitchPort {
-    SwitchPort { index: link.index, interface: link.name.clone(), tap: tap.to_string(), master: link.master }
+    SwitchPort {
+        index: link.index,
+        interface: link.name.clone(),
+        tap: tap.to_string(),
+        master: link.master,
+        fresh: false,
+    }
 }
 
 fn check(new: &NewTap) -> Result<(), NetworkError> {

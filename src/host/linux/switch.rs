@@ -5,17 +5,21 @@
 //! own database, so that a restarted daemon goes on where the last one ended.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::failure::kernel;
 use super::netlink::{Link, Netlink};
 use super::vlan_filter;
-use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
+use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, SwitchChoice, Tunnel};
 use crate::name::{BridgeName, TapName};
 
 mod filtering;
 mod mirrors;
+mod openvswitch;
 mod per_vlan;
 mod uplinks;
+
+use openvswitch::OpenVswitch;
 
 /// An interface of the engine that is, or is to be, a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(super) struct SwitchPort {
     pub tap: String,
     /// The interface that it was a port of when it was looked up.
     pub master: Option<u32>,
+    /// It was just made, so that what a switch knows of its name is of an earlier one.
+    pub fresh: bool,
 }
 
 /// A switch. What it cannot do is [`NetworkError::Unsupported`], which names a switch that can.
@@ -52,6 +58,18 @@ pub(super) trait Switch {
     /// Delete what a process that was killed has left between making something and marking it. Only called in a
     /// namespace of the engine's own.
     fn sweep_half_made(&mut self) -> Result<(), NetworkError>;
+    /// Called every second: bring back what the switch runs and has found dead.
+    fn tend(&mut self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    /// The namespace is about to go: end what the switch runs and remove what it wrote.
+    fn end(&mut self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    /// Whether frames cross the switch as they are, so that whoever sends them must compute all checksums.
+    fn plain_frames(&self) -> bool {
+        false
+    }
 
     /// Every bridge, by name.
     fn bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
@@ -94,17 +112,18 @@ pub(super) trait Switch {
         Ok(Vec::new())
     }
     /// Make one port of several.
-    #[allow(dead_code, reason = "the Linux switch has none; Open vSwitch does")]
     fn bond(&mut self, _ports: &[SwitchPort], _segment: &Segment, _bond: &Bond) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("make a bond"))
     }
     /// Make a bond's ports single ones again.
-    #[allow(dead_code, reason = "the Linux switch has none; Open vSwitch does")]
     fn unbond(&mut self, _name: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("make a bond"))
     }
+    /// The bonds, by name.
+    fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
+        Ok(Vec::new())
+    }
     /// Send flow records of a bridge, or stop it.
-    #[allow(dead_code, reason = "the Linux switch has none; Open vSwitch does")]
     fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("export netflow"))
     }
@@ -133,8 +152,20 @@ pub(super) enum Form {
     Filtering,
 }
 
+/// The switch that was chosen, for the calling thread's network namespace. `folder` is where one that runs programs may
+/// write; None in the host's namespace, where it uses those that run.
+pub(super) fn open(choice: &SwitchChoice, form: Form, folder: Option<&Path>) -> Result<Box<dyn Switch>, NetworkError> {
+    match choice {
+        SwitchChoice::Linux => linux(form),
+        SwitchChoice::OpenVswitch { socket } => Ok(Box::new(match (folder, socket) {
+            (Some(folder), None) => OpenVswitch::own(folder)?,
+            (_, socket) => OpenVswitch::running(socket.as_deref())?,
+        })),
+    }
+}
+
 /// The Linux switch in the calling thread's network namespace.
-pub(super) fn linux(form: Form) -> Result<Box<dyn Switch>, NetworkError> {
+fn linux(form: Form) -> Result<Box<dyn Switch>, NetworkError> {
     let mut netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
     let filtering = match form {
         // Bridges of the other form, which an earlier release has left, are taken as they are.

@@ -23,7 +23,7 @@ fields! {
     "networks" Networks, default Empty, title "Networks", data "Networks", column None,
         Base, Live, unit None, "The VM's NICs in order, each as a netspec: [bridge,]vlan[,mac][,driver][,qinq]. A VLAN is an alias or a tag; the default bridge is mega_bridge, the default driver e1000.";
     "bonds" Bonds, default Empty, title "Bonds", data "Bonds", column None,
-        Base, Replace, unit None, "NICs that are bonded on the host, each bond as a bondspec, which is kept as it is. Bonds need Open vSwitch, which this engine does not drive: a launch with bonds is refused.";
+        Base, Replace, unit None, "NICs that are bonded on the host, each bond as a bondspec, which is kept as it is. A launch makes no bonds and is refused with them: `vm net bond` makes them of running VMs.";
     "snapshot" Bool, default DBool(true), title "Snapshot", data "Snapshot", column Some("snapshot"),
         Base, Replace, unit None, "Discard what the guest writes to its disks when it ends, so that one image serves many VMs.";
     "uuid" Uuid, default Empty, title "UUID", data "UUID", column Some("uuid"),

@@ -1,8 +1,10 @@
 //! Real interfaces, all of them in namespaces that the tests make themselves.
 
+mod openvswitch;
 mod services;
 mod uplinks;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -21,6 +23,14 @@ use crate::host::linux::{run_in, tun};
 use crate::name::{BridgeName, VlanTag};
 
 mod shaping;
+thread_local! {
+    /// The switch that labs of this thread are on: the same tests run on each.
+    static SWITCH: RefCell<SwitchChoice> = const { RefCell::new(SwitchChoice::Linux) };
+}
+
+fn network(place: NetworkPlace) -> LinuxNetwork {
+    LinuxNetwork::with_switch(place, SWITCH.with_borrow(Clone::clone))
+}
 
 /// A network in a namespace of its own that is gone after the test, also when it fails.
 struct Lab {
@@ -31,8 +41,8 @@ struct Lab {
 impl Lab {
     fn new(form: Form) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let network =
-            LinuxNetwork { form, ..LinuxNetwork::new(NetworkPlace::Own { pin: folder.path().join("netns") }) };
+        let place = NetworkPlace::Own { pin: folder.path().join("netns") };
+        let network = LinuxNetwork { form, ..network(place) };
         Self { folder, network }
     }
 
@@ -43,7 +53,7 @@ impl Lab {
     /// As if the daemon had been restarted.
     fn restart(&mut self) {
         let form = self.network.form;
-        self.network = LinuxNetwork { form, ..LinuxNetwork::new(NetworkPlace::Own { pin: self.pin() }) };
+        self.network = LinuxNetwork { form, ..network(NetworkPlace::Own { pin: self.pin() }) };
     }
 
     fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
@@ -54,16 +64,19 @@ impl Lab {
     fn interfaces(&self) -> Vec<String> {
         let names = self.inside(|| nix::net::if_::if_nameindex().unwrap().iter().map(interface_name).collect());
         let mut names: Vec<String> = names;
-        names.retain(|name| name != "lo");
+        names.retain(|name| name != "lo" && !openvswitch::is_made_by_it(name));
         names.sort();
         names
     }
 }
 
-/// Run a test with each form of the Linux switch that this kernel has.
+/// Run a test with each form of the Linux switch that this kernel has, or with the other switch if that is this thread's.
 fn each_form(test: impl Fn(Form)) {
     if !root() {
         return;
+    }
+    if SWITCH.with_borrow(|switch| *switch != SwitchChoice::Linux) {
+        return test(Form::Auto);
     }
     test(Form::PerVlan);
     if vlan_filter::available() {
@@ -75,6 +88,8 @@ fn each_form(test: impl Fn(Form)) {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Programs of the switch hold the namespace.
+        self.network.end_switch();
         self.network = LinuxNetwork::new(NetworkPlace::Host);
         namespace::remove(&self.pin()).unwrap();
     }
