@@ -6,15 +6,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Network, NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::TapName;
 
+mod sniffing;
+
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
 #[derive(Debug, Default)]
 pub struct FakeNetwork {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,9 @@ impl FakeNetwork {
     /// connect web0 to mega_bridge.102
     /// connect web0 to nothing
     /// delete web0
+    /// sniff tap OWNER into /x/a.pcap          (the file is not made)
+    /// sniff bridge mega_bridge into /x/b.pcap
+    /// sniffed /x/a.pcap
     /// namespace remove
     /// failed: …          (one of the above that failed on request)
     /// ```

@@ -1,16 +1,22 @@
-//! The traits of `host` on Linux: rtnetlink, network namespaces, tap devices, processes by pidfd. The only place with
+//! The traits of `host` on Linux: rtnetlink, network namespaces, tap devices, processes by pidfd, captures
+//! by packet sockets. The only place with
 //! `unsafe`.
 //!
 //! Must not know VMs or commands.
 
 pub mod accelerator;
+mod capture_file;
+mod filter;
+mod hearing;
 pub mod memory;
 mod namespace;
 mod netlink;
 mod network;
+mod packet;
 mod ports;
 pub mod process;
 pub mod program;
+mod sniffing;
 mod tun;
 
 pub use namespace::{exec_in, run_in};

@@ -5,19 +5,20 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::namespace;
 use super::ports::Ports;
+use super::sniffing::Sniffers;
 use crate::host::{Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
 use crate::name::TapName;
 
 /// The engine's network on this host.
-#[derive(Debug)]
 pub struct LinuxNetwork {
     place: NetworkPlace,
     worker: Mutex<Option<Worker>>,
+    sniffers: Arc<Sniffers>,
 }
 
 type Job = Box<dyn FnOnce(&mut Ports) + Send>;
@@ -34,7 +35,7 @@ struct Worker {
 impl LinuxNetwork {
     /// The network at a place. Does nothing yet; what an earlier process has left there is found when it is needed.
     pub fn new(place: NetworkPlace) -> Self {
-        Self { place, worker: Mutex::new(None) }
+        Self { place, worker: Mutex::new(None), sniffers: Arc::default() }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
@@ -57,6 +58,36 @@ impl LinuxNetwork {
     }
 }
 
+impl LinuxNetwork {
+    /// The captures.
+    pub(super) fn sniffers(&self) -> &Arc<Sniffers> {
+        &self.sniffers
+    }
+
+    /// Do something with the captures inside; None if there is nothing inside yet.
+    pub(super) fn look<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Sniffers) -> Result<R, NetworkError> + Send + 'static,
+    ) -> Result<Option<R>, NetworkError> {
+        let sniffers = Arc::clone(&self.sniffers);
+        self.inside(false, move |_| f(&sniffers))
+    }
+
+    /// Change what is inside, and let captures hear what has come before anybody can use it.
+    fn change<R: Send + 'static>(
+        &self,
+        make: bool,
+        f: impl FnOnce(&mut Ports) -> Result<R, NetworkError> + Send + 'static,
+    ) -> Result<Option<R>, NetworkError> {
+        let sniffers = Arc::clone(&self.sniffers);
+        self.inside(make, move |ports| {
+            let result = f(ports);
+            sniffers.refresh();
+            result
+        })
+    }
+}
+
 impl Network for LinuxNetwork {
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError> {
         let worker = self.worker(true)?;
@@ -73,25 +104,25 @@ impl Network for LinuxNetwork {
 
     fn create_all(&self, taps: &[NewTap]) -> Result<(), NetworkError> {
         let taps = taps.to_vec();
-        self.inside(true, move |ports| ports.create_all(&taps))?.ok_or_else(lost)
+        self.change(true, move |ports| ports.create_all(&taps))?.ok_or_else(lost)
     }
 
     fn connect(&self, tap: &TapName, segment: Option<&Segment>) -> Result<(), NetworkError> {
         let (name, segment) = (tap.clone(), segment.cloned());
-        self.inside(false, move |ports| ports.connect(&name, segment.as_ref()))?
+        self.change(false, move |ports| ports.connect(&name, segment.as_ref()))?
             .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
     }
 
     fn delete(&self, tap: &TapName) -> Result<(), NetworkError> {
         let name = tap.clone();
-        self.inside(false, move |ports| ports.delete(&name))?
+        self.change(false, move |ports| ports.delete(&name))?
             .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
     }
 
     fn delete_all(&self, taps: &[TapName]) -> Result<(), NetworkError> {
         let taps = taps.to_vec();
         // Without a namespace there is no tap either.
-        self.inside(false, move |ports| ports.delete_all(&taps))?;
+        self.change(false, move |ports| ports.delete_all(&taps))?;
         Ok(())
     }
 
@@ -110,6 +141,8 @@ impl Network for LinuxNetwork {
         if left == Some(true) || (in_use && left.is_some()) {
             return Ok(());
         }
+        // A socket would keep the namespace.
+        self.sniffers.deafen();
         *worker = None;
         namespace::remove(pin)
     }

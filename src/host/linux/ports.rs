@@ -26,7 +26,8 @@ use super::tun::{self, Tap};
 use crate::host::{NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::{BridgeName, TapName, VlanTag};
 
-const TAP: &str = "megaform tap ";
+/// Begins the alias of every tap.
+pub(super) const TAP: &str = "megaform tap ";
 const PEER: &str = "megaform peer";
 /// The kernel fills in the number.
 const PEER_NAME: &str = "megaport%d";
@@ -405,7 +406,8 @@ fn marker(segment: &Segment) -> String {
     format!("megaform bridge={} vlan={}", segment.bridge, segment.vlan)
 }
 
-fn read_marker(alias: &str) -> Option<Segment> {
+/// The segment of a bridge, by its alias.
+pub(super) fn read_marker(alias: &str) -> Option<Segment> {
     let (bridge, vlan) = alias.strip_prefix("megaform bridge=")?.split_once(" vlan=")?;
     Some(Segment { bridge: BridgeName::new(bridge).ok()?, vlan: VlanTag::new(vlan.parse().ok()?)? })
 }

@@ -1,0 +1,42 @@
+//! Captures that hear nothing and write nothing. The filter `bad` is refused, every other is taken.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{FakeNetwork, State};
+use crate::host::{Heard, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
+
+struct FakeSniffer {
+    state: Arc<Mutex<State>>,
+    path: String,
+}
+
+impl Sniffer for FakeSniffer {
+    fn status(&self) -> SniffStatus {
+        SniffStatus::default()
+    }
+
+    fn stop(&self) -> SniffStatus {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).effects.push(format!("sniffed {}", self.path));
+        SniffStatus::default()
+    }
+}
+
+impl Sniffing for FakeNetwork {
+    fn check_filter(&self, filter: &str) -> Result<(), SniffError> {
+        if filter == "bad" {
+            return Err(SniffError::Filter { filter: filter.to_owned(), message: "syntax error".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn sniff(&self, sniff: &Sniff) -> Result<Box<dyn Sniffer>, SniffError> {
+        self.check_filter(&sniff.filter)?;
+        let heard = match &sniff.heard {
+            Heard::Tap { owner } => format!("tap {owner}"),
+            Heard::Bridge(bridge) => format!("bridge {bridge}"),
+        };
+        let path = sniff.path.display().to_string();
+        self.state().effect(format!("sniff {heard} into {path}"))?;
+        Ok(Box::new(FakeSniffer { state: Arc::clone(&self.state), path }))
+    }
+}
