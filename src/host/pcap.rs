@@ -52,13 +52,21 @@ pub fn push_tagged(out: &mut Vec<u8>, frame: &[u8], tags: &[Tag]) {
 /// Append a record: of `frame`, which was `length` bytes long on its way, at most `snaplen` bytes. `time` counts from 1970.
 pub fn push_record(out: &mut Vec<u8>, time: Duration, frame: &[u8], length: usize, snaplen: u32) {
     let kept = frame.len().min(snaplen as usize);
-    // The format's seconds end in 2106, and no frame has 4 GiB.
-    let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
-    out.extend_from_slice(&word(time.as_secs()));
-    out.extend_from_slice(&word(u64::from(time.subsec_micros())));
-    out.extend_from_slice(&word(kept as u64));
-    out.extend_from_slice(&word(length.max(kept) as u64));
+    let begin = out.len();
+    out.extend_from_slice(&[0; 8]);
+    // No frame has 4 GiB.
+    for number in [kept, length.max(kept)] {
+        out.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+    }
     out.extend_from_slice(&frame[..kept]);
+    set_time(&mut out[begin..], time);
+}
+
+/// Set the time of a record.
+pub fn set_time(record: &mut [u8], time: Duration) {
+    // The format's seconds end in 2106.
+    record[..4].copy_from_slice(&u32::try_from(time.as_secs()).unwrap_or(u32::MAX).to_le_bytes());
+    record[4..8].copy_from_slice(&time.subsec_micros().to_le_bytes());
 }
 
 /// Why a file cannot be gone on with.

@@ -24,7 +24,7 @@ use super::hearing::{Ear, ears};
 use super::netlink::{Link, Links, Netlink};
 use super::network::LinuxNetwork;
 use super::packet::{Batch, Frame, PacketSocket};
-use crate::host::pcap::{Tag, dot1q, push_record, push_tagged};
+use crate::host::pcap::{Tag, dot1q, push_record, push_tagged, set_time};
 use crate::host::{Heard, NetworkError, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
 
 /// The event of the end; captures count from 1.
@@ -33,6 +33,8 @@ const WAKE: u64 = 0;
 const TURNS: usize = 16;
 /// How much is collected before it is written, in bytes.
 const COLLECTED: usize = 4 << 20;
+/// A clock that goes back by this was set.
+const CLOCK_SET: Duration = Duration::from_secs(1);
 /// How many rounds the last frames of a capture may take to be fetched. An interface that is never silent would never let it end.
 const LAST_ROUNDS: usize = 64;
 
@@ -70,6 +72,8 @@ struct Work {
     /// None once it has stopped.
     file: Option<CaptureFile>,
     sockets: Vec<(PacketSocket, Option<Tag>)>,
+    /// When the last frame came.
+    last: Duration,
 }
 
 /// Frames on their way to the file.
@@ -105,7 +109,7 @@ impl Sniffers {
             path: sniff.path.clone(),
             snaplen: sniff.snaplen,
             filter,
-            work: Mutex::new(Work { file: Some(file), sockets: Vec::new() }),
+            work: Mutex::new(Work { file: Some(file), sockets: Vec::new(), last: Duration::ZERO }),
             status: Mutex::default(),
         });
         lock(&active.shared.captures).insert(capture.id, Arc::clone(&capture));
@@ -301,9 +305,8 @@ impl Capture {
             lock(&self.status).interfaces = work.sockets.len();
         }
         if !collected.ends.is_empty() {
-            if work.sockets.len() > 1 {
-                collected.sort();
-            }
+            collected.sort();
+            collected.straighten(&mut work.last);
             self.write(shared, work, &collected);
         }
         silent
@@ -419,6 +422,20 @@ impl Collected {
             self.ends.push((time, records.len()));
         }
         self.records = records;
+    }
+
+    /// Let no record be older than the one before it. The kernel gives the first frames after a while without any capture
+    /// the time at which they are taken, not that at which they came. A clock that was set back stays so.
+    fn straighten(&mut self, last: &mut Duration) {
+        let mut begin = 0;
+        for (time, end) in &mut self.ends {
+            if *time < *last && *last - *time < CLOCK_SET {
+                *time = *last;
+                set_time(&mut self.records[begin..*end], *time);
+            }
+            *last = *time;
+            begin = *end;
+        }
     }
 }
 

@@ -133,6 +133,14 @@ fn read(frame: &[u8]) -> Option<(Option<u16>, u8)> {
     (rest[..2] == [0x88, 0xb5]).then(|| (vlan, rest[2]))
 }
 
+fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == "capture\n")).count()
@@ -261,7 +269,7 @@ fn what_happens_to_the_file_or_the_interfaces_is_told() {
     a.shout(1);
     std::fs::remove_file(lab.path("deleted.pcap")).unwrap();
     a.shout(2);
-    assert_eq!(deleted.status().stopped.as_deref(), Some("the file was deleted"));
+    wait_for("the capture to stop", || deleted.status().stopped.as_deref() == Some("the file was deleted"));
     // The bridge is deleted behind the engine's back.
     let pin = lab.folder.path().join("netns");
     run_in(&pin, || {
@@ -270,11 +278,7 @@ fn what_happens_to_the_file_or_the_interfaces_is_told() {
         netlink.delete_link(bridge.index).unwrap();
     })
     .unwrap();
-    let start = std::time::Instant::now();
-    while kept.status().interfaces > 0 {
-        assert!(start.elapsed() < Duration::from_secs(60), "the socket of a bridge that is gone stays");
-        std::thread::yield_now();
-    }
+    wait_for("the socket of the bridge to go", || kept.status().interfaces == 0);
     lab.network.connect(&TapName::new("a").unwrap(), Some(&segment(1))).unwrap();
     a.shout(3);
     drop(deleted);
