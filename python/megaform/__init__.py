@@ -332,6 +332,170 @@ class minimega:
             {"id": id},
         )
 
+    def capture(self) -> List[Resp]:
+        """show captures.
+
+            capture
+
+        Lists the captures of the namespace. One that has stopped by itself, for example because the disk is full, says why under mode, and stays in the list until it is deleted; its file has all frames up to then. The `Data` of the answer has the frames and bytes written, and how many frames were lost because they came too fast.
+        """
+        return self._run(
+            [
+                [("word", "capture", None)],
+            ],
+            {},
+        )
+
+    def capture_pcap_bridge(self, bridge: Word, filename: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> bridge <bridge> <filename>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "bridge", None), ("text", "bridge", None), ("text", "filename", None)],
+            ],
+            {"bridge": bridge, "filename": filename},
+        )
+
+    def capture_pcap_delete_bridge(self, bridge: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <delete,> bridge <bridge>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "delete", None), ("word", "bridge", None), ("text", "bridge", None)],
+            ],
+            {"bridge": bridge},
+        )
+
+    def capture_pcap_delete_vm(self, vm: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <delete,> vm <vm name>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "delete", None), ("word", "vm", None), ("text", "vm", None)],
+            ],
+            {"vm": vm},
+        )
+
+    def capture_pcap_filter(self, bpf: Optional[Word] = None) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <filter,> [bpf]
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "filter", None), ("text?", "bpf", None)],
+            ],
+            {"bpf": bpf},
+        )
+
+    def capture_pcap_snaplen(self, size: Optional[Word] = None) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <snaplen,> [size]
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "snaplen", None), ("text?", "size", None)],
+            ],
+            {"size": size},
+        )
+
+    def capture_pcap_vm(self, vm: Word, interface: Word, filename: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> vm <vm name> <interface index> <filename>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "vm", None), ("text", "vm", None), ("text", "interface", None), ("text", "filename", None)],
+            ],
+            {"vm": vm, "interface": interface, "filename": filename},
+        )
+
     def check(self) -> List[Resp]:
         """check that the host has what the engine needs.
 
@@ -351,7 +515,7 @@ class minimega:
 
             clear all
 
-        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, captures ended, taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
         """
         return self._run(
             [
@@ -372,6 +536,20 @@ class minimega:
                 [("word", "clear", None), ("word", "background-status", None)],
             ],
             {},
+        )
+
+    def clear_capture(self, netflow_or_pcap: Optional[Word] = None) -> List[Resp]:
+        """end captures.
+
+            clear capture [netflow,pcap]
+
+        Ends all captures of the namespace, or those of one kind, and sets snaplen and filter back.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "capture", None), ("choice?", "netflow_or_pcap", ("netflow", "pcap",))],
+            ],
+            {"netflow_or_pcap": netflow_or_pcap},
         )
 
     def clear_history(self) -> List[Resp]:

@@ -5,6 +5,7 @@
 mod args;
 mod background;
 mod builtin;
+mod capture;
 mod check;
 mod clear_all;
 mod debug;
@@ -187,6 +188,7 @@ pub fn all() -> Vec<Command> {
     let mut commands = builtin::commands();
     commands.extend(background::commands());
     commands.extend(args::commands());
+    commands.extend(capture::commands());
     commands.extend(check::commands());
     commands.extend(clear_all::commands());
     commands.extend(debug::commands());

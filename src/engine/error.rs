@@ -42,6 +42,9 @@ pub enum EngineError {
     /// A background process.
     #[error(transparent)]
     Background(#[from] super::background::BackgroundError),
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] super::CaptureError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

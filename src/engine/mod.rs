@@ -7,6 +7,7 @@
 //! operations that take time, so that a slow VM delays nobody else.
 
 mod background;
+mod captures;
 mod check;
 mod claim;
 pub mod diagnosis;
@@ -50,6 +51,7 @@ use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
 
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
+pub use captures::{CaptureError, CaptureInfo, CaptureRequest, CaptureTarget, PcapSettings};
 pub use error::EngineError;
 pub use fetch::{FetchError, FetchRow};
 pub use files::{FileRow, Files, FilesError};
@@ -112,6 +114,7 @@ struct State {
     vlans: Vlans,
     next_vm: u32,
     next_tap: u32,
+    captures: captures::Captures,
 }
 
 /// The engine of one host.
@@ -134,6 +137,7 @@ pub struct Engine {
     background: background::Background,
     shells: shell::Shells,
     files: Files,
+    captures: captures::Running,
 }
 
 impl Engine {
@@ -159,6 +163,7 @@ impl Engine {
             plumbing: Default::default(),
             background: Default::default(),
             shells: Default::default(),
+            captures: Default::default(),
         });
         let notes = engine.recover().await?;
         Ok((engine, notes))
@@ -222,7 +227,7 @@ impl Engine {
     }
 
     /// Is there nothing here that a user made: no VM, launched or queued, no tap, no namespace but the default one, no
-    /// pipeline and no background process that runs?
+    /// pipeline, no capture and no background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
         if self.plumbing.has_pipelines() || self.background.any_runs() {
             return Ok(false);
@@ -230,6 +235,9 @@ impl Engine {
         {
             let state = self.state();
             let holds = |n: &NamespaceState| !n.vms.is_empty() || !n.scheduling.queue.is_empty();
+            if state.captures.any() {
+                return Ok(false);
+            }
             if state.namespaces.iter().any(|(name, n)| *name != Namespace::default_namespace() || holds(n)) {
                 return Ok(false);
             }
@@ -237,12 +245,14 @@ impl Engine {
         Ok(self.ports().await?.is_empty())
     }
 
-    /// End what does not outlive the daemon: pipelines, pipes, background processes and programs of `shell`.
+    /// End what does not outlive the daemon: pipelines, pipes, background processes and programs of `shell`. Captures end
+    /// too, for a later daemon to go on with.
     pub async fn close(&self) -> Result<(), EngineError> {
         let end = async { tokio::join!(self.end_plumbing(), self.end_background(), self.shells.end()) };
         if tokio::time::timeout(CLOSE_LIMIT, end).await.is_err() {
             tracing::warn!("programs that do not end even by SIGKILL are left");
         }
+        self.suspend_captures().await;
         self.release_network().await
     }
 }

@@ -108,6 +108,7 @@ impl Engine {
             }
         }
         self.network(move |network| network.delete_all(&orphans)).await?;
+        notes.extend(self.restore_captures().await);
         self.save()?;
         self.release_network().await?;
         Ok(notes)
