@@ -343,6 +343,7 @@ impl Engine {
             tracing::warn!(dropped, captures = statuses.len(), "captures that have ended lack frames");
         }
         self.save()?;
+        self.network(|network| network.forget_sniffed()).await?;
         Ok(records.len())
     }
 

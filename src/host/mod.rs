@@ -8,6 +8,7 @@ pub mod fake;
 pub mod linux;
 pub mod pcap;
 mod sniffing;
+mod switching;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use crate::name::{BridgeName, TapName, VlanTag};
 
 pub use sniffing::{Heard, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
+pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

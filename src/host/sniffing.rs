@@ -116,4 +116,6 @@ pub trait Sniffing {
     /// Start a capture: every frame that comes after this has returned is in it. On failure nothing is left, and a file
     /// that was there before is as it was if it could not be opened.
     fn sniff(&self, sniff: &Sniff) -> Result<Box<dyn Sniffer>, SniffError>;
+    /// Give up what the network had for captures that have ended.
+    fn forget_sniffed(&self) -> Result<(), NetworkError>;
 }

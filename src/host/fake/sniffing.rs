@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{FakeNetwork, State};
-use crate::host::{Heard, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
+use crate::host::{Heard, NetworkError, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
 
 struct FakeSniffer {
     state: Arc<Mutex<State>>,
@@ -38,5 +38,9 @@ impl Sniffing for FakeNetwork {
         let path = sniff.path.display().to_string();
         self.state().effect(format!("sniff {heard} into {path}"))?;
         Ok(Box::new(FakeSniffer { state: Arc::clone(&self.state), path }))
+    }
+
+    fn forget_sniffed(&self) -> Result<(), NetworkError> {
+        Ok(())
     }
 }

@@ -6,8 +6,8 @@
 
 pub mod accelerator;
 mod capture_file;
+mod failure;
 mod filter;
-mod hearing;
 pub mod memory;
 mod namespace;
 mod netlink;
@@ -17,6 +17,7 @@ mod ports;
 pub mod process;
 pub mod program;
 mod sniffing;
+mod switch;
 mod tun;
 
 pub use namespace::{exec_in, run_in};

@@ -24,6 +24,10 @@ const BUFFER: usize = 64 * 1024;
 /// How often a dump is repeated when interfaces change while it runs.
 const DUMP_ATTEMPTS: usize = 16;
 
+/// The interface group of what is about to be deleted ("mf" and nothing). Interfaces are in group 0 unless somebody puts
+/// them elsewhere, so nobody else's are in this one.
+const DOOMED: u32 = 0x6d66_0000;
+
 /// What the engine needs to know of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
@@ -39,6 +43,18 @@ pub(super) struct Link {
     pub carrier: bool,
     /// As a port of a bridge, it passes frames.
     pub forwarding: bool,
+}
+
+impl Link {
+    /// Is it an end of a veth pair?
+    pub(super) fn is_pair(&self) -> bool {
+        self.kind == Some(InfoKind::Veth)
+    }
+
+    /// Is it a bridge?
+    pub(super) fn is_bridge(&self) -> bool {
+        self.kind == Some(InfoKind::Bridge)
+    }
 }
 
 /// An address of an interface.
@@ -104,18 +120,19 @@ impl Netlink {
         self.request(Message::DelLink(link), 0)
     }
 
-    /// Delete every interface of a group at once; the kernel waits for its readers once instead of once for each.
-    pub(super) fn delete_group(&mut self, group: u32) -> io::Result<()> {
+    /// Let [`Netlink::delete_doomed`] delete this interface.
+    pub(super) fn doom(&mut self, index: u32) -> io::Result<()> {
+        self.set(index, vec![LinkAttribute::Group(DOOMED)])
+    }
+
+    /// Delete every doomed interface at once; the kernel waits for its readers once instead of once for each.
+    pub(super) fn delete_doomed(&mut self) -> io::Result<()> {
         let mut link = LinkMessage::default();
-        link.attributes = vec![LinkAttribute::Group(group)];
+        link.attributes = vec![LinkAttribute::Group(DOOMED)];
         match self.request(Message::DelLink(link), 0) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             result => result,
         }
-    }
-
-    pub(super) fn set_group(&mut self, index: u32, group: u32) -> io::Result<()> {
-        self.set(index, vec![LinkAttribute::Group(group)])
     }
 
     pub(super) fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {

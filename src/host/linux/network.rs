@@ -67,10 +67,10 @@ impl LinuxNetwork {
     /// Do something with the captures inside; None if there is nothing inside yet.
     pub(super) fn look<R: Send + 'static>(
         &self,
-        f: impl FnOnce(&Sniffers) -> Result<R, NetworkError> + Send + 'static,
+        f: impl FnOnce(&Sniffers, &mut Ports) -> Result<R, NetworkError> + Send + 'static,
     ) -> Result<Option<R>, NetworkError> {
         let sniffers = Arc::clone(&self.sniffers);
-        self.inside(false, move |_| f(&sniffers))
+        self.inside(false, move |ports| f(&sniffers, ports))
     }
 
     /// Change what is inside, and let captures hear what has come before anybody can use it.
@@ -82,7 +82,9 @@ impl LinuxNetwork {
         let sniffers = Arc::clone(&self.sniffers);
         self.inside(make, move |ports| {
             let result = f(ports);
-            sniffers.refresh();
+            if let Err(error) = sniffers.refresh(ports, None) {
+                tracing::warn!(%error, "captures do not hear what has changed");
+            }
             result
         })
     }

@@ -1,61 +1,44 @@
-//! Taps and bridges in the network namespace of one thread.
+//! Taps in the network namespace of one thread, and the interfaces that they are made of. A [`Switch`] connects them.
 //!
-//! A segment is a Linux bridge of its own. What belongs to the engine is told by its alias (IFLA_IFALIAS), never by its
-//! name:
+//! What belongs to the engine is told by its alias (IFLA_IFALIAS), never by its name:
 //!
-//! * a bridge: `megaform bridge=mega_bridge vlan=101`
-//! * a tap: `megaform tap ` and the owner's text. For a VM it is a tap device and itself the port of the bridge. For the
+//! * a tap: `megaform tap ` and the owner's text. For a VM it is a tap device and itself the port of the switch. For the
 //!   host it is one end of a veth pair, because an IP stack can only use an interface that is *not* a port.
-//! * the other end of that pair, the port of the bridge: `megaform peer`
+//! * the other end of that pair, the port: `megaform peer`
+//! * what a switch makes carries marks of its own
 //!
-//! Nothing else is changed or deleted. The engine is on a segment through its host taps only: bridges take no ARP, no
-//! IPv6, and no IPv4 but by a route (strict reverse path filter), and they have no address and no route.
+//! Nothing else is changed or deleted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use netlink_packet_route::link::{InfoKind, LinkFlags};
 use nix::libc;
-use sha2::{Digest, Sha256};
 
-use super::namespace::{lacks_privilege, sysctl};
-use super::netlink::{Link, Links, Netlink, has_ports};
+use super::failure::{kernel, refused};
+use super::namespace::sysctl;
+use super::netlink::{Link, Links, Netlink};
+use super::switch::{self, Ear, Switch, SwitchPort};
 use super::tun::{self, Tap};
-use crate::host::{NetworkError, NewTap, Port, Segment, TapKind};
-use crate::name::{BridgeName, TapName, VlanTag};
+use crate::host::{Heard, NetworkError, NewTap, Port, Segment, TapKind};
+use crate::name::{BridgeName, TapName};
 
-/// Begins the alias of every tap.
-pub(super) const TAP: &str = "megaform tap ";
+const TAP: &str = "megaform tap ";
 const PEER: &str = "megaform peer";
 /// The kernel fills in the number.
 const PEER_NAME: &str = "megaport%d";
-/// The longest interface name.
-const NAME_LIMIT: usize = TapName::LIMIT;
 /// The longest owner's text.
 const OWNER_LIMIT: usize = 200;
-/// How many names of a bridge are tried; a second one is needed only where somebody else has the first.
-const NAME_ATTEMPTS: u32 = 8;
-/// Together twice the longest delay of the kernel's link watch.
-const SETTLE_ATTEMPTS: u32 = 100;
-const SETTLE_PAUSE: Duration = Duration::from_millis(20);
-
-/// The interface group of what is about to be deleted ("mf" and nothing). Interfaces are in group 0 unless somebody puts
-/// them elsewhere, so nobody else's are in this one.
-const DOOMED: u32 = 0x6d66_0000;
 
 pub(super) struct Ports {
     netlink: Netlink,
+    switch: Box<dyn Switch>,
 }
-
-/// The bridges that one batch has used, so that each is looked up once.
-type Bridges = HashMap<Segment, u32>;
 
 impl Ports {
     pub(super) fn open() -> Result<Self, NetworkError> {
         let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-        Ok(Self { netlink })
+        Ok(Self { netlink, switch: switch::linux()? })
     }
 
     /// Set up a namespace of the engine's own. Doing it twice is fine.
@@ -75,28 +58,29 @@ impl Ports {
 
     pub(super) fn create_all(&mut self, taps: &[NewTap]) -> Result<(), NetworkError> {
         taps.iter().try_for_each(check)?;
-        let mut bridges = Bridges::new();
-        for (done, tap) in taps.iter().enumerate() {
-            if let Err(error) = self.create(tap, &mut bridges) {
-                for tap in taps[..done].iter().rev() {
-                    // Best effort: the first error is what the caller needs to know.
-                    let _ = self.delete(&tap.tap);
-                }
-                for bridge in bridges.into_values() {
-                    let _ = self.drop_bridge_if_empty(bridge);
-                }
-                return Err(error);
+        let mut made = Vec::new();
+        let mut places = Vec::new();
+        let created = taps.iter().try_for_each(|new| {
+            let port = self.create(new)?;
+            if let Some(segment) = &new.segment {
+                places.push((port, segment.clone()));
             }
-        }
-        Ok(())
+            made.push(new.tap.clone());
+            Ok(())
+        });
+        created.and_then(|()| self.switch.plug(&places)).inspect_err(|_| {
+            // Best effort: the first error is what the caller needs to know.
+            let _ = self.delete_all(&made);
+        })
     }
 
-    fn create(&mut self, new: &NewTap, bridges: &mut Bridges) -> Result<(), NetworkError> {
+    /// Make a tap that is connected nowhere, and answer with what will be its port.
+    fn create(&mut self, new: &NewTap) -> Result<SwitchPort, NetworkError> {
         match new.kind {
-            TapKind::Vm => self.create_vm_tap(new, bridges),
+            TapKind::Vm => self.create_vm_tap(new),
             TapKind::Host => {
                 let link = self.create_pair(&new.tap)?;
-                self.set_up_pair(&link, new, bridges).inspect_err(|_| {
+                self.set_up_pair(&link, new).inspect_err(|_| {
                     // Best effort: the first error is what the caller needs to know. The peer goes with it.
                     let _ = self.netlink.delete_link(link.index);
                 })
@@ -104,7 +88,7 @@ impl Ports {
         }
     }
 
-    fn create_vm_tap(&mut self, new: &NewTap, bridges: &mut Bridges) -> Result<(), NetworkError> {
+    fn create_vm_tap(&mut self, new: &NewTap) -> Result<SwitchPort, NetworkError> {
         let name = new.tap.as_str();
         let device = Tap::open().map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => NetworkError::Unsupported {
@@ -120,11 +104,8 @@ impl Ports {
         })?;
         let link = self.find(name)?.ok_or_else(|| NetworkError::NotFound { tap: name.to_owned() })?;
         self.mark(&link, &format!("{TAP}{}", new.owner))?;
-        if let Some(segment) = &new.segment {
-            let bridge = self.bridge(segment, bridges)?;
-            self.plug(link.index, bridge, name)?;
-        }
-        tap.keep().map_err(kernel(format!("keep tap {name}")))
+        tap.keep().map_err(kernel(format!("keep tap {name}")))?;
+        Ok(switch_port(&link, &new.tap))
     }
 
     fn create_pair(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
@@ -136,7 +117,7 @@ impl Ports {
         self.find(name)?.ok_or_else(|| NetworkError::NotFound { tap: name.to_owned() })
     }
 
-    fn set_up_pair(&mut self, link: &Link, new: &NewTap, bridges: &mut Bridges) -> Result<(), NetworkError> {
+    fn set_up_pair(&mut self, link: &Link, new: &NewTap) -> Result<SwitchPort, NetworkError> {
         let name = new.tap.as_str();
         let peer = self.port_of(link)?;
         self.netlink.set_alias(link.index, &format!("{TAP}{}", new.owner)).map_err(kernel(format!("mark {name}")))?;
@@ -149,70 +130,42 @@ impl Ports {
                 .add_address(link.index, address, prefix)
                 .map_err(kernel(format!("add address {address}/{prefix} to {name}")))?;
         }
-        if let Some(segment) = &new.segment {
-            let bridge = self.bridge(segment, bridges)?;
-            self.plug(peer.index, bridge, name)?;
-        }
         self.netlink.set_up(link.index, true).map_err(kernel(format!("set {name} up")))?;
-        self.settle(peer.index, name)
+        Ok(switch_port(&peer, &new.tap))
     }
 
     pub(super) fn connect(&mut self, tap: &TapName, segment: Option<&Segment>) -> Result<(), NetworkError> {
-        let name = tap.as_str();
         let link = self.ours(tap)?;
-        let port = self.port_of(&link)?;
-        let bridge = match segment {
-            Some(segment) => {
-                let bridge = self.bridge(segment, &mut Bridges::new())?;
-                if let Err(error) = self.plug(port.index, bridge, name) {
-                    // Best effort: back to where it was; the first error is what the caller needs to know.
-                    let _ = self.netlink.set_master(port.index, port.master);
-                    let _ = self.netlink.set_up(port.index, port.master.is_some());
-                    let _ = self.drop_bridge_if_empty(bridge);
-                    return Err(error);
-                }
-                self.settle(port.index, name)?;
-                Some(bridge)
-            }
-            None => {
-                // Down first: a tap that is up and no port hands its frames to the engine's own IP stack.
-                self.netlink.set_up(port.index, false).map_err(kernel(format!("set {name} down")))?;
-                self.netlink.set_master(port.index, None).map_err(kernel(format!("disconnect {name}")))?;
-                None
-            }
-        };
-        match port.master {
-            Some(old) if Some(old) != bridge => self.drop_bridge_if_empty(old),
-            _ => Ok(()),
+        let port = switch_port(&self.port_of(&link)?, tap);
+        match segment {
+            Some(segment) => self.switch.plug(&[(port, segment.clone())]),
+            None => self.switch.unplug(&[port]),
         }
     }
 
     pub(super) fn delete(&mut self, tap: &TapName) -> Result<(), NetworkError> {
         let link = self.ours(tap)?;
-        let port = self.port_of(&link)?;
+        let ports = [switch_port(&self.port_of(&link)?, tap)];
+        self.switch.deleting(&ports)?;
         self.netlink.delete_link(link.index).map_err(kernel(format!("delete tap {tap}")))?;
-        port.master.map_or(Ok(()), |bridge| self.drop_bridge_if_empty(bridge))
+        self.switch.deleted(&ports)
     }
 
     /// Delete many taps, each once the kernel has been told of all; those that are not there are fine.
     pub(super) fn delete_all(&mut self, taps: &[TapName]) -> Result<(), NetworkError> {
-        let mut bridges = BTreeSet::new();
+        let mut links = Vec::new();
+        let mut ports = Vec::new();
         for tap in taps {
             let Some(link) = self.find(tap.as_str())?.filter(|link| link.alias.starts_with(TAP)) else { continue };
-            bridges.extend(self.port_of(&link)?.master);
-            self.doom(&link)?;
+            ports.push(switch_port(&self.port_of(&link)?, tap));
+            links.push(link);
         }
-        self.netlink.delete_group(DOOMED).map_err(kernel("delete taps"))?;
-        for index in bridges {
-            if let Some(bridge) = self.empty_bridge(index)? {
-                self.doom(&bridge)?;
-            }
+        self.switch.deleting(&ports)?;
+        for link in &links {
+            self.netlink.doom(link.index).map_err(kernel(format!("set the group of {}", link.name)))?;
         }
-        self.netlink.delete_group(DOOMED).map_err(kernel("delete bridges"))
-    }
-
-    fn doom(&mut self, link: &Link) -> Result<(), NetworkError> {
-        self.netlink.set_group(link.index, DOOMED).map_err(kernel(format!("set the group of {}", link.name)))
+        self.netlink.delete_doomed().map_err(kernel("delete taps"))?;
+        self.switch.deleted(&ports)
     }
 
     pub(super) fn list(&mut self) -> Result<Vec<Port>, NetworkError> {
@@ -225,16 +178,17 @@ impl Ports {
                 addresses.entry(found.index).or_default().push((found.address, found.prefix));
             }
         }
+        let mut placed = self.switch.placed(&links)?;
         let mut ports = Vec::new();
         for link in &links {
             let (Some(owner), Ok(tap)) = (link.alias.strip_prefix(TAP), TapName::new(&link.name)) else { continue };
-            let port = if is_pair(link) { link.peer.and_then(|peer| by_index.get(&peer).copied()) } else { Some(link) };
-            let bridge = port.and_then(|port| port.master).and_then(|master| by_index.get(&master));
+            let port =
+                if link.is_pair() { link.peer.and_then(|peer| by_index.get(&peer).copied()) } else { Some(link) };
             let mut addresses = addresses.remove(&link.index).unwrap_or_default();
             addresses.sort_unstable();
             ports.push(Port {
                 tap,
-                segment: bridge.and_then(|bridge| read_marker(&bridge.alias)),
+                segment: port.and_then(|port| placed.remove(&port.index)),
                 addresses,
                 owner: owner.to_owned(),
             });
@@ -243,15 +197,9 @@ impl Ports {
         Ok(ports)
     }
 
-    /// Delete the engine's bridges that have no port.
+    /// Delete what nobody needs.
     pub(super) fn sweep(&mut self) -> Result<(), NetworkError> {
-        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
-        for link in &links {
-            if read_marker(&link.alias).is_some() && !links.iter().any(|port| port.master == Some(link.index)) {
-                self.netlink.delete_link(link.index).map_err(kernel(format!("delete bridge {}", link.name)))?;
-            }
-        }
-        Ok(())
+        self.switch.sweep()
     }
 
     /// Delete what a process that was killed has left between making an interface and marking it. Only for a namespace of
@@ -261,17 +209,44 @@ impl Ports {
         for link in links.iter().filter(|link| link.alias.is_empty()) {
             let far = link.peer.and_then(|peer| links.iter().find(|other| other.index == peer));
             // A host tap is marked before its peer, and the peer goes with it.
-            let peer_of_none = is_pair(link)
+            let peer_of_none = link.is_pair()
                 && link.name.starts_with(PEER_NAME.trim_end_matches("%d"))
                 && far.is_none_or(|far| far.alias.is_empty() || far.alias.starts_with(TAP));
-            let bridge = is_bridge(link)
-                && looks_like_bridge(&link.name)
-                && !links.iter().any(|port| port.master == Some(link.index));
-            if peer_of_none || bridge {
+            if peer_of_none {
                 self.netlink.delete_link(link.index).map_err(kernel(format!("delete {}", link.name)))?;
             }
         }
-        Ok(())
+        self.switch.sweep_half_made()
+    }
+
+    /// Let exactly these be heard, and say for each of them to which interfaces to listen now.
+    pub(super) fn hear(&mut self, heard: &[Heard]) -> Result<Vec<Result<Vec<Ear>, NetworkError>>, NetworkError> {
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        let bridge = |heard: &Heard| match heard {
+            Heard::Bridge(bridge) => Some(bridge.clone()),
+            Heard::Tap { .. } => None,
+        };
+        let bridges: BTreeSet<BridgeName> = heard.iter().filter_map(bridge).collect();
+        let mut crossed = self.switch.hear(&bridges, &links);
+        if let (true, Err(error)) = (bridges.is_empty(), &crossed) {
+            tracing::warn!(%error, "the switch has not given up what it had for captures");
+        }
+        let mut ears = |heard: &Heard| match (heard, &mut crossed) {
+            (Heard::Tap { owner }, _) => {
+                let of_owner = |link: &&Link| link.alias.strip_prefix(TAP) == Some(owner);
+                let ear = |link: &Link| Ear { index: link.index, vlan: None, promiscuous: false };
+                Ok(links.iter().filter(of_owner).map(ear).collect())
+            }
+            (Heard::Bridge(wanted), Ok(crossed)) => {
+                Ok(crossed.iter().filter(|(bridge, _)| bridge == wanted).map(|(_, ear)| *ear).collect())
+            }
+            (Heard::Bridge(wanted), Err(error)) => {
+                let what = format!("capture what crosses {wanted}");
+                // One error for all of them; the first takes it along.
+                Err(std::mem::replace(error, NetworkError::Kernel { what, source: io::Error::other("as told before") }))
+            }
+        };
+        Ok(heard.iter().map(&mut ears).collect())
     }
 
     fn find(&mut self, name: &str) -> Result<Option<Link>, NetworkError> {
@@ -287,7 +262,7 @@ impl Ports {
 
     /// What is or would be the port of a bridge for this tap.
     fn port_of(&mut self, link: &Link) -> Result<Link, NetworkError> {
-        if !is_pair(link) {
+        if !link.is_pair() {
             return Ok(link.clone());
         }
         let peer = match link.peer {
@@ -304,131 +279,10 @@ impl Ports {
         self.netlink.set_alias(link.index, alias).map_err(kernel(format!("mark {}", link.name)))?;
         self.netlink.no_link_local(link.index).map_err(kernel(format!("turn off IPv6 on {}", link.name)))
     }
-
-    /// Make an interface a port of a bridge and set it up, in this order.
-    fn plug(&mut self, port: u32, bridge: u32, name: &str) -> Result<(), NetworkError> {
-        self.netlink.set_master(port, Some(bridge)).map_err(kernel(format!("connect {name}")))?;
-        self.netlink.set_up(port, true).map_err(kernel(format!("set {name} up")))
-    }
-
-    /// Wait until a port passes frames. Without a carrier it never does: nobody has opened the tap yet. With one, the
-    /// bridge hears of it from the kernel's link watch: at once if it is asked for (since Linux 6.8), otherwise within
-    /// a second.
-    fn settle(&mut self, port: u32, name: &str) -> Result<(), NetworkError> {
-        for _ in 0..SETTLE_ATTEMPTS {
-            let link = self.netlink.link_by_index(port).map_err(kernel(format!("look up the port of {name}")))?;
-            if link.is_none_or(|link| link.master.is_none() || !link.carrier || link.forwarding) {
-                break;
-            }
-            std::thread::sleep(SETTLE_PAUSE);
-        }
-        Ok(())
-    }
-
-    /// The bridge of a segment, made if there is none.
-    fn bridge(&mut self, segment: &Segment, bridges: &mut Bridges) -> Result<u32, NetworkError> {
-        if let Some(&index) = bridges.get(segment) {
-            return Ok(index);
-        }
-        let alias = marker(segment);
-        let natural = self.find(&bridge_name(segment, 0))?.filter(|link| is_bridge(link) && link.alias == alias);
-        let index = match natural {
-            Some(link) => link.index,
-            None => {
-                // The alias is the truth: it may have another name.
-                let all = self.netlink.links(Links::Bridges).map_err(kernel("list bridges"))?;
-                match all.iter().find(|link| is_bridge(link) && link.alias == alias) {
-                    Some(link) => link.index,
-                    None => self.create_bridge(segment, &alias)?,
-                }
-            }
-        };
-        bridges.insert(segment.clone(), index);
-        Ok(index)
-    }
-
-    fn create_bridge(&mut self, segment: &Segment, alias: &str) -> Result<u32, NetworkError> {
-        for attempt in 0..NAME_ATTEMPTS {
-            let name = bridge_name(segment, attempt);
-            match self.netlink.create_bridge(&name) {
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => continue,
-                Err(error) => {
-                    let missing = "CONFIG_BRIDGE (module bridge)";
-                    return Err(refused(format!("create bridge {name}"), "create a bridge", missing)(error));
-                }
-                Ok(()) => {}
-            }
-            let link = self.find(&name)?.ok_or_else(|| NetworkError::NotFound { tap: name.clone() })?;
-            return self.set_up_bridge(&link, alias).map(|()| link.index).inspect_err(|_| {
-                // Best effort: the first error is what the caller needs to know.
-                let _ = self.netlink.delete_link(link.index);
-            });
-        }
-        Err(NetworkError::Exists { tap: bridge_name(segment, NAME_ATTEMPTS - 1) })
-    }
-
-    fn set_up_bridge(&mut self, link: &Link, alias: &str) -> Result<(), NetworkError> {
-        let name = &link.name;
-        self.mark(link, alias)?;
-        sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-        sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
-        let flags = LinkFlags::Up | LinkFlags::Noarp;
-        self.netlink.set_flags(link.index, flags, flags).map_err(kernel(format!("set bridge {name} up")))
-    }
-
-    /// The bridge of this index if it is the engine's and has no port.
-    fn empty_bridge(&mut self, index: u32) -> Result<Option<Link>, NetworkError> {
-        let found = self.netlink.link_by_index(index).map_err(kernel("look up a bridge"))?;
-        let Some(bridge) = found.filter(|link| read_marker(&link.alias).is_some()) else { return Ok(None) };
-        let used = has_ports(index).map_err(kernel(format!("list the ports of bridge {}", bridge.name)))?;
-        Ok((!used).then_some(bridge))
-    }
-
-    /// Delete a bridge if it is the engine's and has no port.
-    fn drop_bridge_if_empty(&mut self, index: u32) -> Result<(), NetworkError> {
-        match self.empty_bridge(index)? {
-            Some(bridge) => self.netlink.delete_link(index).map_err(kernel(format!("delete bridge {}", bridge.name))),
-            None => Ok(()),
-        }
-    }
 }
 
-fn is_pair(link: &Link) -> bool {
-    link.kind == Some(InfoKind::Veth)
-}
-
-fn is_bridge(link: &Link) -> bool {
-    link.kind == Some(InfoKind::Bridge)
-}
-
-/// The alias of a segment's bridge.
-fn marker(segment: &Segment) -> String {
-    format!("megaform bridge={} vlan={}", segment.bridge, segment.vlan)
-}
-
-/// The segment of a bridge, by its alias.
-pub(super) fn read_marker(alias: &str) -> Option<Segment> {
-    let (bridge, vlan) = alias.strip_prefix("megaform bridge=")?.split_once(" vlan=")?;
-    Some(Segment { bridge: BridgeName::new(bridge).ok()?, vlan: VlanTag::new(vlan.parse().ok()?)? })
-}
-
-/// The name of a segment's bridge: `mega_bridge.101` where that fits, otherwise made of a hash. Later attempts give
-/// other names.
-fn bridge_name(segment: &Segment, attempt: u32) -> String {
-    let natural = format!("{}.{}", segment.bridge, segment.vlan);
-    if attempt == 0 && natural.len() <= NAME_LIMIT {
-        return natural;
-    }
-    let hash = Sha256::digest(format!("{natural} {attempt}"));
-    hash.iter().take(6).fold("mb".to_owned(), |name, byte| format!("{name}{byte:02x}"))
-}
-
-/// Could [`bridge_name`] have given this name?
-fn looks_like_bridge(name: &str) -> bool {
-    let natural = name.rsplit_once('.').is_some_and(|(_, vlan)| vlan.parse::<u16>().is_ok());
-    let hashed =
-        name.strip_prefix("mb").is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|b| b.is_ascii_hexdigit()));
-    natural || hashed
+fn switch_port(link: &Link, tap: &TapName) -> SwitchPort {
+    SwitchPort { index: link.index, interface: link.name.clone(), tap: tap.to_string(), master: link.master }
 }
 
 fn check(new: &NewTap) -> Result<(), NetworkError> {
@@ -447,59 +301,4 @@ fn check(new: &NewTap) -> Result<(), NetworkError> {
         return Err(wrong("the prefix is longer than the address"));
     }
     Ok(())
-}
-
-fn kernel(what: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
-    let what = what.into();
-    move |source| match source.raw_os_error() {
-        Some(libc::EPERM) => lacks_privilege(&what),
-        _ => NetworkError::Kernel { what, source },
-    }
-}
-
-/// As `kernel`, where the kernel may have been built without the feature.
-fn refused(what: String, feature: &'static str, option: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
-    move |source| match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::ENODEV) => {
-            NetworkError::Unsupported { what: feature.to_owned(), missing: format!("the kernel option {option}") }
-        }
-        _ => kernel(what)(source),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn segment(bridge: &str, vlan: u64) -> Segment {
-        Segment { bridge: BridgeName::new(bridge).unwrap(), vlan: VlanTag::new(vlan).unwrap() }
-    }
-
-    #[test]
-    fn bridge_names_fit_and_differ() {
-        assert_eq!(bridge_name(&segment("mega_bridge", 101), 0), "mega_bridge.101");
-        let long = bridge_name(&segment("mega_bridge", 4094), 0);
-        assert_eq!(long, bridge_name(&segment("mega_bridge", 4094), 0));
-        let names = [
-            long,
-            bridge_name(&segment("mega_bridge", 4095), 0),
-            bridge_name(&segment("mega_bridge", 101), 0),
-            bridge_name(&segment("mega_bridge", 101), 1),
-            bridge_name(&segment("mega_bridge", 101), 2),
-        ];
-        for (at, name) in names.iter().enumerate() {
-            assert!(name.len() <= NAME_LIMIT, "{name}");
-            assert!(!names[..at].contains(name), "{name} twice");
-        }
-    }
-
-    #[test]
-    fn the_marker_names_the_segment() {
-        for segment in [segment("mega_bridge", 0), segment("b.7", 4095)] {
-            assert_eq!(read_marker(&marker(&segment)), Some(segment));
-        }
-        for alias in ["", "megaform", "megaform bridge= vlan=1", "megaform bridge=a vlan=4096", "megaform tap x"] {
-            assert_eq!(read_marker(alias), None, "{alias}");
-        }
-    }
 }

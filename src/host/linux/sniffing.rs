@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,10 +21,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::capture_file::CaptureFile;
 use super::filter::Filter;
-use super::hearing::{Ear, ears};
-use super::netlink::{Link, Links, Netlink};
+use super::failure::kernel;
 use super::network::LinuxNetwork;
 use super::packet::{Batch, Frame, PacketSocket};
+use super::ports::Ports;
+use super::switch::Ear;
 use crate::host::pcap::{Tag, dot1q, push_record, push_tagged, set_time};
 use crate::host::{Heard, NetworkError, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
 
@@ -39,9 +41,16 @@ const CLOCK_SET: Duration = Duration::from_secs(1);
 const LAST_ROUNDS: usize = 64;
 
 /// All captures of one network.
-#[derive(Default)]
 pub(super) struct Sniffers {
     active: Mutex<Option<Active>>,
+    /// Does the switch have something for captures of bridges? What an earlier process has left counts.
+    bridges: AtomicBool,
+}
+
+impl Default for Sniffers {
+    fn default() -> Self {
+        Self { active: Mutex::default(), bridges: AtomicBool::new(true) }
+    }
 }
 
 /// While there are captures.
@@ -85,13 +94,12 @@ struct Collected {
     scratch: Vec<u8>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-fn kernel(what: &str) -> impl FnOnce(io::Error) -> NetworkError + use<> {
-    let what = what.to_owned();
-    move |source| NetworkError::Kernel { what, source }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sniffers {
@@ -144,23 +152,36 @@ impl Sniffers {
         Some((shared, captures))
     }
 
-    /// Listen to what there is to be heard now in the calling thread's network namespace. What fails is in the log; the
-    /// capture goes on with the rest.
-    pub(super) fn refresh(&self) {
-        let Some((shared, captures)) = self.all() else { return };
-        let result = Netlink::open().and_then(|mut netlink| netlink.links(Links::All));
-        let links = match result {
-            Ok(links) => links,
-            Err(error) => {
-                tracing::warn!(%error, "captures do not know the interfaces that have come");
-                return;
-            }
-        };
-        for capture in captures {
-            if let Err(error) = capture.listen(&shared, &links) {
-                tracing::warn!(path = %capture.path.display(), %error, "a capture misses an interface");
+    /// Listen to what there is to be heard now. What fails for the capture `asked` is an error; what fails for others is in
+    /// the log, and they go on with the rest.
+    pub(super) fn refresh(&self, ports: &mut Ports, asked: Option<u64>) -> Result<(), NetworkError> {
+        let all = self.all();
+        let captures = all.as_ref().map_or(&[][..], |(_, captures)| captures);
+        let bridges = captures.iter().any(|capture| matches!(capture.heard, Heard::Bridge(_)));
+        // Once more after the last one, so that the switch can give up what it has for captures.
+        let before = self.bridges.swap(bridges, Ordering::Relaxed);
+        if captures.is_empty() && !before {
+            return Ok(());
+        }
+        let heard: Vec<Heard> = captures.iter().map(|capture| capture.heard.clone()).collect();
+        let ears = ports.hear(&heard)?;
+        let Some((shared, captures)) = all else { return Ok(()) };
+        let mut result = Ok(());
+        for (capture, ears) in captures.iter().zip(ears) {
+            let listening = ears.and_then(|ears| {
+                let what = format!("listen for {}", capture.path.display());
+                capture.listen(&shared, &ears).map_err(kernel(what))
+            });
+            match listening {
+                Err(error) if asked == Some(capture.id) => result = Err(error),
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(path = %capture.path.display(), error, "a capture may miss something");
+                }
+                Ok(()) => {}
             }
         }
+        result
     }
 
     /// Listen to nothing: the network namespace goes, or is no longer known.
@@ -221,14 +242,13 @@ impl Shared {
 }
 
 impl Capture {
-    /// Listen to exactly what is to be heard among these interfaces.
-    fn listen(&self, shared: &Shared, links: &[Link]) -> io::Result<()> {
+    /// Listen to exactly these interfaces.
+    fn listen(&self, shared: &Shared, ears: &[Ear]) -> io::Result<()> {
         let mut work = lock(&self.work);
         if work.file.is_none() {
             return Ok(());
         }
-        let mut wanted: HashMap<u32, Ear> =
-            ears(&self.heard, links).into_iter().map(|ear| (ear.index, ear)).collect();
+        let mut wanted: HashMap<u32, Ear> = ears.iter().map(|ear| (ear.index, *ear)).collect();
         let tag = |ear: &Ear| ear.vlan.map(|vlan| dot1q(vlan.get()));
         let stays = |(socket, old): &(PacketSocket, Option<Tag>)| {
             !socket.deserted() && wanted.get(&socket.index()).is_some_and(|ear| tag(ear) == *old)
@@ -468,6 +488,10 @@ impl Sniffing for LinuxNetwork {
         Filter::compile(filter).map(drop)
     }
 
+    fn forget_sniffed(&self) -> Result<(), NetworkError> {
+        self.look(|sniffers, ports| sniffers.refresh(ports, None)).map(drop)
+    }
+
     fn sniff(&self, sniff: &Sniff) -> Result<Box<dyn Sniffer>, SniffError> {
         let filter = Filter::compile(&sniff.filter)?;
         let existed = std::fs::symlink_metadata(&sniff.path).is_ok();
@@ -480,15 +504,9 @@ impl Sniffing for LinuxNetwork {
         };
         let sniffers = Arc::clone(self.sniffers());
         let capture = sniffers.enter(sniff, file, filter).inspect_err(|_| undo())?;
-        let held = Held { sniffers, capture: Arc::clone(&capture) };
-        let listening = self.look(move |sniffers| {
-            let Some((shared, _)) = sniffers.all() else { return Ok(()) };
-            let links = Netlink::open().and_then(|mut netlink| netlink.links(Links::All));
-            links.and_then(|links| capture.listen(&shared, &links)).map_err(|error| match error.raw_os_error() {
-                Some(nix::libc::EPERM) => super::namespace::lacks_privilege("capture frames"),
-                _ => kernel("listen to an interface")(error),
-            })
-        });
+        let id = capture.id;
+        let held = Held { sniffers, capture };
+        let listening = self.look(move |sniffers, ports| sniffers.refresh(ports, Some(id)));
         match listening {
             Ok(_) => Ok(Box::new(held)),
             Err(error) => {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::libc;
 
+use super::super::netlink::Netlink;
 use super::super::testing::root;
 use super::super::{run_in, tun};
 use super::*;

@@ -1,0 +1,135 @@
+//! What connects ports: the trait that each kind of switch carries out, in terms of interfaces of the engine's network
+//! namespace. [`Ports`](super::ports::Ports) makes and deletes the interfaces, a switch only connects them.
+//!
+//! Must not know who is behind a port. Nothing is kept in memory: a switch finds what it needs in the kernel, or in its
+//! own database, so that a restarted daemon goes on where the last one ended.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::failure::kernel;
+use super::netlink::{Link, Netlink};
+use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
+use crate::name::{BridgeName, TapName, VlanTag};
+
+mod per_vlan;
+
+/// An interface of the engine that is, or is to be, a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SwitchPort {
+    pub index: u32,
+    /// Its name: for a VM that of the tap, for a host tap that of the other end of its pair.
+    pub interface: String,
+    /// The tap that it belongs to, for messages.
+    pub tap: String,
+    /// The interface that it was a port of when it was looked up.
+    pub master: Option<u32>,
+}
+
+/// An interface to listen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ear {
+    pub index: u32,
+    /// The VLAN of everything that is heard there; None if there is none, or if the frames carry their tags.
+    pub vlan: Option<VlanTag>,
+    /// It must be asked for frames that are not for itself.
+    pub promiscuous: bool,
+}
+
+/// A switch. What it cannot do is [`NetworkError::Unsupported`], which names a switch that can.
+pub(super) trait Switch {
+    /// What `check` calls it, such as `Linux bridges, one for each VLAN`.
+    fn kind(&self) -> &'static str;
+    /// Connect ports, wherever they are now, in one transaction: on failure all of them are where they were. They are up
+    /// and pass frames when this returns.
+    fn plug(&mut self, ports: &[(SwitchPort, Segment)]) -> Result<(), NetworkError>;
+    /// Disconnect ports, which stay, in one transaction; their links are down.
+    fn unplug(&mut self, ports: &[SwitchPort]) -> Result<(), NetworkError>;
+    /// The interfaces of these ports are about to be deleted.
+    fn deleting(&mut self, _ports: &[SwitchPort]) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    /// The interfaces of these ports have been deleted: give up what only they needed.
+    fn deleted(&mut self, ports: &[SwitchPort]) -> Result<(), NetworkError>;
+    /// Where the engine's ports are, by the index of their interface; ports that are disconnected are left out. `links`
+    /// are all interfaces of the namespace.
+    fn placed(&mut self, links: &[Link]) -> Result<HashMap<u32, Segment>, NetworkError>;
+    /// Give up what nobody needs.
+    fn sweep(&mut self) -> Result<(), NetworkError>;
+    /// Delete what a process that was killed has left between making something and marking it. Only called in a
+    /// namespace of the engine's own.
+    fn sweep_half_made(&mut self) -> Result<(), NetworkError>;
+
+    /// Every bridge, by name.
+    fn bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
+        Err(self.cannot("list bridges"))
+    }
+    /// Set `key=value` settings of a bridge, which is made if there is none.
+    fn configure(&mut self, _bridge: &BridgeName, _config: &str) -> Result<(), NetworkError> {
+        Err(self.cannot("configure a bridge"))
+    }
+    /// Let an interface carry all VLANs of a bridge with their tags. The bridge is made if there is none.
+    fn trunk(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
+        Err(self.cannot("add a trunk"))
+    }
+    /// Take a trunk off its bridge.
+    fn untrunk(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
+        Err(self.cannot("remove a trunk"))
+    }
+    /// Make a tunnel that is a trunk of a bridge, and answer with the name of its interface.
+    fn tunnel(&mut self, _bridge: &BridgeName, _tunnel: &Tunnel) -> Result<String, NetworkError> {
+        Err(self.cannot("make a tunnel"))
+    }
+    /// Delete a tunnel of a bridge by the name of its interface.
+    fn untunnel(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
+        Err(self.cannot("delete a tunnel"))
+    }
+    /// Delete a bridge with its trunks and tunnels; its ports are disconnected.
+    fn destroy(&mut self, _bridge: &BridgeName) -> Result<(), NetworkError> {
+        Err(self.cannot("destroy a bridge"))
+    }
+    /// Copy what passes one port, in both directions, out of another.
+    fn mirror(&mut self, _source: &SwitchPort, _destination: &SwitchPort) -> Result<(), NetworkError> {
+        Err(self.cannot("mirror a port"))
+    }
+    /// End the mirror to a port. No mirror is fine.
+    fn unmirror(&mut self, _destination: &SwitchPort) -> Result<(), NetworkError> {
+        Err(self.cannot("mirror a port"))
+    }
+    /// The mirrors, source and destination by the index of their interface. `links` as for `placed`.
+    fn mirrors(&mut self, _links: &[Link]) -> Result<Vec<(u32, u32)>, NetworkError> {
+        Ok(Vec::new())
+    }
+    /// Let exactly these bridges be heard, and say where: every frame that crosses one of them is heard once, at one of the
+    /// interfaces given for it. A bridge that is not there yet has none. `links` as for `placed`.
+    fn hear(&mut self, bridges: &BTreeSet<BridgeName>, _links: &[Link]) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
+        if bridges.is_empty() { Ok(Vec::new()) } else { Err(self.cannot("capture what crosses a bridge")) }
+    }
+    /// Make one port of several.
+    fn bond(&mut self, _ports: &[SwitchPort], _segment: &Segment, _bond: &Bond) -> Result<(), NetworkError> {
+        Err(self.cannot_but_openvswitch("make a bond"))
+    }
+    /// Make a bond's ports single ones again.
+    fn unbond(&mut self, _name: &TapName) -> Result<(), NetworkError> {
+        Err(self.cannot_but_openvswitch("make a bond"))
+    }
+    /// Send flow records of a bridge, or stop it.
+    fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {
+        Err(self.cannot_but_openvswitch("export netflow"))
+    }
+
+    /// The error for what this switch does not do.
+    fn cannot(&self, what: &str) -> NetworkError {
+        NetworkError::Unsupported { what: what.to_owned(), missing: format!("its switch ({}) does not", self.kind()) }
+    }
+    /// The error for what only Open vSwitch does.
+    fn cannot_but_openvswitch(&self, what: &str) -> NetworkError {
+        let missing = format!("its switch is {}; `megaform daemon --switch openvswitch` can", self.kind());
+        NetworkError::Unsupported { what: what.to_owned(), missing }
+    }
+}
+
+/// The Linux switch in the calling thread's network namespace.
+pub(super) fn linux() -> Result<Box<dyn Switch>, NetworkError> {
+    let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
+    Ok(Box::new(per_vlan::PerVlan::new(netlink)))
+}
