@@ -3,7 +3,7 @@
 //! One binary, two halves, one wire between them:
 //!
 //! ```text
-//!  experiment file ─ spec ─ graph ─┐                                ┌─ engine ─ host, qmp
+//!  experiment file ─ spec ─ graph ─┐                                ┌─ engine ─ host, qmp, ovsdb
 //!                                  ├─ plan ─ apply ─ wire ═ socket ═ daemon
 //!                  live (observed)─┘          ▲                     └─ commands
 //!                                             │
@@ -12,7 +12,7 @@
 //!
 //! The declarative half (`spec`, `graph`, `live`, `plan`, `apply`) knows only the command language and the wire, so it
 //! works the same against megaform's own engine and against a minimega. The engine half (`daemon`, `commands`,
-//! `engine`, `host`, `qmp`) is a minimega-compatible host engine. They share `name`, `diagnostic`, `language` and
+//! `engine`, `host`, `qmp`, `ovsdb`) is a minimega-compatible host engine. They share `name`, `diagnostic`, `language` and
 //! `wire`, nothing else; `logging` is the daemon's log. `tests/architecture.rs` holds the table of allowed edges.
 
 pub mod apply;
@@ -29,6 +29,7 @@ pub mod language;
 pub mod live;
 pub mod logging;
 pub mod name;
+pub mod ovsdb;
 pub mod plan;
 pub mod qmp;
 pub mod spec;

@@ -262,7 +262,7 @@ impl Engine {
             let _ = std::fs::remove_file(vm.folder.join(stale));
         }
         let spawn =
-            Spawn { program: program.clone(), args, folder: vm.folder.clone(), output: vm.folder.join(LOG), network };
+            Spawn { program: program.clone(), args, folder: vm.folder.clone(), output: vm.folder.join(LOG), environment: Vec::new(), network };
         let started = tokio::task::spawn_blocking(move || process::spawn(&spawn))
             .await
             .expect("starting a process does not panic");

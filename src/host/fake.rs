@@ -12,6 +12,7 @@ use super::{Network, NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::TapName;
 
 mod sniffing;
+mod switching;
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
 #[derive(Debug, Default)]
@@ -22,6 +23,7 @@ pub struct FakeNetwork {
 #[derive(Debug, Default)]
 struct State {
     taps: BTreeMap<TapName, NewTap>,
+    switch: switching::Switch,
     /// Whether the namespace exists.
     namespace: bool,
     effects: Vec<String>,
@@ -47,6 +49,14 @@ impl FakeNetwork {
     /// sniff tap OWNER into /x/a.pcap          (the file is not made)
     /// sniff bridge mega_bridge into /x/b.pcap
     /// sniffed /x/a.pcap
+    /// trunk eth1 on mega_bridge
+    /// no trunk eth1 on mega_bridge
+    /// tunnel vxlan to 192.0.2.7 key 5 on mega_bridge
+    /// no tunnel mega_vxlan0 on mega_bridge
+    /// configure mega_bridge key=value
+    /// destroy mega_bridge
+    /// mirror web0 to mgmt
+    /// no mirror to mgmt
     /// namespace remove
     /// failed: …          (one of the above that failed on request)
     /// ```
@@ -150,6 +160,7 @@ impl Network for FakeNetwork {
         state.known(tap)?;
         state.effect(format!("delete {tap}"))?;
         state.taps.remove(tap);
+        state.switch.deleted(tap);
         Ok(())
     }
 
@@ -165,7 +176,7 @@ impl Network for FakeNetwork {
 
     fn release(&self, in_use: bool) -> Result<(), NetworkError> {
         let mut state = self.state();
-        if state.namespace && state.taps.is_empty() && !in_use {
+        if state.namespace && state.taps.is_empty() && state.switch.is_empty() && !in_use {
             state.effect("namespace remove".to_owned())?;
             state.namespace = false;
         }

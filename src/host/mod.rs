@@ -4,6 +4,7 @@
 //! Must not know VMs, namespaces of minimega or commands: only processes, interfaces, bridges and network namespaces.
 //! Every call here may block; callers in async code go through `spawn_blocking`.
 
+mod bonding;
 pub mod fake;
 pub mod linux;
 pub mod pcap;
@@ -16,8 +17,11 @@ use std::path::PathBuf;
 
 use crate::name::{BridgeName, TapName, VlanTag};
 
+pub use bonding::Bonding;
 pub use sniffing::{Heard, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
-pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, Tunnel, TunnelKind};
+pub use switching::{
+    Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind,
+};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +93,36 @@ pub enum NetworkError {
         /// The name.
         tap: String,
     },
+    /// There is no interface of that name, neither in the engine's network namespace nor in the host's.
+    #[error("no interface {interface}, neither in the engine's network nor in the host's")]
+    NoInterface {
+        /// The name.
+        interface: String,
+    },
+    /// There is no bridge of that name.
+    #[error("no bridge {bridge}")]
+    NoBridge {
+        /// The name.
+        bridge: String,
+    },
+    /// The bridge does not have that trunk or tunnel.
+    #[error("bridge {bridge} has no {kind} {interface}")]
+    NoUplink {
+        /// The bridge.
+        bridge: String,
+        /// `trunk` or `tunnel`.
+        kind: &'static str,
+        /// The name that was given.
+        interface: String,
+    },
+    /// The bridge still has taps.
+    #[error("bridge {bridge} has taps ({taps}), disconnect or delete them first")]
+    BridgeInUse {
+        /// The bridge.
+        bridge: String,
+        /// Their names.
+        taps: String,
+    },
     /// The kernel refused an operation.
     #[error("cannot {what}")]
     Kernel {
@@ -97,6 +131,15 @@ pub enum NetworkError {
         /// Its error.
         #[source]
         source: std::io::Error,
+    },
+    /// The switch refused an operation.
+    #[error("cannot {what}")]
+    Switch {
+        /// The operation, such as `connect tap mega_tap0`.
+        what: String,
+        /// Its error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -116,7 +159,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Sniffing + Send + Sync {
+pub trait Network: Switching + Bonding + Sniffing + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;
@@ -149,7 +192,8 @@ pub trait Network: Sniffing + Send + Sync {
     }
     /// Every tap that this engine made and that is still there, sorted by name.
     fn list(&self) -> Result<Vec<Port>, NetworkError>;
-    /// Remove the namespace if no tap is left and `in_use` is false. Bridges without ports go in any case.
+    /// Remove the namespace if `in_use` is false and nothing is left in it: no tap, no trunk and no tunnel. Bridges without
+    /// any go in any case.
     fn release(&self, in_use: bool) -> Result<(), NetworkError>;
 }
 
@@ -164,6 +208,8 @@ pub struct Spawn {
     pub folder: PathBuf,
     /// The file that takes its standard output and standard error (created, mode 0600, truncated).
     pub output: PathBuf,
+    /// Added to the daemon's environment.
+    pub environment: Vec<(String, String)>,
     /// The network namespace to enter first.
     pub network: Option<OwnedFd>,
 }

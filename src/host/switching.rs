@@ -4,8 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
+use super::NetworkError;
 use crate::name::{BridgeName, TapName, VlanTag};
+
+/// Which switch connects the taps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwitchChoice {
+    /// The kernel's bridges.
+    Linux,
+    /// Open vSwitch: in a network namespace of the engine's own one that it starts itself, otherwise one that runs.
+    OpenVswitch {
+        /// The socket of a running one's database; None for the usual place.
+        socket: Option<PathBuf>,
+    },
+}
 
 /// The encapsulation of a tunnel. Each carries Ethernet frames with their VLAN tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +108,21 @@ pub struct BridgeInfo {
     pub config: BTreeMap<String, String>,
 }
 
+impl BridgeInfo {
+    /// A bridge with nothing on it.
+    pub fn new(bridge: BridgeName) -> Self {
+        Self {
+            bridge,
+            preexisting: false,
+            vlans: BTreeSet::new(),
+            trunks: Vec::new(),
+            tunnels: Vec::new(),
+            bonds: Vec::new(),
+            config: BTreeMap::new(),
+        }
+    }
+}
+
 /// A copy of everything that passes one tap, sent out of another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mirror {
@@ -101,4 +130,32 @@ pub struct Mirror {
     pub source: TapName,
     /// The tap that gets the copies. It identifies the mirror: several can have one source.
     pub destination: TapName,
+}
+
+/// What the engine does with the switch beyond connecting taps.
+pub trait Switching {
+    /// What the switch is, for `check`, such as `Linux bridges, one for each VLAN`. Makes no namespace.
+    fn switch(&self) -> Result<String, NetworkError>;
+    /// Every bridge of the engine, by name. One is there as long as a tap, a trunk or a tunnel is on it.
+    fn bridges(&self) -> Result<Vec<BridgeInfo>, NetworkError>;
+    /// Set `key=value` settings of a bridge, separated by spaces.
+    fn configure(&self, bridge: &BridgeName, config: &str) -> Result<(), NetworkError>;
+    /// Let an interface carry all VLANs of a bridge with their tags. It is taken from the engine's network namespace or,
+    /// if it is not there, from the host's; one that has addresses or a default route is refused.
+    fn trunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError>;
+    /// Take a trunk off its bridge; it goes back where it came from.
+    fn untrunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError>;
+    /// Make a tunnel that carries all VLANs of a bridge, and answer with the name of its interface.
+    fn tunnel(&self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError>;
+    /// Delete a tunnel by the name of its interface.
+    fn untunnel(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError>;
+    /// Delete a bridge with its trunks and tunnels. One that has taps is refused.
+    fn destroy(&self, bridge: &BridgeName) -> Result<(), NetworkError>;
+    /// Send a copy of everything that passes one tap out of another. Both exist. The mirror stays when they are moved
+    /// and ends with either of them.
+    fn mirror(&self, mirror: &Mirror) -> Result<(), NetworkError>;
+    /// End the mirrors to a tap. None is fine.
+    fn unmirror(&self, destination: &TapName) -> Result<(), NetworkError>;
+    /// Every mirror, sorted.
+    fn mirrors(&self) -> Result<Vec<Mirror>, NetworkError>;
 }

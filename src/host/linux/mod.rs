@@ -5,7 +5,9 @@
 //! Must not know VMs or commands.
 
 pub mod accelerator;
+mod bpf;
 mod capture_file;
+mod classifier;
 mod failure;
 mod filter;
 pub mod memory;

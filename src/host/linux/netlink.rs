@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -13,9 +14,11 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData,
-    InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, GreIOFlags, In6AddrGenMode, InfoBridge, InfoBridgePort,
+    InfoData, InfoGre, InfoGre6, InfoKind, InfoPortData, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage,
 };
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc;
 
@@ -24,12 +27,17 @@ const BUFFER: usize = 64 * 1024;
 /// How often a dump is repeated when interfaces change while it runs.
 const DUMP_ATTEMPTS: usize = 16;
 
+/// The UDP port of VXLAN (RFC 7348).
+const VXLAN_PORT: u16 = 4789;
+/// The hop limit of tunnels over IPv6, which otherwise copy that of the packet inside.
+const TUNNEL_TTL: u8 = 64;
+
 /// The interface group of what is about to be deleted ("mf" and nothing). Interfaces are in group 0 unless somebody puts
 /// them elsewhere, so nobody else's are in this one.
 const DOOMED: u32 = 0x6d66_0000;
 
 /// What the engine needs to know of an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Link {
     pub index: u32,
     pub name: String,
@@ -107,6 +115,38 @@ impl Netlink {
         self.create_link(name, vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)])
     }
 
+    /// Create one end of a VXLAN tunnel that learns nothing: every frame goes to the one other end.
+    pub(super) fn create_vxlan(&mut self, name: &str, remote: IpAddr, id: u32) -> io::Result<()> {
+        let mut data = vec![InfoVxlan::Id(id), InfoVxlan::Port(VXLAN_PORT), InfoVxlan::Learning(false)];
+        match remote {
+            IpAddr::V4(remote) => data.push(InfoVxlan::Group(remote)),
+            // The kernel refuses IPv6 packets without a checksum unless told otherwise; this end sends one.
+            IpAddr::V6(remote) => data.push(InfoVxlan::Group6(remote)),
+        }
+        self.create_link(name, vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))])
+    }
+
+    /// Create one end of an Ethernet over GRE tunnel.
+    pub(super) fn create_gretap(&mut self, name: &str, remote: IpAddr, key: Option<u32>) -> io::Result<()> {
+        let flags = if key.is_some() { GreIOFlags::Key } else { GreIOFlags::empty() };
+        let (kind, data) = match remote {
+            IpAddr::V4(remote) => {
+                // Packets that are too long for the way are fragmented: guests know nothing of the tunnel.
+                let mut data = vec![InfoGre::Remote(remote), InfoGre::PathMTUDiscovery(false), InfoGre::Ttl(0)];
+                data.extend([InfoGre::IFlags(flags), InfoGre::OFlags(flags)]);
+                data.extend(key.into_iter().flat_map(|key| [InfoGre::IKey(key), InfoGre::OKey(key)]));
+                (InfoKind::GreTap, InfoData::GreTap(data))
+            }
+            IpAddr::V6(remote) => {
+                let mut data = vec![InfoGre6::Remote(remote), InfoGre6::Ttl(TUNNEL_TTL)];
+                data.extend([InfoGre6::IFlags(flags), InfoGre6::OFlags(flags)]);
+                data.extend(key.into_iter().flat_map(|key| [InfoGre6::IKey(key), InfoGre6::OKey(key)]));
+                (InfoKind::GreTap6, InfoData::GreTap6(data))
+            }
+        };
+        self.create_link(name, vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])
+    }
+
     fn create_link(&mut self, name: &str, info: Vec<LinkInfo>) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -137,6 +177,33 @@ impl Netlink {
 
     pub(super) fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
         self.set(index, vec![LinkAttribute::IfAlias(alias.to_owned())])
+    }
+
+    /// Give an interface another name.
+    pub(super) fn rename(&mut self, index: u32, name: &str) -> io::Result<()> {
+        self.set(index, vec![LinkAttribute::IfName(name.to_owned())])
+    }
+
+    /// Move an interface to another network namespace. It is down there, without addresses, and keeps its alias.
+    pub(super) fn move_to(&mut self, index: u32, namespace: impl AsFd) -> io::Result<()> {
+        self.set(index, vec![LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd())])
+    }
+
+    /// The interfaces that default routes lead to.
+    pub(super) fn default_routes(&mut self) -> io::Result<Vec<u32>> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut route = RouteMessage::default();
+            route.header.address_family = family;
+            let indexes = self.dump(Message::GetRoute(route), |answer| match answer {
+                Message::NewRoute(route) if route.header.destination_prefix_length == 0 => {
+                    Some(route.attributes.iter().flat_map(route_interfaces).collect::<Vec<_>>())
+                }
+                _ => None,
+            })?;
+            found.extend(indexes.into_iter().flatten());
+        }
+        Ok(found)
     }
 
     /// Keep the kernel from giving the interface an IPv6 address of its own. A kernel without IPv6 gives none anyway.
@@ -241,12 +308,12 @@ impl Netlink {
         })
     }
 
-    fn request(&mut self, message: Message, flags: u16) -> io::Result<()> {
+    pub(super) fn request(&mut self, message: Message, flags: u16) -> io::Result<()> {
         self.exchange(message, flags | NLM_F_ACK, |_| ()).map(|_| ())
     }
 
     /// A dump that no change has interrupted.
-    fn dump<T>(&mut self, message: Message, read: impl Fn(Message) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(super) fn dump<T>(&mut self, message: Message, read: impl Fn(Message) -> Option<T>) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut found = Vec::new();
             if self.exchange(message.clone(), NLM_F_DUMP, |answer| found.extend(read(answer)))? {
@@ -301,9 +368,10 @@ impl Netlink {
     }
 }
 
-/// Whether a bridge has any port. A socket of its own is closed after the first part of the answer, so that the work
-/// does not grow with the number of ports.
-pub(super) fn has_ports(bridge: u32) -> io::Result<bool> {
+/// Whether a bridge has a port that counts. A socket of its own is closed after the first part of the answer, so that the
+/// work does not grow with the number of ports.
+pub(super) fn has_port(bridge: u32, counts: impl Fn(&Link) -> bool) -> io::Result<bool> {
+    let counts = |link: &Link| link.master == Some(bridge) && counts(link);
     let netlink = Netlink::open()?;
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -328,7 +396,7 @@ pub(super) fn has_ports(bridge: u32) -> io::Result<bool> {
         rest = &rest[used.max(1)..];
         match answer.payload {
             // A kernel that ignores the filter sends every link, so look at the master too.
-            NetlinkPayload::InnerMessage(Message::NewLink(link)) if read_link(&link).master == Some(bridge) => {
+            NetlinkPayload::InnerMessage(Message::NewLink(link)) if counts(&read_link(&link)) => {
                 return Ok(true);
             }
             NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
@@ -336,8 +404,16 @@ pub(super) fn has_ports(bridge: u32) -> io::Result<bool> {
             _ => {}
         }
     }
-    // The first part held no port and was not the last one: a kernel without the filter. Look at all of them.
-    Ok(Netlink::open()?.links(Links::All)?.iter().any(|link| link.master == Some(bridge)))
+    // The first part held no such port and was not the last one. Look at all of them.
+    Ok(Netlink::open()?.links(Links::All)?.iter().any(counts))
+}
+
+fn route_interfaces(attribute: &RouteAttribute) -> Vec<u32> {
+    match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn malformed(reason: impl std::fmt::Display) -> io::Error {

@@ -4,19 +4,31 @@
 //! interfaces; in the host's namespace it changes and deletes only what carries its marks.
 
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{self, Sender};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::namespace;
 use super::ports::Ports;
 use super::sniffing::Sniffers;
-use crate::host::{Network, NetworkError, NetworkPlace, NewTap, Port, Segment};
-use crate::name::TapName;
+use super::switch;
+use crate::host::{
+    Bond, Bonding, BridgeInfo, Mirror, Netflow, Network, NetworkError, NetworkPlace, NewTap, Port, Segment,
+    SwitchChoice, Switching, Tunnel,
+};
+use crate::name::{BridgeName, TapName};
+
+/// Beside the namespace's pin: what a switch of the engine's own writes.
+const SWITCH_FOLDER: &str = "openvswitch";
+/// How often the programs of a switch are looked after.
+const TEND: Duration = Duration::from_secs(1);
 
 /// The engine's network on this host.
 pub struct LinuxNetwork {
     place: NetworkPlace,
+    switch: SwitchChoice,
     worker: Mutex<Option<Worker>>,
     sniffers: Arc<Sniffers>,
 }
@@ -33,16 +45,22 @@ struct Worker {
 }
 
 impl LinuxNetwork {
-    /// The network at a place. Does nothing yet; what an earlier process has left there is found when it is needed.
+    /// The network at a place, on Linux bridges. Does nothing yet; what an earlier process has left there is found when it
+    /// is needed.
     pub fn new(place: NetworkPlace) -> Self {
-        Self { place, worker: Mutex::new(None), sniffers: Arc::default() }
+        Self::with_switch(place, SwitchChoice::Linux)
+    }
+
+    /// The same with another switch.
+    pub fn with_switch(place: NetworkPlace, switch: SwitchChoice) -> Self {
+        Self { place, switch, worker: Mutex::new(None), sniffers: Arc::default() }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, make)?;
+            *worker = Worker::start(&self.place, &self.switch, make)?;
         }
         Ok(worker)
     }
@@ -137,7 +155,7 @@ impl Network for LinuxNetwork {
         let mut worker = self.worker(false)?;
         let left = run(&mut worker, |ports| {
             ports.sweep()?;
-            Ok(!ports.list()?.is_empty())
+            Ok(!ports.list()?.is_empty() || !ports.bridges()?.is_empty())
         })?;
         let NetworkPlace::Own { pin } = &self.place else { return Ok(()) };
         if left == Some(true) || (in_use && left.is_some()) {
@@ -145,8 +163,134 @@ impl Network for LinuxNetwork {
         }
         // A socket would keep the namespace.
         self.sniffers.deafen();
+        match run(&mut worker, |ports| ports.switch().end())? {
+            Some(()) => {}
+            // What a namespace that is gone, as after a restart of the host, has left.
+            None if switch_folder(&self.place).is_some_and(|folder| folder.exists()) => self.chosen()?.end()?,
+            None => {}
+        }
         *worker = None;
         namespace::remove(pin)
+    }
+}
+
+impl LinuxNetwork {
+    /// The switch, in the calling thread's namespace. Only for what is the same in all.
+    fn chosen(&self) -> Result<Box<dyn switch::Switch>, NetworkError> {
+        switch::open(&self.switch, switch_folder(&self.place).as_deref())
+    }
+
+    /// Do something to a bridge that needs a namespace.
+    fn at_bridge(
+        &self,
+        bridge: &BridgeName,
+        f: impl FnOnce(&mut Ports) -> Result<(), NetworkError> + Send + 'static,
+    ) -> Result<(), NetworkError> {
+        self.change(false, f)?.ok_or_else(|| NetworkError::NoBridge { bridge: bridge.to_string() })
+    }
+}
+
+impl Switching for LinuxNetwork {
+    fn switch(&self) -> Result<String, NetworkError> {
+        Ok(match self.inside(false, |ports| Ok(ports.switch().kind().to_owned()))? {
+            Some(kind) => kind,
+            None => self.chosen()?.kind().to_owned(),
+        })
+    }
+
+    fn bridges(&self) -> Result<Vec<BridgeInfo>, NetworkError> {
+        Ok(self.inside(false, Ports::bridges)?.unwrap_or_default())
+    }
+
+    fn configure(&self, bridge: &BridgeName, config: &str) -> Result<(), NetworkError> {
+        let (bridge, config) = (bridge.clone(), config.to_owned());
+        self.change(true, move |ports| ports.switch().configure(&bridge, &config))?.ok_or_else(lost)
+    }
+
+    fn trunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (bridge, interface) = (bridge.clone(), interface.clone());
+        self.change(true, move |ports| ports.switch().trunk(&bridge, &interface))?.ok_or_else(lost)
+    }
+
+    fn untrunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (name, interface) = (bridge.clone(), interface.clone());
+        self.at_bridge(bridge, move |ports| ports.untrunk(&name, &interface))
+    }
+
+    fn tunnel(&self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
+        let (bridge, tunnel) = (bridge.clone(), tunnel.clone());
+        self.change(true, move |ports| ports.switch().tunnel(&bridge, &tunnel))?.ok_or_else(lost)
+    }
+
+    fn untunnel(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let (name, interface) = (bridge.clone(), interface.clone());
+        self.at_bridge(bridge, move |ports| ports.untunnel(&name, &interface))
+    }
+
+    fn destroy(&self, bridge: &BridgeName) -> Result<(), NetworkError> {
+        let name = bridge.clone();
+        self.at_bridge(bridge, move |ports| ports.destroy(&name))
+    }
+
+    fn mirror(&self, mirror: &Mirror) -> Result<(), NetworkError> {
+        let asked = mirror.clone();
+        self.inside(false, move |ports| ports.mirror(&asked))?
+            .ok_or_else(|| NetworkError::NotFound { tap: mirror.source.to_string() })
+    }
+
+    fn unmirror(&self, destination: &TapName) -> Result<(), NetworkError> {
+        let name = destination.clone();
+        self.inside(false, move |ports| ports.unmirror(&name))?
+            .ok_or_else(|| NetworkError::NotFound { tap: destination.to_string() })
+    }
+
+    fn mirrors(&self) -> Result<Vec<Mirror>, NetworkError> {
+        Ok(self.inside(false, Ports::mirrors)?.unwrap_or_default())
+    }
+}
+
+impl Bonding for LinuxNetwork {
+    fn bond(&self, bond: &Bond) -> Result<(), NetworkError> {
+        let asked = bond.clone();
+        self.inside(false, move |ports| ports.bond(&asked))?
+            .ok_or_else(|| NetworkError::NotFound { tap: bond.taps.first().map(ToString::to_string).unwrap_or_default() })
+    }
+
+    fn unbond(&self, name: &TapName) -> Result<(), NetworkError> {
+        let asked = name.clone();
+        self.inside(false, move |ports| ports.switch().unbond(&asked))?
+            .ok_or_else(|| NetworkError::NotFound { tap: name.to_string() })
+    }
+
+    fn bonds(&self) -> Result<Vec<Bond>, NetworkError> {
+        if self.switch == SwitchChoice::Linux {
+            return Ok(Vec::new());
+        }
+        Ok(self.inside(false, Ports::bonds)?.unwrap_or_default())
+    }
+
+    fn netflow(&self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {
+        let (name, settings) = (bridge.clone(), settings.cloned());
+        match self.inside(false, move |ports| ports.switch().netflow(&name, settings.as_ref()))? {
+            Some(()) => Ok(()),
+            // A switch that never does it says so all the same.
+            None => self.chosen()?.netflow(bridge, None).and(Err(NetworkError::NoBridge { bridge: bridge.to_string() })),
+        }
+    }
+
+    fn plain_frames(&self) -> Result<bool, NetworkError> {
+        if self.switch == SwitchChoice::Linux {
+            return Ok(false);
+        }
+        Ok(self.chosen()?.plain_frames())
+    }
+}
+
+/// Where a switch of the engine's own may write.
+fn switch_folder(place: &NetworkPlace) -> Option<PathBuf> {
+    match place {
+        NetworkPlace::Own { pin } => Some(pin.with_file_name(SWITCH_FOLDER)),
+        NetworkPlace::Host => None,
     }
 }
 
@@ -167,7 +311,7 @@ fn run<R: Send + 'static>(
 }
 
 impl Worker {
-    fn start(place: &NetworkPlace, make: bool) -> Result<Option<Self>, NetworkError> {
+    fn start(place: &NetworkPlace, switch: &SwitchChoice, make: bool) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
             NetworkPlace::Host => None,
@@ -177,16 +321,14 @@ impl Worker {
         }
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready, started) = mpsc::channel();
-        let place = place.clone();
+        let (place, switch) = (place.clone(), switch.clone());
         let thread = std::thread::Builder::new()
             .name("network".to_owned())
-            .spawn(move || match settle(&place, existing) {
+            .spawn(move || match settle(&place, &switch, existing) {
                 Ok((mut ports, namespace)) => {
                     // Nobody to tell means nobody to work for.
                     if ready.send(Ok(namespace)).is_ok() {
-                        for job in inbox {
-                            job(&mut ports);
-                        }
+                        work(&mut ports, &inbox, switch != SwitchChoice::Linux);
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -217,9 +359,30 @@ impl Drop for Worker {
     }
 }
 
+/// Do the jobs until nobody can give any more; between them, look after what the switch runs, if `tend` is set.
+fn work(ports: &mut Ports, inbox: &Receiver<Job>, tend: bool) {
+    loop {
+        let job = if tend { inbox.recv_timeout(TEND) } else { inbox.recv().map_err(RecvTimeoutError::from) };
+        match job {
+            Ok(job) => job(ports),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(error) = ports.switch().tend() {
+                    tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "the switch is not well");
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+}
+
 /// Bring the calling thread to its place. On failure a namespace that was made for it is gone again.
-fn settle(place: &NetworkPlace, existing: Option<OwnedFd>) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
-    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open()?, None)) };
+fn settle(
+    place: &NetworkPlace,
+    switch: &SwitchChoice,
+    existing: Option<OwnedFd>,
+) -> Result<(Ports, Option<OwnedFd>), NetworkError> {
+    let folder = switch_folder(place);
+    let NetworkPlace::Own { pin } = place else { return Ok((Ports::open(switch, None)?, None)) };
     let (namespace, new) = match existing {
         Some(namespace) => {
             namespace::enter(&namespace)?;
@@ -228,9 +391,12 @@ fn settle(place: &NetworkPlace, existing: Option<OwnedFd>) -> Result<(Ports, Opt
         None => (namespace::create(pin)?, true),
     };
     let open = || {
-        let mut ports = Ports::open()?;
+        let mut ports = Ports::open(switch, folder.as_deref())?;
         ports.configure_namespace()?;
-        if !new {
+        if new {
+            // What is there was for a namespace that is gone.
+            ports.switch().end()?;
+        } else {
             ports.sweep_half_made()?;
         }
         Ok(ports)

@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use nix::libc;
 
@@ -20,7 +21,7 @@ use super::namespace::sysctl;
 use super::netlink::{Link, Links, Netlink};
 use super::switch::{self, Ear, Switch, SwitchPort};
 use super::tun::{self, Tap};
-use crate::host::{Heard, NetworkError, NewTap, Port, Segment, TapKind};
+use crate::host::{Bond, BridgeInfo, Heard, Mirror, NetworkError, NewTap, Port, Segment, SwitchChoice, TapKind};
 use crate::name::{BridgeName, TapName};
 
 const TAP: &str = "megaform tap ";
@@ -36,9 +37,51 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn open() -> Result<Self, NetworkError> {
+    /// In the calling thread's namespace; `folder` as for [`switch::open`].
+    pub(super) fn open(switch: &SwitchChoice, folder: Option<&Path>) -> Result<Self, NetworkError> {
         let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-        Ok(Self { netlink, switch: switch::linux()? })
+        Ok(Self { netlink, switch: switch::open(switch, folder)? })
+    }
+
+    /// Make a bond of taps that are connected to one segment.
+    pub(super) fn bond(&mut self, bond: &Bond) -> Result<(), NetworkError> {
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        let placed = self.switch.placed(&links)?;
+        let ports: Vec<SwitchPort> = bond.taps.iter().map(|tap| self.switch_port(tap)).collect::<Result<_, _>>()?;
+        let wrong = |reason: String| NetworkError::Switch {
+            what: format!("make bond {}", bond.name),
+            source: Box::new(io::Error::new(io::ErrorKind::InvalidInput, reason)),
+        };
+        let mut segment = None;
+        for port in &ports {
+            let here = placed.get(&port.index).ok_or_else(|| wrong(format!("{} is disconnected", port.tap)))?;
+            let first = segment.get_or_insert(here);
+            if *first != here {
+                let (a, b) = (format!("{} of {}", first.vlan, first.bridge), format!("{} of {}", here.vlan, here.bridge));
+                return Err(wrong(format!("its interfaces are on different VLANs: {a} and {b}")));
+            }
+        }
+        let segment = segment.ok_or_else(|| wrong("it has no interface".to_owned()))?;
+        self.switch.bond(&ports, segment, bond)
+    }
+
+    /// The bonds, with the taps that they are made of.
+    pub(super) fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
+        let mut bonds = self.switch.bonds()?;
+        if bonds.is_empty() {
+            return Ok(bonds);
+        }
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        // A host tap's port has a name of its own.
+        let port_names: HashMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
+        for tap in bonds.iter_mut().flat_map(|bond| &mut bond.taps) {
+            let Some(link) = port_names.get(tap.as_str()).filter(|link| link.alias == PEER) else { continue };
+            let far = links.iter().find(|far| Some(far.index) == link.peer);
+            if let Some(name) = far.and_then(|far| TapName::new(&far.name).ok()) {
+                *tap = name;
+            }
+        }
+        Ok(bonds)
     }
 
     /// Set up a namespace of the engine's own. Doing it twice is fine.
@@ -197,6 +240,73 @@ impl Ports {
         Ok(ports)
     }
 
+    pub(super) fn switch(&mut self) -> &mut dyn Switch {
+        &mut *self.switch
+    }
+
+    pub(super) fn bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
+        self.switch.bridges()
+    }
+
+    pub(super) fn untrunk(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        self.known(bridge)?;
+        self.switch.untrunk(bridge, interface)
+    }
+
+    pub(super) fn untunnel(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        self.known(bridge)?;
+        self.switch.untunnel(bridge, interface)
+    }
+
+    pub(super) fn destroy(&mut self, bridge: &BridgeName) -> Result<(), NetworkError> {
+        self.known(bridge)?;
+        let on_it = |port: &Port| port.segment.as_ref().is_some_and(|segment| segment.bridge == *bridge);
+        let taps: Vec<String> =
+            self.list()?.iter().filter(|port| on_it(port)).map(|port| port.tap.to_string()).collect();
+        if !taps.is_empty() {
+            return Err(NetworkError::BridgeInUse { bridge: bridge.to_string(), taps: some_of(&taps) });
+        }
+        self.switch.destroy(bridge)
+    }
+
+    fn known(&mut self, bridge: &BridgeName) -> Result<(), NetworkError> {
+        let known = self.switch.bridges()?.iter().any(|info| info.bridge == *bridge);
+        if known { Ok(()) } else { Err(NetworkError::NoBridge { bridge: bridge.to_string() }) }
+    }
+
+    pub(super) fn mirror(&mut self, mirror: &Mirror) -> Result<(), NetworkError> {
+        let source = self.switch_port(&mirror.source)?;
+        let destination = self.switch_port(&mirror.destination)?;
+        self.switch.mirror(&source, &destination)
+    }
+
+    pub(super) fn unmirror(&mut self, destination: &TapName) -> Result<(), NetworkError> {
+        let destination = self.switch_port(destination)?;
+        self.switch.unmirror(&destination)
+    }
+
+    pub(super) fn mirrors(&mut self) -> Result<Vec<Mirror>, NetworkError> {
+        let found = self.switch.mirrors()?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        let tap = |index: u32| {
+            let is_it = |link: &&Link| link.index == index || (link.is_pair() && link.peer == Some(index));
+            let link = links.iter().filter(|link| link.alias.starts_with(TAP)).find(is_it)?;
+            TapName::new(&link.name).ok()
+        };
+        let mirror = |(from, to)| Some(Mirror { source: tap(from)?, destination: tap(to)? });
+        let mut mirrors: Vec<Mirror> = found.into_iter().filter_map(mirror).collect();
+        mirrors.sort_unstable();
+        Ok(mirrors)
+    }
+
+    fn switch_port(&mut self, tap: &TapName) -> Result<SwitchPort, NetworkError> {
+        let link = self.ours(tap)?;
+        Ok(switch_port(&self.port_of(&link)?, tap))
+    }
+
     /// Delete what nobody needs.
     pub(super) fn sweep(&mut self) -> Result<(), NetworkError> {
         self.switch.sweep()
@@ -279,6 +389,16 @@ impl Ports {
         self.netlink.set_alias(link.index, alias).map_err(kernel(format!("mark {}", link.name)))?;
         self.netlink.no_link_local(link.index).map_err(kernel(format!("turn off IPv6 on {}", link.name)))
     }
+}
+
+/// The first names of a list that may be long.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    text
 }
 
 fn switch_port(link: &Link, tap: &TapName) -> SwitchPort {

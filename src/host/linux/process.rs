@@ -10,9 +10,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -88,6 +90,7 @@ pub fn spawn(spawn: &Spawn) -> Result<ProcessId, ProcessError> {
     let mut command = Command::new(&spawn.program);
     command
         .args(&spawn.args)
+        .envs(spawn.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(&spawn.folder)
         .stdin(Stdio::null())
         .stdout(Stdio::from(output))
@@ -187,6 +190,35 @@ pub async fn wait_exit(id: ProcessId) -> Result<Option<ExitStatus>, ProcessError
         Ok(_) | Err(Errno::ECHILD) => Ok(None),
         Err(errno) => Err(refused(errno.into())),
     }
+}
+
+/// Wait for a child that has ended, so that its pid becomes free. Anything else is left as it is.
+pub(super) fn reap(id: ProcessId) {
+    if let Ok(Some(pidfd)) = open(id) {
+        // Not ended, or no child of ours: nothing to wait for.
+        let _ = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
+    }
+}
+
+/// End a process: SIGTERM, SIGKILL after `grace`; returns when it has ended, and blocks until then. One that is gone
+/// already is fine.
+pub(super) fn end(id: ProcessId, grace: Duration) -> Result<(), ProcessError> {
+    let Some(pidfd) = open(id)? else { return Ok(()) };
+    let refused = |errno: Errno| ProcessError::Kernel { what: "wait for", pid: id.pid, source: errno.into() };
+    let ended = |limit: PollTimeout| loop {
+        // A pidfd becomes readable when its process ends.
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], limit) {
+            Err(Errno::EINTR) => {}
+            result => break result.map(|ready| ready > 0).map_err(refused),
+        }
+    };
+    signal(id, Signal::SIGTERM)?;
+    if !ended(PollTimeout::try_from(grace).unwrap_or(PollTimeout::MAX))? {
+        signal(id, Signal::SIGKILL)?;
+        ended(PollTimeout::NONE)?;
+    }
+    reap(id);
+    Ok(())
 }
 
 /// Every process whose working folder is `folder` or below it: its id, that folder (also when it was deleted) and its

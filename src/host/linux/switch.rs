@@ -5,13 +5,19 @@
 //! own database, so that a restarted daemon goes on where the last one ended.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use super::failure::kernel;
 use super::netlink::{Link, Netlink};
-use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, Tunnel};
+use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, SwitchChoice, Tunnel};
 use crate::name::{BridgeName, TapName, VlanTag};
 
+mod mirrors;
+mod openvswitch;
 mod per_vlan;
+mod uplinks;
+
+use openvswitch::OpenVswitch;
 
 /// An interface of the engine that is, or is to be, a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +64,18 @@ pub(super) trait Switch {
     /// Delete what a process that was killed has left between making something and marking it. Only called in a
     /// namespace of the engine's own.
     fn sweep_half_made(&mut self) -> Result<(), NetworkError>;
+    /// Called every second: bring back what the switch runs and has found dead.
+    fn tend(&mut self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    /// The namespace is about to go: end what the switch runs and remove what it wrote.
+    fn end(&mut self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+    /// Whether frames cross the switch as they are, so that whoever sends them must compute all checksums.
+    fn plain_frames(&self) -> bool {
+        false
+    }
 
     /// Every bridge, by name.
     fn bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
@@ -83,7 +101,7 @@ pub(super) trait Switch {
     fn untunnel(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot("delete a tunnel"))
     }
-    /// Delete a bridge with its trunks and tunnels; its ports are disconnected.
+    /// Delete a bridge, which has no ports, with its trunks and tunnels.
     fn destroy(&mut self, _bridge: &BridgeName) -> Result<(), NetworkError> {
         Err(self.cannot("destroy a bridge"))
     }
@@ -95,8 +113,8 @@ pub(super) trait Switch {
     fn unmirror(&mut self, _destination: &SwitchPort) -> Result<(), NetworkError> {
         Err(self.cannot("mirror a port"))
     }
-    /// The mirrors, source and destination by the index of their interface. `links` as for `placed`.
-    fn mirrors(&mut self, _links: &[Link]) -> Result<Vec<(u32, u32)>, NetworkError> {
+    /// The mirrors, source and destination by the index of their interface.
+    fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         Ok(Vec::new())
     }
     /// Let exactly these bridges be heard, and say where: every frame that crosses one of them is heard once, at one of the
@@ -111,6 +129,10 @@ pub(super) trait Switch {
     /// Make a bond's ports single ones again.
     fn unbond(&mut self, _name: &TapName) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("make a bond"))
+    }
+    /// The bonds, by name.
+    fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
+        Ok(Vec::new())
     }
     /// Send flow records of a bridge, or stop it.
     fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {
@@ -128,8 +150,17 @@ pub(super) trait Switch {
     }
 }
 
-/// The Linux switch in the calling thread's network namespace.
-pub(super) fn linux() -> Result<Box<dyn Switch>, NetworkError> {
-    let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
-    Ok(Box::new(per_vlan::PerVlan::new(netlink)))
+/// The switch that was chosen, for the calling thread's network namespace. `folder` is where one that runs programs may
+/// write; None in the host's namespace, where it uses those that run.
+pub(super) fn open(choice: &SwitchChoice, folder: Option<&Path>) -> Result<Box<dyn Switch>, NetworkError> {
+    match choice {
+        SwitchChoice::Linux => {
+            let netlink = Netlink::open().map_err(kernel("open a netlink socket"))?;
+            Ok(Box::new(per_vlan::PerVlan::new(netlink)))
+        }
+        SwitchChoice::OpenVswitch { socket } => Ok(Box::new(match (folder, socket) {
+            (Some(folder), None) => OpenVswitch::own(folder)?,
+            (_, socket) => OpenVswitch::running(socket.as_deref())?,
+        })),
+    }
 }

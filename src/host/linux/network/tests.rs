@@ -1,12 +1,15 @@
 //! Real interfaces, all of them in namespaces that the tests make themselves.
 
+mod uplinks;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
 use crate::host::TapKind;
@@ -98,6 +101,8 @@ struct Guest {
 
 /// An empty `struct virtio_net_hdr`, which stands before each frame.
 const VIRTIO: [u8; 10] = [0; 10];
+/// After this many milliseconds a frame that should have come never will.
+const LONGEST_WAIT: u16 = 20_000;
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// An EtherType for local experiments (IEEE 802): no protocol of the kernel answers to it.
 const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
@@ -127,6 +132,8 @@ impl Guest {
     fn receive(&self, kind: [u8; 2]) -> Vec<u8> {
         let mut buffer = [0; 4096];
         loop {
+            let mut ready = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut ready, PollTimeout::from(LONGEST_WAIT)).unwrap(), 1, "no frame has come");
             let length = (&self.device).read(&mut buffer).unwrap();
             let frame = &buffer[VIRTIO.len()..length];
             if frame[12..14] == kind {

@@ -23,6 +23,7 @@ impl Lab {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             folder: self.0.path().to_owned(),
             output: self.0.path().join("output"),
+            environment: Vec::new(),
             network: None,
         }
     }

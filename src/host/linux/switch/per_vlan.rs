@@ -4,19 +4,22 @@
 //! the first port of its segment and goes with the last. The engine is on a segment through its host taps only: bridges
 //! take no ARP, no IPv6, and no IPv4 but by a route (strict reverse path filter), and they have no address and no route.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use netlink_packet_route::link::LinkFlags;
 use nix::libc;
 use sha2::{Digest, Sha256};
 
-use super::{Ear, Switch, SwitchPort};
+use super::uplinks::{self, Uplink};
+use super::{Ear, Switch, SwitchPort, mirrors};
 use crate::host::linux::failure::{kernel, refused};
 use crate::host::linux::namespace::sysctl;
-use crate::host::linux::netlink::{Link, Links, Netlink, has_ports};
-use crate::host::{NetworkError, Segment};
+use crate::host::linux::netlink::{Link, Links, Netlink, has_port};
+use crate::host::{BridgeInfo, NetworkError, Segment, Tunnel};
 use crate::name::{BridgeName, TapName, VlanTag};
+
+mod legs;
 
 /// The longest interface name.
 const NAME_LIMIT: usize = TapName::LIMIT;
@@ -29,23 +32,74 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 /// The bridges that one call has used, so that each is looked up once.
 type Bridges = HashMap<Segment, u32>;
 
+/// The most ports that a Linux bridge has (BR_MAX_PORTS).
+const PORT_LIMIT: u32 = 1023;
+
 pub(super) struct PerVlan {
     netlink: Netlink,
+    /// Whether there is any uplink, and any mirror; None until somebody has looked. Only this process makes them.
+    has_uplinks: Option<bool>,
+    has_mirrors: Option<bool>,
 }
 
 impl PerVlan {
     pub(super) fn new(netlink: Netlink) -> Self {
-        Self { netlink }
+        Self { netlink, has_uplinks: None, has_mirrors: None }
     }
 
     fn plug_all(&mut self, ports: &[(SwitchPort, Segment)], bridges: &mut Bridges) -> Result<(), NetworkError> {
         for (port, segment) in ports {
             let bridge = self.bridge(segment, bridges)?;
             // A port first, then up: a tap that is up and no port hands its frames to the engine's own IP stack.
-            self.netlink.set_master(port.index, Some(bridge)).map_err(kernel(format!("connect {}", port.tap)))?;
-            self.netlink.set_up(port.index, true).map_err(kernel(format!("set {} up", port.tap)))?;
+            self.enslave(port.index, bridge, &port.tap)?;
+        }
+        if self.any_uplinks()? {
+            let users: BTreeSet<&BridgeName> = ports.iter().map(|(_, segment)| &segment.bridge).collect();
+            users.into_iter().try_for_each(|bridge| self.join(bridge))?;
         }
         ports.iter().try_for_each(|(port, _)| self.settle(port.index, &port.tap))
+    }
+
+    /// Make an interface a port, then set it up.
+    fn enslave(&mut self, index: u32, bridge: u32, name: &str) -> Result<(), NetworkError> {
+        self.netlink.set_master(index, Some(bridge)).map_err(|error| match error.raw_os_error() {
+            Some(libc::EXFULL) => NetworkError::Unsupported {
+                what: format!("connect {name}"),
+                missing: format!(
+                    "its switch has one Linux bridge for each VLAN, and that has {PORT_LIMIT} ports at most; use more \
+                     VLANs, or `megaform daemon --switch openvswitch`"
+                ),
+            },
+            _ => kernel(format!("connect {name}"))(error),
+        })?;
+        self.netlink.set_up(index, true).map_err(kernel(format!("set {name} up")))
+    }
+
+    fn any_uplinks(&mut self) -> Result<bool, NetworkError> {
+        if self.has_uplinks.is_none() {
+            self.has_uplinks = Some(!uplinks::of(&self.links()?, None).is_empty());
+        }
+        Ok(self.has_uplinks == Some(true))
+    }
+
+    /// The uplink of that name and kind on a bridge.
+    fn uplink(&mut self, bridge: &BridgeName, name: &TapName, tunnel: bool) -> Result<Uplink, NetworkError> {
+        let found = self.find(name.as_str())?.and_then(|link| uplinks::read(&link));
+        found.filter(|uplink| uplink.bridge == *bridge && uplink.tunnel == tunnel).ok_or_else(|| {
+            NetworkError::NoUplink {
+                bridge: bridge.to_string(),
+                kind: if tunnel { "tunnel" } else { "trunk" },
+                interface: name.to_string(),
+            }
+        })
+    }
+
+    /// Join a new uplink to its bridge; on failure it is gone.
+    fn take_up(&mut self, uplink: &Uplink) -> Result<(), NetworkError> {
+        self.join(&uplink.bridge).inspect_err(|_| {
+            // Best effort: the first error is what the caller needs to know.
+            let _ = self.part(uplink);
+        })
     }
 
     fn unplug_one(&mut self, port: &SwitchPort) -> Result<(), NetworkError> {
@@ -68,14 +122,24 @@ impl PerVlan {
     }
 
     fn drop_empty(&mut self, bridges: &BTreeSet<u32>) -> Result<(), NetworkError> {
-        let mut doomed = false;
+        let mut doomed = BTreeSet::new();
+        let mut users = BTreeSet::new();
         for &index in bridges {
-            if let Some(bridge) = self.empty_bridge(index)? {
+            if let Some((bridge, segment)) = self.empty_bridge(index)? {
                 self.netlink.doom(index).map_err(kernel(format!("set the group of {}", bridge.name)))?;
-                doomed = true;
+                doomed.insert(index);
+                users.insert(segment.bridge);
             }
         }
-        if doomed { self.netlink.delete_doomed().map_err(kernel("delete bridges")) } else { Ok(()) }
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        let joined = self.any_uplinks()?;
+        if joined {
+            self.cut(&doomed)?;
+        }
+        self.netlink.delete_doomed().map_err(kernel("delete bridges"))?;
+        if joined { users.iter().try_for_each(|bridge| self.join(bridge)) } else { Ok(()) }
     }
 
     /// Wait until a port passes frames. Without a carrier it never does: nobody has opened the tap yet. With one, the
@@ -143,12 +207,14 @@ impl PerVlan {
         self.netlink.set_flags(link.index, flags, flags).map_err(kernel(format!("set bridge {name} up")))
     }
 
-    /// The bridge of this index if it is the engine's and has no port.
-    fn empty_bridge(&mut self, index: u32) -> Result<Option<Link>, NetworkError> {
+    /// The bridge of this index and its segment, if it is the engine's and no port is left but legs.
+    fn empty_bridge(&mut self, index: u32) -> Result<Option<(Link, Segment)>, NetworkError> {
         let found = self.netlink.link_by_index(index).map_err(kernel("look up a bridge"))?;
-        let Some(bridge) = found.filter(|link| read_marker(&link.alias).is_some()) else { return Ok(None) };
-        let used = has_ports(index).map_err(kernel(format!("list the ports of bridge {}", bridge.name)))?;
-        Ok((!used).then_some(bridge))
+        let Some(bridge) = found else { return Ok(None) };
+        let Some(segment) = read_marker(&bridge.alias) else { return Ok(None) };
+        let what = format!("list the ports of bridge {}", bridge.name);
+        let used = has_port(index, |port| !legs::is_leg(port)).map_err(kernel(what))?;
+        Ok((!used).then_some((bridge, segment)))
     }
 
     fn find(&mut self, name: &str) -> Result<Option<Link>, NetworkError> {
@@ -195,21 +261,32 @@ impl Switch for PerVlan {
     }
 
     fn deleted(&mut self, ports: &[SwitchPort]) -> Result<(), NetworkError> {
+        if self.has_mirrors != Some(false) {
+            self.has_mirrors =
+                Some(mirrors::remove_to(&mut self.netlink, &ports.iter().map(|port| port.index).collect())?);
+        }
         self.drop_empty(&ports.iter().filter_map(|port| port.master).collect())
     }
 
     fn placed(&mut self, links: &[Link]) -> Result<HashMap<u32, Segment>, NetworkError> {
-        let bridges: HashMap<u32, Segment> =
-            links.iter().filter_map(|link| Some((link.index, read_marker(&link.alias)?))).collect();
+        let bridges: HashMap<u32, Segment> = segments(links).collect();
         let at = |link: &Link| Some((link.index, bridges.get(&link.master?)?.clone()));
         Ok(links.iter().filter_map(at).collect())
     }
 
     fn sweep(&mut self) -> Result<(), NetworkError> {
         let links = self.links()?;
-        for link in &links {
-            if read_marker(&link.alias).is_some() && !links.iter().any(|port| port.master == Some(link.index)) {
-                self.netlink.delete_link(link.index).map_err(kernel(format!("delete bridge {}", link.name)))?;
+        let uplinks = uplinks::of(&links, None);
+        let bridges: BTreeSet<u32> = segments(&links).map(|(index, _)| index).collect();
+        self.drop_empty(&bridges)?;
+        // Legs whose uplink somebody has deleted by hand, and those that a deleted bridge has left.
+        let left = |link: &Link| legs::is_leg(link) && (uplinks.is_empty() || link.master.is_none());
+        for link in links.iter().filter(|link| left(link)) {
+            match self.netlink.delete_link(link.index) {
+                Err(error) if error.raw_os_error() != Some(libc::ENODEV) => {
+                    return Err(kernel(format!("delete {}", link.name))(error));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -217,12 +294,74 @@ impl Switch for PerVlan {
 
     fn sweep_half_made(&mut self) -> Result<(), NetworkError> {
         let links = self.links()?;
-        for link in links.iter().filter(|link| link.alias.is_empty() && link.is_bridge()) {
-            if looks_like_bridge(&link.name) && !links.iter().any(|port| port.master == Some(link.index)) {
+        for link in &links {
+            let bridge = link.alias.is_empty()
+                && link.is_bridge()
+                && looks_like_bridge(&link.name)
+                && !links.iter().any(|port| port.master == Some(link.index));
+            if bridge || legs::is_half_made(link) {
                 self.netlink.delete_link(link.index).map_err(kernel(format!("delete {}", link.name)))?;
             }
         }
         Ok(())
+    }
+
+    fn bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
+        let links = self.links()?;
+        let mut bridges = BTreeMap::new();
+        for (_, segment) in segments(&links) {
+            bridge_info(&mut bridges, segment.bridge).vlans.insert(segment.vlan);
+        }
+        for uplink in uplinks::of(&links, None) {
+            let info = bridge_info(&mut bridges, uplink.bridge);
+            if uplink.tunnel { &mut info.tunnels } else { &mut info.trunks }.push(uplink.name);
+        }
+        Ok(bridges.into_values().collect())
+    }
+
+    fn trunk(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let uplink = uplinks::claim(&mut self.netlink, bridge, interface)?;
+        self.take_up(&uplink)
+    }
+
+    fn untrunk(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let uplink = self.uplink(bridge, interface, false)?;
+        self.part(&uplink)
+    }
+
+    fn tunnel(&mut self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
+        let uplink = uplinks::make_tunnel(&mut self.netlink, bridge, tunnel)?;
+        self.take_up(&uplink)?;
+        Ok(uplink.name)
+    }
+
+    fn untunnel(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
+        let uplink = self.uplink(bridge, interface, true)?;
+        self.part(&uplink)
+    }
+
+    fn destroy(&mut self, bridge: &BridgeName) -> Result<(), NetworkError> {
+        let links = self.links()?;
+        for uplink in uplinks::of(&links, Some(bridge)) {
+            self.part(&uplink)?;
+        }
+        let own: BTreeSet<u32> =
+            segments(&links).filter(|(_, s)| s.bridge == *bridge).map(|(index, _)| index).collect();
+        self.drop_empty(&own)
+    }
+
+    fn mirror(&mut self, source: &SwitchPort, destination: &SwitchPort) -> Result<(), NetworkError> {
+        self.has_mirrors = Some(true);
+        mirrors::add(&mut self.netlink, source, destination)
+    }
+
+    fn unmirror(&mut self, destination: &SwitchPort) -> Result<(), NetworkError> {
+        self.has_mirrors = Some(mirrors::remove_to(&mut self.netlink, &BTreeSet::from([destination.index]))?);
+        Ok(())
+    }
+
+    fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
+        mirrors::list(&mut self.netlink)
     }
 
     /// A bridge in promiscuous mode hands every frame that it forwards to its own interface, once.
@@ -234,6 +373,15 @@ impl Switch for PerVlan {
         };
         Ok(links.iter().filter_map(ear).collect())
     }
+}
+
+fn bridge_info(bridges: &mut BTreeMap<BridgeName, BridgeInfo>, bridge: BridgeName) -> &mut BridgeInfo {
+    bridges.entry(bridge.clone()).or_insert_with(|| BridgeInfo::new(bridge))
+}
+
+/// The bridges of segments.
+fn segments(links: &[Link]) -> impl Iterator<Item = (u32, Segment)> {
+    links.iter().filter_map(|link| Some((link.index, read_marker(&link.alias)?)))
 }
 
 /// The alias of a segment's bridge.

@@ -1,0 +1,266 @@
+//! Uplinks: the interfaces that carry all VLANs of a bridge with their tags, which are trunks and tunnels.
+//!
+//! An uplink is told by its alias, `megaform trunk bridge=mega_bridge` or `megaform tunnel bridge=mega_bridge`. A trunk that
+//! was fetched from the daemon's own network namespace has ` fetched` at the end, and goes back there.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use netlink_packet_route::link::LinkFlags;
+use nix::libc;
+
+use crate::host::linux::failure::{kernel, refused};
+use crate::host::linux::namespace::{self, sysctl};
+use crate::host::linux::netlink::{Link, Links, Netlink};
+use crate::host::{NetworkError, Tunnel, TunnelKind};
+use crate::name::{BridgeName, TapName};
+
+const TRUNK: &str = "megaform trunk bridge=";
+const TUNNEL: &str = "megaform tunnel bridge=";
+const FETCHED: &str = " fetched";
+/// Where the daemon's own network namespace is found, whichever the calling thread is in.
+const HOME: &str = "/proc/self/ns/net";
+
+/// An interface that carries all VLANs of a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Uplink {
+    pub index: u32,
+    pub name: String,
+    pub bridge: BridgeName,
+    /// It was made for this and is deleted after.
+    pub tunnel: bool,
+    /// It came from the daemon's own network namespace.
+    pub fetched: bool,
+}
+
+/// The uplink that an interface is.
+pub(super) fn read(link: &Link) -> Option<Uplink> {
+    let (tunnel, rest) = match link.alias.strip_prefix(TRUNK) {
+        Some(rest) => (false, rest),
+        None => (true, link.alias.strip_prefix(TUNNEL)?),
+    };
+    let (bridge, fetched) = match rest.strip_suffix(FETCHED) {
+        Some(bridge) => (bridge, true),
+        None => (rest, false),
+    };
+    Some(Uplink { index: link.index, name: link.name.clone(), bridge: BridgeName::new(bridge).ok()?, tunnel, fetched })
+}
+
+/// The uplinks of a bridge, or of all.
+pub(super) fn of(links: &[Link], bridge: Option<&BridgeName>) -> Vec<Uplink> {
+    let mut found: Vec<Uplink> = links.iter().filter_map(read).collect();
+    found.retain(|uplink| bridge.is_none_or(|bridge| uplink.bridge == *bridge));
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+/// Claim an interface as a trunk: from this namespace or, if it is not here, from the daemon's own. It is up and has
+/// given up what it had; on failure it is as it was.
+pub(super) fn claim(netlink: &mut Netlink, bridge: &BridgeName, name: &TapName) -> Result<Uplink, NetworkError> {
+    let name = name.as_str();
+    let here = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
+    let (link, fetched) = match here {
+        Some(link) => {
+            check(netlink, &link)?;
+            (link, false)
+        }
+        None => (fetch(netlink, bridge, name)?, true),
+    };
+    let mark = format!("{TRUNK}{bridge}{}", if fetched { FETCHED } else { "" });
+    let done = netlink
+        .set_alias(link.index, &mark)
+        .map_err(kernel(format!("mark {name}")))
+        .and_then(|()| raise(netlink, &link, true));
+    if let Err(error) = done {
+        // Best effort: the first error is what the caller needs to know.
+        let uplink =
+            Uplink { index: link.index, name: name.to_owned(), bridge: bridge.clone(), tunnel: false, fetched };
+        let _ = give_back(netlink, &uplink);
+        return Err(error);
+    }
+    Ok(Uplink { index: link.index, name: name.to_owned(), bridge: bridge.clone(), tunnel: false, fetched })
+}
+
+/// Make a tunnel.
+pub(super) fn make_tunnel(netlink: &mut Netlink, bridge: &BridgeName, tunnel: &Tunnel) -> Result<Uplink, NetworkError> {
+    let stem = match tunnel.kind {
+        TunnelKind::Vxlan => "mega_vxlan",
+        TunnelKind::Gre => "mega_gre",
+    };
+    let taken = netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+    let name = (0..)
+        .map(|number| format!("{stem}{number}"))
+        .find(|name| !taken.iter().any(|link| link.name == *name))
+        .expect("there are more numbers than interfaces");
+    match tunnel.kind {
+        TunnelKind::Vxlan => netlink
+            .create_vxlan(&name, tunnel.remote, tunnel.key.unwrap_or(0))
+            .map_err(|error| vxlan_refused(error, tunnel))?,
+        TunnelKind::Gre => {
+            let option = match tunnel.remote {
+                IpAddr::V4(_) => "CONFIG_NET_IPGRE (module ip_gre)",
+                IpAddr::V6(_) => "CONFIG_IPV6_GRE (module ip6_gre)",
+            };
+            netlink.create_gretap(&name, tunnel.remote, tunnel.key).map_err(|error| match error.raw_os_error() {
+                Some(libc::EEXIST) => exists("gre", "remote address and key", error),
+                _ => refused(format!("create tunnel {name}"), "make a gre tunnel", option)(error),
+            })?;
+        }
+    }
+    let found = netlink.link_by_name(&name).map_err(kernel(format!("look up interface {name}")))?;
+    let link = found.ok_or_else(|| NetworkError::NotFound { tap: name.clone() })?;
+    let done = netlink
+        .set_alias(link.index, &format!("{TUNNEL}{bridge}"))
+        .map_err(kernel(format!("mark {name}")))
+        .and_then(|()| raise(netlink, &link, false));
+    if let Err(error) = done {
+        // Best effort: the first error is what the caller needs to know.
+        let _ = netlink.delete_link(link.index);
+        return Err(error);
+    }
+    Ok(Uplink { index: link.index, name, bridge: bridge.clone(), tunnel: true, fetched: false })
+}
+
+fn vxlan_refused(error: io::Error, tunnel: &Tunnel) -> NetworkError {
+    match error.raw_os_error() {
+        Some(libc::EEXIST) => {
+            let what = format!("key {}", tunnel.key.unwrap_or(0));
+            exists("vxlan", &format!("{what} (each of an engine needs its own)"), error)
+        }
+        _ => refused("create a vxlan tunnel".to_owned(), "make a vxlan tunnel", "CONFIG_VXLAN (module vxlan)")(error),
+    }
+}
+
+fn exists(kind: &str, what: &str, source: io::Error) -> NetworkError {
+    NetworkError::Kernel { what: format!("make a second {kind} tunnel with the same {what}"), source }
+}
+
+/// Delete a tunnel, or let a trunk go where it came from.
+pub(super) fn give_back(netlink: &mut Netlink, uplink: &Uplink) -> Result<(), NetworkError> {
+    let name = &uplink.name;
+    if uplink.tunnel {
+        return netlink.delete_link(uplink.index).map_err(kernel(format!("delete tunnel {name}")));
+    }
+    netlink
+        .set_flags(uplink.index, LinkFlags::empty(), LinkFlags::Promisc)
+        .map_err(kernel(format!("end the promiscuous mode of {name}")))?;
+    if uplink.fetched {
+        let home = home()?;
+        netlink.move_to(uplink.index, &home).map_err(kernel(format!("move {name} back to the host's network")))?;
+        return at_home(|netlink| {
+            let found = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
+            let Some(link) = found else { return Ok(()) };
+            netlink.set_alias(link.index, "").map_err(kernel(format!("unmark {name}")))
+        });
+    }
+    netlink.set_alias(uplink.index, "").map_err(kernel(format!("unmark {name}")))
+}
+
+/// Up, hearing every frame, and with nothing for the engine's own IP stack.
+fn raise(netlink: &mut Netlink, link: &Link, hear_all: bool) -> Result<(), NetworkError> {
+    let name = &link.name;
+    netlink.no_link_local(link.index).map_err(kernel(format!("turn off IPv6 on {name}")))?;
+    sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    let flags = if hear_all { LinkFlags::Up | LinkFlags::Promisc } else { LinkFlags::Up };
+    netlink.set_flags(link.index, flags, flags).map_err(kernel(format!("set {name} up")))
+}
+
+/// Would anything be cut off if this interface became a trunk?
+fn check(netlink: &mut Netlink, link: &Link) -> Result<(), NetworkError> {
+    let name = &link.name;
+    let refuse = |reason: String| NetworkError::Kernel {
+        what: format!("make {name} a trunk"),
+        source: io::Error::new(io::ErrorKind::InvalidInput, reason),
+    };
+    if let Some(uplink) = read(link) {
+        let kind = if uplink.tunnel { "tunnel" } else { "trunk" };
+        return Err(refuse(format!("it is a {kind} of bridge {} already", uplink.bridge)));
+    }
+    if link.alias.starts_with("megaform ") {
+        return Err(refuse("it is an interface of this program".to_owned()));
+    }
+    if name == "lo" || link.is_bridge() {
+        return Err(refuse("expected an interface with a network behind it, not a bridge or lo".to_owned()));
+    }
+    if link.master.is_some() {
+        return Err(refuse("it is a port of another bridge".to_owned()));
+    }
+    let addresses = netlink.addresses().map_err(kernel("list addresses"))?;
+    let global = |address: IpAddr| match address {
+        IpAddr::V4(address) => !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    };
+    if let Some(found) = addresses.iter().find(|found| found.index == link.index && global(found.address)) {
+        let (address, prefix) = (found.address, found.prefix);
+        return Err(refuse(format!(
+            "it has the address {address}/{prefix}, through which somebody may be connected; \
+             `ip address flush dev {name}` first if nobody is"
+        )));
+    }
+    if netlink.default_routes().map_err(kernel("list routes"))?.contains(&link.index) {
+        return Err(refuse("a default route leads through it; delete that first if nobody needs it".to_owned()));
+    }
+    Ok(())
+}
+
+/// Move an interface from the daemon's own network namespace to the calling thread's.
+fn fetch(netlink: &mut Netlink, bridge: &BridgeName, name: &str) -> Result<Link, NetworkError> {
+    let here = namespace::current()?;
+    let absent = || NetworkError::NoInterface { interface: name.to_owned() };
+    at_home(|home| {
+        let found = home.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
+        let link = found.ok_or_else(absent)?;
+        check(home, &link)?;
+        // Marked first: an interface that is here without a mark would be nobody's.
+        let mark = format!("{TRUNK}{bridge}{FETCHED}");
+        home.set_alias(link.index, &mark).map_err(kernel(format!("mark {name}")))?;
+        home.move_to(link.index, &here).map_err(|error| {
+            // Best effort: the first error is what the caller needs to know.
+            let _ = home.set_alias(link.index, "");
+            kernel(format!("move {name} to the engine's network"))(error)
+        })
+    })?;
+    let found = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
+    found.ok_or_else(absent)
+}
+
+fn home() -> Result<OwnedFd, NetworkError> {
+    let file = std::fs::File::open(HOME).map_err(kernel("open the host's network namespace"))?;
+    Ok(file.into())
+}
+
+/// Do something in the daemon's own network namespace, on a thread of its own.
+fn at_home<R: Send>(f: impl FnOnce(&mut Netlink) -> Result<R, NetworkError> + Send) -> Result<R, NetworkError> {
+    let home = home()?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            namespace::enter(&home)?;
+            f(&mut Netlink::open().map_err(kernel("open a netlink socket"))?)
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(alias: &str) -> Link {
+        Link { index: 7, name: "eth1".to_owned(), alias: alias.to_owned(), ..Link::default() }
+    }
+
+    #[test]
+    fn the_mark_says_what_an_uplink_is() {
+        let trunk = read(&link("megaform trunk bridge=lab")).unwrap();
+        assert_eq!((trunk.bridge.as_str(), trunk.tunnel, trunk.fetched), ("lab", false, false));
+        assert!(read(&link("megaform trunk bridge=lab fetched")).unwrap().fetched);
+        assert!(read(&link("megaform tunnel bridge=lab")).unwrap().tunnel);
+        for alias in ["", "megaform tap x", "megaform trunk bridge=", "uplink to megaform trunk bridge=lab"] {
+            assert_eq!(read(&link(alias)), None, "{alias}");
+        }
+    }
+}
