@@ -171,7 +171,7 @@ fn captures_outlive_the_daemon() {
     lab.kill_daemon();
     std::fs::write(file(&lab, "all.pcap"), "something else").expect("ours");
     lab.start_daemon();
-    assert!(captures(&lab)[0].contains("it is no pcap file of a capture"), "{:?}", captures(&lab));
+    assert!(captures(&lab)[0].contains("it is no file of such a capture"), "{:?}", captures(&lab));
     assert_eq!(std::fs::read(file(&lab, "all.pcap")).expect("ours"), b"something else");
     lab.e("clear capture pcap").ok();
     assert!(captures(&lab).is_empty());

@@ -5,8 +5,10 @@
 //! Every call here may block; callers in async code go through `spawn_blocking`.
 
 mod bonding;
+mod collecting;
 pub mod fake;
 pub mod linux;
+pub mod netflow;
 pub mod pcap;
 mod sniffing;
 mod switching;
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 use crate::name::{BridgeName, TapName, VlanTag};
 
 pub use bonding::Bonding;
+pub use collecting::Collecting;
 pub use sniffing::{Heard, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
 pub use switching::{
     Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind,
@@ -159,7 +162,7 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Switching + Bonding + Sniffing + Send + Sync {
+pub trait Network: Switching + Bonding + Sniffing + Collecting + Send + Sync {
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

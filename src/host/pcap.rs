@@ -73,7 +73,7 @@ pub fn set_time(record: &mut [u8], time: Duration) {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
     /// Not what this writes.
-    #[error("it is no pcap file of a capture")]
+    #[error("it is no file of such a capture")]
     Header,
     /// Made with another snaplen.
     #[error("its snaplen is {found}, that of the capture is {wanted}")]

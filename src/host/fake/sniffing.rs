@@ -1,9 +1,12 @@
 //! Captures that hear nothing and write nothing. The filter `bad` is refused, every other is taken.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{FakeNetwork, State};
-use crate::host::{Heard, NetworkError, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
+use crate::host::Bonding as _;
+use crate::name::BridgeName;
+use crate::host::{Collecting, Heard, Netflow, NetworkError, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
 
 struct FakeSniffer {
     state: Arc<Mutex<State>>,
@@ -42,5 +45,16 @@ impl Sniffing for FakeNetwork {
 
     fn forget_sniffed(&self) -> Result<(), NetworkError> {
         Ok(())
+    }
+}
+
+impl Collecting for FakeNetwork {
+    fn flow_socket(&self) -> Result<UdpSocket, NetworkError> {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+            .map_err(|source| NetworkError::Kernel { what: "open a socket for flow records".to_owned(), source })
+    }
+
+    fn export_flows(&self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {
+        self.netflow(bridge, settings)
     }
 }

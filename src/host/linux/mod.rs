@@ -8,6 +8,7 @@ pub mod accelerator;
 mod bpf;
 mod capture_file;
 mod classifier;
+mod collecting;
 mod failure;
 mod filter;
 pub mod memory;
@@ -22,6 +23,7 @@ mod sniffing;
 mod switch;
 mod tun;
 
+pub use capture_file::{CaptureFile, Content};
 pub use namespace::{exec_in, run_in};
 pub use network::LinuxNetwork;
 

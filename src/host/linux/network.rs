@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::collecting::Exports;
 use super::namespace;
 use super::ports::Ports;
 use super::sniffing::Sniffers;
@@ -31,6 +32,7 @@ pub struct LinuxNetwork {
     switch: SwitchChoice,
     worker: Mutex<Option<Worker>>,
     sniffers: Arc<Sniffers>,
+    exports: Arc<Exports>,
 }
 
 type Job = Box<dyn FnOnce(&mut Ports) + Send>;
@@ -53,7 +55,7 @@ impl LinuxNetwork {
 
     /// The same with another switch.
     pub fn with_switch(place: NetworkPlace, switch: SwitchChoice) -> Self {
-        Self { place, switch, worker: Mutex::new(None), sniffers: Arc::default() }
+        Self { place, switch, worker: Mutex::new(None), sniffers: Arc::default(), exports: Arc::default() }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
@@ -66,7 +68,7 @@ impl LinuxNetwork {
     }
 
     /// Do something inside; None if there is no namespace and `make` is not set.
-    fn inside<R: Send + 'static>(
+    pub(super) fn inside<R: Send + 'static>(
         &self,
         make: bool,
         f: impl FnOnce(&mut Ports) -> Result<R, NetworkError> + Send + 'static,
@@ -77,6 +79,11 @@ impl LinuxNetwork {
 }
 
 impl LinuxNetwork {
+    /// What bridges are to export.
+    pub(super) fn exports(&self) -> &Arc<Exports> {
+        &self.exports
+    }
+
     /// The captures.
     pub(super) fn sniffers(&self) -> &Arc<Sniffers> {
         &self.sniffers
@@ -91,16 +98,16 @@ impl LinuxNetwork {
         self.inside(false, move |ports| f(&sniffers, ports))
     }
 
-    /// Change what is inside, and let captures hear what has come before anybody can use it.
+    /// Change what is inside, and let captures and collectors hear what has come before anybody can use it.
     fn change<R: Send + 'static>(
         &self,
         make: bool,
         f: impl FnOnce(&mut Ports) -> Result<R, NetworkError> + Send + 'static,
     ) -> Result<Option<R>, NetworkError> {
-        let sniffers = Arc::clone(&self.sniffers);
+        let (sniffers, exports) = (Arc::clone(&self.sniffers), Arc::clone(&self.exports));
         self.inside(make, move |ports| {
             let result = f(ports);
-            if let Err(error) = sniffers.refresh(ports, None) {
+            if let Err(error) = sniffers.refresh(ports, None).and_then(|()| exports.refresh(ports)) {
                 tracing::warn!(%error, "captures do not hear what has changed");
             }
             result
@@ -163,6 +170,7 @@ impl Network for LinuxNetwork {
         }
         // A socket would keep the namespace.
         self.sniffers.deafen();
+        self.exports.forget();
         match run(&mut worker, |ports| ports.switch().end())? {
             Some(()) => {}
             // What a namespace that is gone, as after a restart of the host, has left.
@@ -413,7 +421,8 @@ fn settle(
     }
 }
 
-fn lost() -> NetworkError {
+/// The error for a thread that has panicked.
+pub(super) fn lost() -> NetworkError {
     NetworkError::Kernel {
         what: "work in the network namespace".to_owned(),
         source: std::io::Error::other("the thread in it has ended"),

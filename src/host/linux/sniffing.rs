@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::capture_file::CaptureFile;
+use super::capture_file::{CaptureFile, Content};
 use super::filter::Filter;
 use super::failure::kernel;
 use super::network::LinuxNetwork;
@@ -495,7 +495,7 @@ impl Sniffing for LinuxNetwork {
     fn sniff(&self, sniff: &Sniff) -> Result<Box<dyn Sniffer>, SniffError> {
         let filter = Filter::compile(&sniff.filter)?;
         let existed = std::fs::symlink_metadata(&sniff.path).is_ok();
-        let file = CaptureFile::open(&sniff.path, sniff.snaplen, sniff.resume)?;
+        let file = CaptureFile::open(&sniff.path, Content::Frames { snaplen: sniff.snaplen }, sniff.resume)?;
         let undo = || {
             if !existed {
                 // Best effort: the first error is what the caller needs to know.

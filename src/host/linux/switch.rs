@@ -134,6 +134,10 @@ pub(super) trait Switch {
     fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
         Ok(Vec::new())
     }
+    /// Can it send flow records at all?
+    fn exports_flows(&self) -> bool {
+        false
+    }
     /// Send flow records of a bridge, or stop it.
     fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("export netflow"))

@@ -472,6 +472,10 @@ impl Switch for OpenVswitch {
         self.list_bonds()
     }
 
+    fn exports_flows(&self) -> bool {
+        true
+    }
+
     fn netflow(&mut self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {
         self.set_netflow(bridge, settings)
     }
