@@ -1,8 +1,10 @@
 //! `capture` and `clear capture`
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
-use crate::engine::{CaptureInfo, CaptureRequest, CaptureTarget, EngineError};
+use crate::engine::{CaptureInfo, CaptureRequest, CaptureTarget, EngineError, FlowInfo, FlowMode, FlowSink};
 use crate::language::declaration::{Completion, Declaration};
 use crate::name::BridgeName;
 
@@ -47,7 +49,14 @@ async fn pcap(call: Call) -> Result<Answer, EngineError> {
 
 async fn list(call: Call) -> Result<Answer, EngineError> {
     let captures = call.engine().captures(&call.namespace).await;
-    let data = captures.iter().map(data).collect();
+    let flows = call.engine().flow_captures(&call.namespace);
+    let data = captures.iter().map(data).chain(flows.iter().map(flow_data)).collect();
+    let flows = flows.into_iter().map(|flow| {
+        let FlowInfo { bridge, sink, settings, status } = flow;
+        let mode = status.stopped.map_or_else(|| settings.mode.word().to_owned(), |reason| format!("stopped: {reason}"));
+        let row = [bridge.to_string(), "netflow".to_owned(), String::new(), mode, settings.gzip.to_string(), sink.to_string()];
+        row.to_vec()
+    });
     let rows = captures
         .into_iter()
         .map(|capture| {
@@ -55,6 +64,7 @@ async fn list(call: Call) -> Result<Answer, EngineError> {
             let path = capture.path.display().to_string();
             vec![capture.bridge, "pcap".to_owned(), capture.interface, mode, String::new(), path]
         })
+        .chain(flows)
         .collect();
     Ok(Answer { empty_list: true, data, ..Answer::table(COLUMNS, rows) })
 }
@@ -67,6 +77,52 @@ fn data(capture: &CaptureInfo) -> serde_json::Value {
         "frames": status.frames, "bytes": status.bytes, "dropped": status.dropped,
         "interfaces": status.interfaces, "stopped": status.stopped,
     })
+}
+
+fn flow_data(flow: &FlowInfo) -> serde_json::Value {
+    let FlowInfo { bridge, sink, settings, status } = flow;
+    json!({
+        "bridge": bridge.as_str(), "type": "netflow", "path": sink.to_string(),
+        "mode": settings.mode.word(), "gzip": settings.gzip,
+        "flows": status.frames, "bytes": status.bytes, "malformed": status.dropped, "stopped": status.stopped,
+    })
+}
+
+async fn netflow(call: Call) -> Result<Answer, EngineError> {
+    let (engine, namespace) = (call.engine(), &call.namespace);
+    let text = |text: String| Ok(Answer::text(text));
+    if call.args.flag("mode") {
+        let mode = match call.args.choice("raw,ascii") {
+            None => return text(engine.flow_settings(namespace).mode.word().to_owned()),
+            Some("ascii") => FlowMode::Ascii,
+            Some(_) => FlowMode::Raw,
+        };
+        engine.change_flow_settings(namespace, |settings| settings.mode = mode)?;
+    } else if call.args.flag("gzip") {
+        let Some(gzip) = call.args.choice("true,false") else {
+            return text(engine.flow_settings(namespace).gzip.to_string());
+        };
+        engine.change_flow_settings(namespace, |settings| settings.gzip = gzip == "true")?;
+    } else if call.args.flag("timeout") {
+        match call.args.str("timeout in seconds") {
+            None => return text(engine.flow_timeout().to_string()),
+            Some(seconds) => engine.set_flow_timeout(seconds).await?,
+        }
+    } else if call.args.flag("delete") {
+        let bridge = call.required("bridge");
+        let bridge = if bridge == ALL { None } else { Some(BridgeName::new(bridge)?) };
+        engine.delete_flows(namespace, bridge.as_ref()).await?;
+    } else {
+        let sink = match call.args.str("filename") {
+            Some(file) => FlowSink::File(PathBuf::from(file)),
+            None => {
+                let to = call.required("hostname:port").to_owned();
+                if call.args.flag("tcp") { FlowSink::Tcp(to) } else { FlowSink::Udp(to) }
+            }
+        };
+        engine.start_flows(namespace, &BridgeName::new(call.required("bridge"))?, sink).await?;
+    }
+    Ok(Answer::done())
 }
 
 pub(super) fn commands() -> Vec<Command> {
@@ -109,11 +165,40 @@ pub(super) fn commands() -> Vec<Command> {
             pcap,
         ),
         Command::new(
+            Declaration::new("capture netflow",
+                &[
+                    "capture <netflow,> <mode,> [raw,ascii]",
+                    "capture <netflow,> <gzip,> [true,false]",
+                    "capture <netflow,> <timeout,> [timeout in seconds]",
+                    "capture <netflow,> <bridge,> <bridge> <filename>",
+                    "capture <netflow,> <bridge,> <bridge> <tcp,udp> <hostname:port>",
+                    "capture <netflow,> <delete,> bridge <bridge>",
+                ],
+                "capture flow records",
+                "bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program \
+                 that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is \
+                 waited for.\n\
+                 delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.\n\
+                 mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow \
+                 (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.\n\
+                 gzip: shows or sets whether new captures pack their files (default false).\n\
+                 timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.\n\n    \
+                     capture netflow mode ascii\n    \
+                     capture netflow bridge mega_bridge flows.txt\n    \
+                     capture netflow bridge mega_bridge udp collector.example:9995")
+                .complete("filename", Completion::Path),
+            netflow,
+        ),
+        Command::new(
             Declaration::new("clear capture", &["clear capture [netflow,pcap]"], "end captures",
-                "Ends all captures of the namespace, or those of one kind, and sets snaplen and filter back."),
+                "Ends all captures of the namespace, or those of one kind, and sets what new ones are like back."),
             |call| async move {
-                if !call.args.flag("netflow") {
+                let kind = call.args.choice("netflow,pcap");
+                if kind != Some("netflow") {
                     call.engine().clear_pcap(&call.namespace).await?;
+                }
+                if kind != Some("pcap") {
+                    call.engine().clear_flows(&call.namespace).await?;
                 }
                 Ok(Answer::done())
             },

@@ -31,6 +31,27 @@ pub enum CaptureError {
         /// As given.
         text: String,
     },
+    /// A timeout that is none.
+    #[error("invalid timeout `{text}`, expected whole seconds from 1 to 86400")]
+    Timeout {
+        /// As given.
+        text: String,
+    },
+    /// A socket of a netflow capture.
+    #[error("cannot {what}")]
+    Socket {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is nothing to delete.
+    #[error("no netflow capture of bridge {bridge}")]
+    NoFlows {
+        /// The bridge.
+        bridge: BridgeName,
+    },
     /// There is nothing to delete.
     #[error("no pcap capture of {what}")]
     None {

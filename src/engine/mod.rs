@@ -22,6 +22,7 @@ mod lifecycle;
 mod macs;
 mod mesh;
 mod namespaces;
+mod netflow;
 mod nics;
 mod overrides;
 pub mod plumb;
@@ -59,6 +60,7 @@ pub use hoststats::HostStats;
 pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
+pub use netflow::{FlowInfo, FlowMode, FlowSettings, FlowSink};
 pub use overrides::OverrideError;
 pub use programs::exit_text;
 pub use progress::{Progress, report};
@@ -115,6 +117,7 @@ struct State {
     next_vm: u32,
     next_tap: u32,
     captures: captures::Captures,
+    flows: netflow::Flows,
 }
 
 /// The engine of one host.
@@ -138,6 +141,7 @@ pub struct Engine {
     shells: shell::Shells,
     files: Files,
     captures: captures::Running,
+    flows: netflow::Running,
 }
 
 impl Engine {
@@ -164,6 +168,7 @@ impl Engine {
             background: Default::default(),
             shells: Default::default(),
             captures: Default::default(),
+            flows: Default::default(),
         });
         let notes = engine.recover().await?;
         Ok((engine, notes))
@@ -222,7 +227,7 @@ impl Engine {
     async fn release_network(&self) -> Result<(), EngineError> {
         let _turn = self.network_users.turn.lock().await;
         let vms = self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
-        let in_use = vms || self.network_users.any();
+        let in_use = vms || self.network_users.any() || self.state().flows.any();
         self.network(move |network| network.release(in_use)).await
     }
 
@@ -235,7 +240,7 @@ impl Engine {
         {
             let state = self.state();
             let holds = |n: &NamespaceState| !n.vms.is_empty() || !n.scheduling.queue.is_empty();
-            if state.captures.any() {
+            if state.captures.any() || state.flows.any() {
                 return Ok(false);
             }
             if state.namespaces.iter().any(|(name, n)| *name != Namespace::default_namespace() || holds(n)) {
@@ -253,6 +258,7 @@ impl Engine {
             tracing::warn!("programs that do not end even by SIGKILL are left");
         }
         self.suspend_captures().await;
+        self.suspend_flows().await;
         self.release_network().await
     }
 }

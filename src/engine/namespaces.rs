@@ -73,6 +73,7 @@ impl Engine {
         errors.extend(self.kill_all(&vms).await.err());
         errors.extend(self.flush_all(&vms).await.err());
         errors.extend(self.clear_pcap(namespace).await.err());
+        errors.extend(self.clear_flows(namespace).await.err());
         errors.extend(self.delete_taps(namespace, None).await.err());
         {
             let mut state = self.state();

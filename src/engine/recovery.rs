@@ -109,6 +109,7 @@ impl Engine {
         }
         self.network(move |network| network.delete_all(&orphans)).await?;
         notes.extend(self.restore_captures().await);
+        notes.extend(self.restore_flows().await);
         self.save()?;
         self.release_network().await?;
         Ok(notes)

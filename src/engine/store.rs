@@ -11,6 +11,7 @@ use crate::language::field::VmConfig;
 use crate::name::Namespace;
 
 use super::captures::Captures;
+use super::netflow::Flows;
 use super::queue::Scheduling;
 use super::{Engine, EngineError, NamespaceState, State, Vlans};
 
@@ -34,6 +35,8 @@ struct Stored {
     next_tap: u32,
     #[serde(default)]
     captures: Captures,
+    #[serde(default)]
+    flows: Flows,
 }
 
 /// Write a value as JSON, mode 0600.
@@ -79,6 +82,7 @@ pub(super) fn load(base: &Path) -> Result<State, EngineError> {
                 next_vm: stored.next_vm,
                 next_tap: stored.next_tap,
                 captures: stored.captures,
+                flows: stored.flows,
             }
         }
         None => State {
@@ -88,6 +92,7 @@ pub(super) fn load(base: &Path) -> Result<State, EngineError> {
             next_vm: 0,
             next_tap: 0,
             captures: Captures::default(),
+            flows: Flows::default(),
         },
     };
     state.namespaces.entry(state.active.clone()).or_default();
@@ -112,6 +117,7 @@ impl Engine {
             next_vm: state.next_vm,
             next_tap: state.next_tap,
             captures: state.captures.clone(),
+            flows: state.flows.clone(),
         };
         // Under the lock, so that an older state never replaces a newer one.
         write(&self.options.base.join(STATE), &stored)
