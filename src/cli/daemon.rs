@@ -11,6 +11,7 @@ use clap::Args;
 
 use crate::daemon::{self, DaemonError, LOG, SOCKET, Settings};
 use crate::engine::Accelerator;
+use crate::host::SwitchChoice;
 use crate::live;
 use crate::logging::Log;
 use crate::name::Namespace;
@@ -31,6 +32,13 @@ pub struct DaemonArgs {
     /// Where the engine makes its bridges and taps: a network namespace of its own, or the host's.
     #[arg(long, value_enum, default_value = "own")]
     network: NetworkArg,
+    /// What connects the taps: the kernel's bridges or Open vSwitch; auto is linux. In a network namespace of its own the
+    /// engine starts an Open vSwitch of its own there.
+    #[arg(long, value_enum, default_value = "auto")]
+    switch: SwitchArg,
+    /// The socket of a running Open vSwitch's database, usually /var/run/openvswitch/db.sock; needs `--network host`.
+    #[arg(long, value_name = "SOCKET")]
+    ovsdb: Option<PathBuf>,
     /// What VMs run under; auto uses KVM only where ordinary guests run under it.
     #[arg(long, value_enum, default_value = "auto", env = "MEGAFORM_ACCEL")]
     accel: Accelerator,
@@ -48,6 +56,33 @@ enum NetworkArg {
     Own,
     /// The network namespace that the daemon is started in.
     Host,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SwitchArg {
+    /// The same as linux.
+    Auto,
+    /// The kernel's bridges.
+    Linux,
+    /// Open vSwitch.
+    Openvswitch,
+}
+
+/// The switch that the options ask for.
+fn switch(args: &DaemonArgs) -> Result<SwitchChoice, DaemonError> {
+    let openvswitch = args.switch == SwitchArg::Openvswitch;
+    let Some(socket) = &args.ovsdb else {
+        return Ok(if openvswitch { SwitchChoice::OpenVswitch { socket: None } } else { SwitchChoice::Linux });
+    };
+    if args.switch == SwitchArg::Linux {
+        return Err(DaemonError::Options { reason: "--ovsdb needs --switch openvswitch, not linux" });
+    }
+    if !matches!(args.network, NetworkArg::Host) {
+        let reason = "--ovsdb needs --network host: an Open vSwitch that runs already does not see the interfaces of a \
+                      network namespace of the engine's own";
+        return Err(DaemonError::Options { reason });
+    }
+    Ok(SwitchChoice::OpenVswitch { socket: Some(socket.clone()) })
 }
 
 /// Why a daemon could not be started on demand.
@@ -89,6 +124,7 @@ pub fn run(args: &DaemonArgs, base: &Path) -> Result<(), DaemonError> {
     daemon::run(&Settings {
         base: base.to_owned(),
         host_network: matches!(args.network, NetworkArg::Host),
+        switch: switch(args)?,
         accelerator: args.accel,
         qemu: args.qemu.clone(),
         on_demand: args.on_demand,

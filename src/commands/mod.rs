@@ -4,6 +4,7 @@
 
 mod args;
 mod background;
+mod bridge;
 mod builtin;
 mod capture;
 mod check;
@@ -187,6 +188,7 @@ impl Command {
 pub fn all() -> Vec<Command> {
     let mut commands = builtin::commands();
     commands.extend(background::commands());
+    commands.extend(bridge::commands());
     commands.extend(args::commands());
     commands.extend(capture::commands());
     commands.extend(check::commands());

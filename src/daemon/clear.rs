@@ -25,6 +25,9 @@ impl Dispatcher {
                 errors.push(format!("{line}: {error}"));
             }
         }
+        if let Err(error) = self.shared.engine.clear_bridges().await {
+            errors.push(error.chain());
+        }
         Answer { error: errors.join("\n"), ..Answer::default() }
     }
 }

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands;
 use crate::engine::{Accelerator, Engine, EngineError, Options};
-use crate::host::NetworkPlace;
+use crate::host::{NetworkPlace, SwitchChoice};
 use crate::host::linux::{LinuxNetwork, memory};
 use crate::logging::Log;
 use crate::wire::{self, WireError};
@@ -47,6 +47,8 @@ pub struct Settings {
     pub base: PathBuf,
     /// Work in the host's network instead of a network namespace of its own.
     pub host_network: bool,
+    /// What connects the taps.
+    pub switch: SwitchChoice,
     /// Which accelerator VMs run under.
     pub accelerator: Accelerator,
     /// The QEMU program.
@@ -63,6 +65,12 @@ pub enum DaemonError {
     /// The base folder.
     #[error(transparent)]
     Base(#[from] BaseError),
+    /// Options that do not go together.
+    #[error("{reason}")]
+    Options {
+        /// Which, and what is needed instead.
+        reason: &'static str,
+    },
     /// The engine.
     #[error("cannot open the engine")]
     Engine(#[from] EngineError),
@@ -126,7 +134,7 @@ async fn serve(settings: &Settings, base: &Base) -> Result<(), DaemonError> {
         host: host_name(),
         accelerator: settings.accelerator,
         qemu: settings.qemu.clone(),
-        network: Arc::new(LinuxNetwork::new(place)),
+        network: Arc::new(LinuxNetwork::with_switch(place, settings.switch.clone())),
     })
     .await?;
     for note in notes {

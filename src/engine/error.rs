@@ -24,6 +24,12 @@ pub enum EngineError {
     /// A field's value.
     #[error(transparent)]
     Field(#[from] FieldError),
+    /// A netspec.
+    #[error(transparent)]
+    NetSpec(#[from] crate::language::netspec::NetSpecError),
+    /// No NIC to add.
+    #[error("no NIC to add, expected at least one netspec such as `dmz` or `mega_bridge,dmz,virtio-net-pci`")]
+    NoNetSpec,
     /// A VLAN.
     #[error(transparent)]
     Vlan(#[from] VlanError),
@@ -168,6 +174,36 @@ pub enum EngineError {
     /// No tap of that name in the namespace.
     #[error("unknown tap")]
     NoTap,
+    /// A tap that is on another bridge than was said, or on none.
+    #[error("tap {tap} is not on bridge {bridge}")]
+    TapElsewhere {
+        /// The tap.
+        tap: String,
+        /// The bridge.
+        bridge: String,
+    },
+    /// A tap that gets no copies.
+    #[error("no mirror to {tap}")]
+    NoMirror {
+        /// The tap.
+        tap: String,
+    },
+    /// The far end of a tunnel that is none.
+    #[error("invalid remote address `{text}`, expected an IPv4 or IPv6 address of one host")]
+    TunnelRemote {
+        /// As given.
+        text: String,
+    },
+    /// A tunnel's key that is none.
+    #[error("invalid key `{text}` of a {kind} tunnel, expected a number from 0 to {limit}")]
+    TunnelKey {
+        /// As given.
+        text: String,
+        /// The kind of tunnel.
+        kind: &'static str,
+        /// The largest one.
+        limit: u32,
+    },
     /// An address without a prefix length, or no address at all.
     #[error("invalid address `{text}`, expected an address with its prefix length such as 10.0.0.254/24")]
     TapAddress {

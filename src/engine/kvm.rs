@@ -16,6 +16,11 @@ pub(super) const BACKCHANNEL: &str = "cc";
 /// NICs per PCI bridge: a bridge has 32 slots and slot 0 is its own.
 const NICS_PER_BRIDGE: usize = 31;
 
+/// The PCI bridge of a NIC, counted from 1, and its slot there.
+pub(super) fn nic_slot(index: usize) -> (usize, usize) {
+    (index / NICS_PER_BRIDGE + 1, index % NICS_PER_BRIDGE + 1)
+}
+
 /// The argument that makes QEMU listen on QMP; every QEMU of an engine has it.
 pub(super) const QMP_ARGUMENT: &str = "unix:qmp,server=on,wait=off";
 
@@ -144,7 +149,7 @@ impl Guest<'_> {
         }
         self.virtio_ports(&mut add);
         for (index, nic) in self.nics.iter().enumerate() {
-            let (bridge, slot) = (index / NICS_PER_BRIDGE + 1, index % NICS_PER_BRIDGE + 1);
+            let (bridge, slot) = nic_slot(index);
             if slot == 1 {
                 add("-device", format!("pci-bridge,id=pci.{bridge},chassis_nr={bridge}"));
             }

@@ -15,6 +15,7 @@ mod error;
 mod fetch;
 mod files;
 mod hoststats;
+mod hotplug;
 mod info;
 mod kvm;
 mod launch;
@@ -33,6 +34,7 @@ mod recovery;
 mod schedule;
 mod shell;
 mod store;
+mod switching;
 mod tags;
 mod taps;
 mod target;
@@ -47,6 +49,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+pub use crate::host::TunnelKind;
 use crate::host::{Network, Port};
 use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
@@ -67,6 +70,7 @@ pub use progress::{Progress, report};
 pub use queue::{QueueError, Queued, Schedule};
 pub use schedule::{Load, ScheduleError};
 pub use store::STATE as STATE_FILE;
+pub use switching::MirrorsTo;
 pub use taps::{TapAddress, TapInfo, TapRequest};
 pub use vlans::{Range, VlanError, VlanRow, VlanText, Vlans};
 pub use vm::{Vm, VmState};
@@ -231,8 +235,8 @@ impl Engine {
         self.network(move |network| network.release(in_use)).await
     }
 
-    /// Is there nothing here that a user made: no VM, launched or queued, no tap, no namespace but the default one, no
-    /// pipeline, no capture and no background process that runs?
+    /// Is there nothing here that a user made: no VM, launched or queued, no tap, no bridge, no namespace but the default
+    /// one, no pipeline, no capture and no background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
         if self.plumbing.has_pipelines() || self.background.any_runs() {
             return Ok(false);
@@ -247,7 +251,7 @@ impl Engine {
                 return Ok(false);
             }
         }
-        Ok(self.ports().await?.is_empty())
+        Ok(self.ports().await?.is_empty() && self.bridges().await?.is_empty())
     }
 
     /// End what does not outlive the daemon: pipelines, pipes, background processes and programs of `shell`. Captures end

@@ -8,7 +8,7 @@ use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
 use crate::name::{BridgeName, Mac, Namespace, TapName, VlanTag, VmName};
 
 use super::vm::{Nic, Vm};
-use super::{Engine, EngineError, State, VlanText, Vlans, macs};
+use super::{Engine, EngineError, State, VlanText, Vlans, hotplug, macs};
 
 /// How often names of taps are changed in one launch before it fails. One time is enough unless others make taps at the
 /// same moment.
@@ -47,33 +47,42 @@ impl State {
         taken: &BTreeSet<VlanTag>,
         macs: &mut HashSet<Mac>,
     ) -> Result<Vec<Nic>, EngineError> {
-        let mut nics = Vec::new();
-        for (index, spec) in config.networks().into_iter().enumerate() {
-            let vlan = self.vlans.resolve(&Vlans::parse(namespace, &spec.vlan)?, taken)?;
-            let bridge = match &spec.bridge {
-                Some(bridge) => BridgeName::new(bridge)?,
-                None => BridgeName::default_bridge(),
-            };
-            let mac = match spec.mac {
-                // minimega launches VMs with equal addresses, and so does a range of one netspec here.
-                Some(mac) => mac,
-                None => (0..)
-                    .map(|attempt| macs::assign(namespace, vm, index, attempt))
-                    .find(|mac| !macs.contains(mac))
-                    .expect("2^40 addresses are never all taken"),
-            };
-            macs.insert(mac);
-            let tap = self.next_tap();
-            nics.push(Nic {
-                tap,
-                mac,
-                driver: spec.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
-                bridge,
-                vlan: Some(vlan),
-                raw: spec.raw,
-            });
-        }
-        Ok(nics)
+        let specs = config.networks().into_iter().enumerate();
+        specs.map(|(index, spec)| self.nic(namespace, vm, index, spec, taken, macs)).collect()
+    }
+
+    /// One NIC of a VM.
+    fn nic(
+        &mut self,
+        namespace: &Namespace,
+        vm: &VmName,
+        index: usize,
+        spec: NetSpec,
+        taken: &BTreeSet<VlanTag>,
+        macs: &mut HashSet<Mac>,
+    ) -> Result<Nic, EngineError> {
+        let vlan = self.vlans.resolve(&Vlans::parse(namespace, &spec.vlan)?, taken)?;
+        let bridge = match &spec.bridge {
+            Some(bridge) => BridgeName::new(bridge)?,
+            None => BridgeName::default_bridge(),
+        };
+        let mac = match spec.mac {
+            // minimega launches VMs with equal addresses, and so does a range of one netspec here.
+            Some(mac) => mac,
+            None => (0..)
+                .map(|attempt| macs::assign(namespace, vm, index, attempt))
+                .find(|mac| !macs.contains(mac))
+                .expect("2^40 addresses are never all taken"),
+        };
+        macs.insert(mac);
+        Ok(Nic {
+            tap: self.next_tap(),
+            mac,
+            driver: spec.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
+            bridge,
+            vlan: Some(vlan),
+            raw: spec.raw,
+        })
     }
 }
 
@@ -230,6 +239,82 @@ impl Engine {
         }
         errors.retain(|error| !targets.gone(error));
         EngineError::collect(errors)
+    }
+
+    /// Add NICs to VMs. A VM that runs gets them at once (PCI hotplug), one that does not with its next start. All VMs get
+    /// what they can; of one VM the NICs before one that fails stay.
+    pub async fn add_nics(&self, namespace: &Namespace, target: &str, specs: Vec<NetSpec>) -> Result<(), EngineError> {
+        if specs.is_empty() {
+            return Err(EngineError::NoNetSpec);
+        }
+        for spec in &specs {
+            Vlans::parse(namespace, &spec.vlan)?;
+            spec.bridge.as_deref().map(BridgeName::new).transpose()?;
+        }
+        let targets = self.targets(namespace, target)?;
+        let mut errors = Vec::new();
+        for vm in &targets.vms {
+            for spec in &specs {
+                if let Err(error) = self.add_nic(namespace, vm, spec.clone()).await {
+                    errors.push(error);
+                    break;
+                }
+            }
+        }
+        self.save()?;
+        errors.retain(|error| !targets.gone(error));
+        EngineError::collect(errors)
+    }
+
+    async fn add_nic(&self, namespace: &Namespace, vm: &Vm, spec: NetSpec) -> Result<(), EngineError> {
+        let mut taken = self.tap_tags().await?;
+        let _turn = vm.turn().await?;
+        let (index, qmp) = {
+            let live = vm.live();
+            let name = vm.name.to_string();
+            let qmp = match (live.state.has_process(), live.qmp.clone()) {
+                (true, None) => return Err(EngineError::VmState { name }),
+                (_, qmp) => qmp,
+            };
+            (live.nics.len(), qmp)
+        };
+        let mut nic = {
+            let mut state = self.state();
+            taken.extend(state.tags_in_use());
+            let mut macs = state.macs();
+            state.nic(namespace, &vm.name, index, spec, &taken, &mut macs)?
+        };
+        if let Some(qmp) = qmp {
+            nic.tap = self.create_added_tap(vm, index, &nic).await?;
+            if let Err(source) = hotplug::add(&qmp, index, &nic).await {
+                // Best effort: the first error is what the caller needs to know.
+                let tap = nic.tap.clone();
+                let _ = self.network(move |network| network.delete_all(&[tap])).await;
+                return Err(EngineError::Qmp { name: vm.name.to_string(), source });
+            }
+        }
+        vm.live().nics.push(nic);
+        vm.save()
+    }
+
+    /// Create the tap of a NIC that is not yet the VM's. Where its name is taken it gets another one.
+    async fn create_added_tap(&self, vm: &Vm, index: usize, nic: &Nic) -> Result<TapName, EngineError> {
+        let mut tap = nic.tap.clone();
+        for _ in 0..TAP_ATTEMPTS {
+            let new = NewTap {
+                tap: tap.clone(),
+                kind: TapKind::Vm,
+                segment: nic.segment(),
+                addresses: Vec::new(),
+                owner: self.owned(&vm.tap_owner(index)),
+            };
+            match self.network(move |network| network.create(&new)).await {
+                Ok(()) => return Ok(tap),
+                Err(EngineError::Network(NetworkError::Exists { .. })) => tap = self.state().next_tap(),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(EngineError::Network(NetworkError::Exists { tap: tap.to_string() }))
     }
 
     async fn place_nic(

@@ -123,7 +123,7 @@ impl Engine {
         }
     }
 
-    async fn host_ports(&self, namespace: &Namespace) -> Result<Vec<Port>, EngineError> {
+    pub(super) async fn host_ports(&self, namespace: &Namespace) -> Result<Vec<Port>, EngineError> {
         let owner = owner(namespace);
         Ok(self.ports().await?.into_iter().filter(|port| port.owner == owner).collect())
     }

@@ -210,6 +210,12 @@ impl Client {
     }
 }
 
+/// Give a running program of Open vSwitch a command by its control socket, as ovs-appctl(8) does, and take its answer.
+pub fn control(socket: &Path, command: &str, arguments: &[&str], limit: Duration) -> Result<String, OvsdbError> {
+    let answer = Client::new(socket, "").call(command, json!(arguments), limit)?;
+    Ok(answer.as_str().unwrap_or_default().to_owned())
+}
+
 enum CallError {
     /// The connection is as good as before, or was never there.
     Refused(OvsdbError),

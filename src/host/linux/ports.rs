@@ -2,7 +2,8 @@
 //!
 //! What belongs to the engine is told by its alias (IFLA_IFALIAS), never by its name:
 //!
-//! * a tap: `megaform tap ` and the owner's text. For a VM it is a tap device and itself the port of the switch. For the
+//! * a tap: `megaform tap name=mega_tap0 ` and the owner's text. The name is that which it was made with, so that one that
+//!   somebody renames by hand is still found; the next operation gives it its name back. For a VM it is a tap device and itself the port of the switch. For the
 //!   host it is one end of a veth pair, because an IP stack can only use an interface that is *not* a port.
 //! * the other end of that pair, the port: `megaform peer`
 //! * what a switch makes carries marks of its own
@@ -24,7 +25,7 @@ use super::tun::{self, Tap};
 use crate::host::{Bond, BridgeInfo, Heard, Mirror, NetworkError, NewTap, Port, Segment, SwitchChoice, TapKind};
 use crate::name::{BridgeName, TapName};
 
-const TAP: &str = "megaform tap ";
+const TAP: &str = "megaform tap name=";
 const PEER: &str = "megaform peer";
 /// The kernel fills in the number.
 const PEER_NAME: &str = "megaport%d";
@@ -146,7 +147,7 @@ impl Ports {
             _ => refused(format!("create tap {name}"), "create a tap", "CONFIG_TUN (module tun)")(error),
         })?;
         let link = self.find(name)?.ok_or_else(|| NetworkError::NotFound { tap: name.to_owned() })?;
-        self.mark(&link, &format!("{TAP}{}", new.owner))?;
+        self.mark(&link, &mark_of(new))?;
         tap.keep().map_err(kernel(format!("keep tap {name}")))?;
         Ok(switch_port(&link, &new.tap))
     }
@@ -163,7 +164,7 @@ impl Ports {
     fn set_up_pair(&mut self, link: &Link, new: &NewTap) -> Result<SwitchPort, NetworkError> {
         let name = new.tap.as_str();
         let peer = self.port_of(link)?;
-        self.netlink.set_alias(link.index, &format!("{TAP}{}", new.owner)).map_err(kernel(format!("mark {name}")))?;
+        self.netlink.set_alias(link.index, &mark_of(new)).map_err(kernel(format!("mark {name}")))?;
         self.mark(&peer, PEER)?;
         // A guest must not give the engine a default route, and learns the addresses of this segment only.
         sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
@@ -196,15 +197,24 @@ impl Ports {
 
     /// Delete many taps, each once the kernel has been told of all; those that are not there are fine.
     pub(super) fn delete_all(&mut self, taps: &[TapName]) -> Result<(), NetworkError> {
-        let mut links = Vec::new();
-        let mut ports = Vec::new();
+        let (mut links, mut absent, mut ports) = (Vec::new(), Vec::new(), Vec::new());
         for tap in taps {
-            let Some(link) = self.find(tap.as_str())?.filter(|link| link.alias.starts_with(TAP)) else { continue };
-            ports.push(switch_port(&self.port_of(&link)?, tap));
-            links.push(link);
+            match self.find(tap.as_str())?.filter(|link| is_tap(link, tap)) {
+                Some(link) => links.push((link, tap)),
+                None => absent.push(tap),
+            }
+        }
+        if !absent.is_empty() {
+            // Gone, or renamed by hand.
+            let all = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+            let renamed = |tap: &&'_ TapName| all.iter().find(|link| is_tap(link, tap)).cloned();
+            links.extend(absent.into_iter().filter_map(|tap| Some((renamed(&tap)?, tap))));
+        }
+        for (link, tap) in &links {
+            ports.push(switch_port(&self.port_of(link)?, tap));
         }
         self.switch.deleting(&ports)?;
-        for link in &links {
+        for (link, _) in &links {
             self.netlink.doom(link.index).map_err(kernel(format!("set the group of {}", link.name)))?;
         }
         self.netlink.delete_doomed().map_err(kernel("delete taps"))?;
@@ -224,7 +234,7 @@ impl Ports {
         let mut placed = self.switch.placed(&links)?;
         let mut ports = Vec::new();
         for link in &links {
-            let (Some(owner), Ok(tap)) = (link.alias.strip_prefix(TAP), TapName::new(&link.name)) else { continue };
+            let Some((tap, owner)) = read_mark(link) else { continue };
             let port =
                 if link.is_pair() { link.peer.and_then(|peer| by_index.get(&peer).copied()) } else { Some(link) };
             let mut addresses = addresses.remove(&link.index).unwrap_or_default();
@@ -293,8 +303,7 @@ impl Ports {
         let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
         let tap = |index: u32| {
             let is_it = |link: &&Link| link.index == index || (link.is_pair() && link.peer == Some(index));
-            let link = links.iter().filter(|link| link.alias.starts_with(TAP)).find(is_it)?;
-            TapName::new(&link.name).ok()
+            links.iter().filter(is_it).find_map(read_mark).map(|(tap, _)| tap)
         };
         let mirror = |(from, to)| Some(Mirror { source: tap(from)?, destination: tap(to)? });
         let mut mirrors: Vec<Mirror> = found.into_iter().filter_map(mirror).collect();
@@ -365,9 +374,18 @@ impl Ports {
 
     /// A tap of the engine. Somebody else's interface of that name is none.
     fn ours(&mut self, tap: &TapName) -> Result<Link, NetworkError> {
-        self.find(tap.as_str())?
-            .filter(|link| link.alias.starts_with(TAP))
-            .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
+        if let Some(link) = self.find(tap.as_str())?.filter(|link| is_tap(link, tap)) {
+            return Ok(link);
+        }
+        let all = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        let found = all.into_iter().find(|link| is_tap(link, tap));
+        let mut link = found.ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })?;
+        // Best effort: everything here goes by its index, and a kernel before 6.2 renames nothing that is up.
+        if self.netlink.rename(link.index, tap.as_str()).is_ok() {
+            tracing::warn!(%tap, renamed = link.name, "a tap was renamed by hand and has its name back");
+            link.name = tap.to_string();
+        }
+        Ok(link)
     }
 
     /// What is or would be the port of a bridge for this tap.
@@ -389,6 +407,21 @@ impl Ports {
         self.netlink.set_alias(link.index, alias).map_err(kernel(format!("mark {}", link.name)))?;
         self.netlink.no_link_local(link.index).map_err(kernel(format!("turn off IPv6 on {}", link.name)))
     }
+}
+
+/// The alias of a tap.
+fn mark_of(new: &NewTap) -> String {
+    format!("{TAP}{} {}", new.tap, new.owner)
+}
+
+/// The name that a tap was made with, and its owner's text.
+fn read_mark(link: &Link) -> Option<(TapName, &str)> {
+    let (name, owner) = link.alias.strip_prefix(TAP)?.split_once(' ')?;
+    Some((TapName::new(name).ok()?, owner))
+}
+
+fn is_tap(link: &Link, tap: &TapName) -> bool {
+    read_mark(link).is_some_and(|(name, _)| name == *tap)
 }
 
 /// The first names of a list that may be long.

@@ -83,7 +83,7 @@ pub(super) trait Switch {
     }
     /// Set `key=value` settings of a bridge, which is made if there is none.
     fn configure(&mut self, _bridge: &BridgeName, _config: &str) -> Result<(), NetworkError> {
-        Err(self.cannot("configure a bridge"))
+        Err(self.cannot_but_openvswitch("configure a bridge"))
     }
     /// Let an interface carry all VLANs of a bridge with their tags. The bridge is made if there is none.
     fn trunk(&mut self, _bridge: &BridgeName, _interface: &TapName) -> Result<(), NetworkError> {

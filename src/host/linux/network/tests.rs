@@ -1,7 +1,9 @@
 //! Real interfaces, all of them in namespaces that the tests make themselves.
 
+mod openvswitch;
 mod uplinks;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -18,6 +20,15 @@ use crate::host::linux::testing::root;
 use crate::host::linux::{run_in, tun};
 use crate::name::{BridgeName, VlanTag};
 
+thread_local! {
+    /// The switch that labs of this thread are on: the same tests run on each.
+    static SWITCH: RefCell<SwitchChoice> = const { RefCell::new(SwitchChoice::Linux) };
+}
+
+fn network(place: NetworkPlace) -> LinuxNetwork {
+    LinuxNetwork::with_switch(place, SWITCH.with_borrow(Clone::clone))
+}
+
 /// A network in a namespace of its own that is gone after the test, also when it fails.
 struct Lab {
     folder: tempfile::TempDir,
@@ -27,7 +38,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let network = LinuxNetwork::new(NetworkPlace::Own { pin: folder.path().join("netns") });
+        let network = network(NetworkPlace::Own { pin: folder.path().join("netns") });
         Self { folder, network }
     }
 
@@ -37,7 +48,7 @@ impl Lab {
 
     /// As if the daemon had been restarted.
     fn restart(&mut self) {
-        self.network = LinuxNetwork::new(NetworkPlace::Own { pin: self.pin() });
+        self.network = network(NetworkPlace::Own { pin: self.pin() });
     }
 
     fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
@@ -48,7 +59,7 @@ impl Lab {
     fn interfaces(&self) -> Vec<String> {
         let names = self.inside(|| nix::net::if_::if_nameindex().unwrap().iter().map(interface_name).collect());
         let mut names: Vec<String> = names;
-        names.retain(|name| name != "lo");
+        names.retain(|name| name != "lo" && !openvswitch::is_made_by_it(name));
         names.sort();
         names
     }
@@ -56,6 +67,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Programs of the switch hold the namespace.
+        self.network.end_switch();
         self.network = LinuxNetwork::new(NetworkPlace::Host);
         namespace::remove(&self.pin()).unwrap();
     }

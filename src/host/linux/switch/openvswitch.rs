@@ -64,6 +64,8 @@ pub(super) struct OpenVswitch {
     prepared: bool,
     /// Whether a database that somebody else runs has ever answered.
     seen: bool,
+    /// Whether any of the kernel's mirrors is there; None until it is known.
+    has_mirrors: Option<bool>,
 }
 
 impl OpenVswitch {
@@ -88,6 +90,7 @@ impl OpenVswitch {
             unsettled: None,
             prepared: false,
             seen: false,
+            has_mirrors: None,
         })
     }
 
@@ -233,6 +236,14 @@ impl OpenVswitch {
         }
     }
 
+    /// Let ovs-vswitchd decide anew about every frame. It has the new configuration, but what it knows of earlier frames
+    /// would still take others the old way for some milliseconds.
+    fn forget_flows(&mut self) {
+        let Some(daemons) = &self.daemons else { return };
+        // Best effort: it does so by itself.
+        let _ = crate::ovsdb::control(&daemons.control(), "revalidator/purge", &[], CALL);
+    }
+
     /// Wait for what was not waited for.
     fn settle(&mut self, what: &str) -> Result<(), NetworkError> {
         match self.unsettled {
@@ -278,10 +289,12 @@ impl OpenVswitch {
     fn plug_all(&mut self, what: &str, ports: &[(SwitchPort, Segment)]) -> Result<(), NetworkError> {
         self.drop_stale(what, &ports.iter().map(|(port, _)| (port.interface.as_str(), port.index)).collect())?;
         let datapath = self.datapath;
-        let number = self.change(what, |picture| place(datapath, picture, ports))?;
+        // Before it is a port: ovs-vswitchd changes other flags of its ports, and would write back that it is down.
         ports.iter().try_for_each(|(port, _)| self.raise(port))?;
+        let number = self.change(what, |picture| place(datapath, picture, ports))?;
         let Some(number) = number else { return Ok(()) };
         self.applied(what, number)?;
+        self.forget_flows();
         self.refused_interfaces(what, &ports.iter().map(|(port, _)| port.interface.as_str()).collect())
     }
 
@@ -362,8 +375,12 @@ impl Switch for OpenVswitch {
         self.forget("disconnect ports", ports)
     }
 
-    fn deleted(&mut self, _ports: &[SwitchPort]) -> Result<(), NetworkError> {
+    fn deleted(&mut self, ports: &[SwitchPort]) -> Result<(), NetworkError> {
         // Their bridges went with them.
+        let ports: BTreeSet<u32> = ports.iter().map(|port| port.index).collect();
+        if self.has_mirrors != Some(false) {
+            self.has_mirrors = Some(mirrors::remove_to(&mut self.netlink, &ports)?);
+        }
         Ok(())
     }
 
@@ -444,6 +461,7 @@ impl Switch for OpenVswitch {
     }
 
     fn mirror(&mut self, source: &SwitchPort, destination: &SwitchPort) -> Result<(), NetworkError> {
+        self.has_mirrors = Some(true);
         match mirrors::add(&mut self.netlink, source, destination) {
             // Open vSwitch has mirrors of its own, which are within one bridge and end when either end moves.
             Err(NetworkError::Unsupported { .. }) => self.add_mirror(source, destination),
@@ -452,7 +470,7 @@ impl Switch for OpenVswitch {
     }
 
     fn unmirror(&mut self, destination: &SwitchPort) -> Result<(), NetworkError> {
-        mirrors::remove_to(&mut self.netlink, &BTreeSet::from([destination.index]))?;
+        self.has_mirrors = Some(mirrors::remove_to(&mut self.netlink, &BTreeSet::from([destination.index]))?);
         self.remove_mirror(destination)
     }
 

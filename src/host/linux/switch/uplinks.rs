@@ -1,7 +1,8 @@
 //! Uplinks: the interfaces that carry all VLANs of a bridge with their tags, which are trunks and tunnels.
 //!
 //! An uplink is told by its alias, `megaform trunk bridge=mega_bridge` or `megaform tunnel bridge=mega_bridge`. A trunk that
-//! was fetched from the daemon's own network namespace has ` fetched` at the end, and goes back there.
+//! was fetched from the daemon's own network namespace has ` fetched` behind that, and goes back there; the alias that it
+//! had stands at the end behind ` was=`.
 
 use std::io;
 use std::net::IpAddr;
@@ -19,6 +20,9 @@ use crate::name::{BridgeName, TapName};
 const TRUNK: &str = "megaform trunk bridge=";
 const TUNNEL: &str = "megaform tunnel bridge=";
 const FETCHED: &str = " fetched";
+const WAS: &str = " was=";
+/// The longest alias that the kernel takes (IFALIASZ).
+const ALIAS_LIMIT: usize = 255;
 /// Where the daemon's own network namespace is found, whichever the calling thread is in.
 const HOME: &str = "/proc/self/ns/net";
 
@@ -32,6 +36,23 @@ pub(super) struct Uplink {
     pub tunnel: bool,
     /// It came from the daemon's own network namespace.
     pub fetched: bool,
+    /// The alias that it had.
+    pub was: String,
+}
+
+impl Uplink {
+    fn trunk(bridge: &BridgeName, link: &Link, fetched: bool, was: &str) -> Self {
+        let (index, name) = (link.index, link.name.clone());
+        Self { index, name, bridge: bridge.clone(), tunnel: false, fetched, was: was.to_owned() }
+    }
+
+    /// The alias that a trunk gets.
+    fn mark(&self) -> String {
+        let fetched = if self.fetched { FETCHED } else { "" };
+        let mark = format!("{TRUNK}{}{fetched}", self.bridge);
+        let with = format!("{mark}{WAS}{}", self.was);
+        if self.was.is_empty() || with.len() > ALIAS_LIMIT { mark } else { with }
+    }
 }
 
 /// The uplink that an interface is.
@@ -40,11 +61,13 @@ pub(super) fn read(link: &Link) -> Option<Uplink> {
         Some(rest) => (false, rest),
         None => (true, link.alias.strip_prefix(TUNNEL)?),
     };
+    let (rest, was) = rest.split_once(WAS).unwrap_or((rest, ""));
     let (bridge, fetched) = match rest.strip_suffix(FETCHED) {
         Some(bridge) => (bridge, true),
         None => (rest, false),
     };
-    Some(Uplink { index: link.index, name: link.name.clone(), bridge: BridgeName::new(bridge).ok()?, tunnel, fetched })
+    let bridge = BridgeName::new(bridge).ok()?;
+    Some(Uplink { index: link.index, name: link.name.clone(), bridge, tunnel, fetched, was: was.to_owned() })
 }
 
 /// The uplinks of a bridge, or of all.
@@ -60,26 +83,20 @@ pub(super) fn of(links: &[Link], bridge: Option<&BridgeName>) -> Vec<Uplink> {
 pub(super) fn claim(netlink: &mut Netlink, bridge: &BridgeName, name: &TapName) -> Result<Uplink, NetworkError> {
     let name = name.as_str();
     let here = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
-    let (link, fetched) = match here {
+    let uplink = match here {
         Some(link) => {
             check(netlink, &link)?;
-            (link, false)
+            let uplink = Uplink::trunk(bridge, &link, false, &link.alias);
+            netlink.set_alias(link.index, &uplink.mark()).map_err(kernel(format!("mark {name}")))?;
+            uplink
         }
-        None => (fetch(netlink, bridge, name)?, true),
+        None => fetch(netlink, bridge, name)?,
     };
-    let mark = format!("{TRUNK}{bridge}{}", if fetched { FETCHED } else { "" });
-    let done = netlink
-        .set_alias(link.index, &mark)
-        .map_err(kernel(format!("mark {name}")))
-        .and_then(|()| raise(netlink, &link, true));
-    if let Err(error) = done {
+    raise(netlink, &uplink, true).inspect_err(|_| {
         // Best effort: the first error is what the caller needs to know.
-        let uplink =
-            Uplink { index: link.index, name: name.to_owned(), bridge: bridge.clone(), tunnel: false, fetched };
         let _ = give_back(netlink, &uplink);
-        return Err(error);
-    }
-    Ok(Uplink { index: link.index, name: name.to_owned(), bridge: bridge.clone(), tunnel: false, fetched })
+    })?;
+    Ok(uplink)
 }
 
 /// Make a tunnel.
@@ -110,16 +127,18 @@ pub(super) fn make_tunnel(netlink: &mut Netlink, bridge: &BridgeName, tunnel: &T
     }
     let found = netlink.link_by_name(&name).map_err(kernel(format!("look up interface {name}")))?;
     let link = found.ok_or_else(|| NetworkError::NotFound { tap: name.clone() })?;
+    let bridge = bridge.clone();
+    let uplink = Uplink { index: link.index, name, bridge, tunnel: true, fetched: false, was: String::new() };
     let done = netlink
-        .set_alias(link.index, &format!("{TUNNEL}{bridge}"))
-        .map_err(kernel(format!("mark {name}")))
-        .and_then(|()| raise(netlink, &link, false));
+        .set_alias(link.index, &format!("{TUNNEL}{}", uplink.bridge))
+        .map_err(kernel(format!("mark {}", uplink.name)))
+        .and_then(|()| raise(netlink, &uplink, false));
     if let Err(error) = done {
         // Best effort: the first error is what the caller needs to know.
         let _ = netlink.delete_link(link.index);
         return Err(error);
     }
-    Ok(Uplink { index: link.index, name, bridge: bridge.clone(), tunnel: true, fetched: false })
+    Ok(uplink)
 }
 
 fn vxlan_refused(error: io::Error, tunnel: &Tunnel) -> NetworkError {
@@ -151,14 +170,14 @@ pub(super) fn give_back(netlink: &mut Netlink, uplink: &Uplink) -> Result<(), Ne
         return at_home(|netlink| {
             let found = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
             let Some(link) = found else { return Ok(()) };
-            netlink.set_alias(link.index, "").map_err(kernel(format!("unmark {name}")))
+            netlink.set_alias(link.index, &uplink.was).map_err(kernel(format!("unmark {name}")))
         });
     }
-    netlink.set_alias(uplink.index, "").map_err(kernel(format!("unmark {name}")))
+    netlink.set_alias(uplink.index, &uplink.was).map_err(kernel(format!("unmark {name}")))
 }
 
 /// Up, hearing every frame, and with nothing for the engine's own IP stack.
-fn raise(netlink: &mut Netlink, link: &Link, hear_all: bool) -> Result<(), NetworkError> {
+fn raise(netlink: &mut Netlink, link: &Uplink, hear_all: bool) -> Result<(), NetworkError> {
     let name = &link.name;
     netlink.no_link_local(link.index).map_err(kernel(format!("turn off IPv6 on {name}")))?;
     sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
@@ -205,24 +224,26 @@ fn check(netlink: &mut Netlink, link: &Link) -> Result<(), NetworkError> {
 }
 
 /// Move an interface from the daemon's own network namespace to the calling thread's.
-fn fetch(netlink: &mut Netlink, bridge: &BridgeName, name: &str) -> Result<Link, NetworkError> {
+fn fetch(netlink: &mut Netlink, bridge: &BridgeName, name: &str) -> Result<Uplink, NetworkError> {
     let here = namespace::current()?;
     let absent = || NetworkError::NoInterface { interface: name.to_owned() };
-    at_home(|home| {
+    let claimed = at_home(|home| {
         let found = home.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
         let link = found.ok_or_else(absent)?;
         check(home, &link)?;
         // Marked first: an interface that is here without a mark would be nobody's.
-        let mark = format!("{TRUNK}{bridge}{FETCHED}");
-        home.set_alias(link.index, &mark).map_err(kernel(format!("mark {name}")))?;
+        let uplink = Uplink::trunk(bridge, &link, true, &link.alias);
+        home.set_alias(link.index, &uplink.mark()).map_err(kernel(format!("mark {name}")))?;
         home.move_to(link.index, &here).map_err(|error| {
             // Best effort: the first error is what the caller needs to know.
-            let _ = home.set_alias(link.index, "");
+            let _ = home.set_alias(link.index, &uplink.was);
             kernel(format!("move {name} to the engine's network"))(error)
-        })
+        })?;
+        Ok(uplink)
     })?;
     let found = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
-    found.ok_or_else(absent)
+    // Its index may be another one here.
+    Ok(Uplink { index: found.ok_or_else(absent)?.index, ..claimed })
 }
 
 fn home() -> Result<OwnedFd, NetworkError> {
@@ -259,6 +280,10 @@ mod tests {
         assert_eq!((trunk.bridge.as_str(), trunk.tunnel, trunk.fetched), ("lab", false, false));
         assert!(read(&link("megaform trunk bridge=lab fetched")).unwrap().fetched);
         assert!(read(&link("megaform tunnel bridge=lab")).unwrap().tunnel);
+        for was in ["", "to the wall", "a was=b fetched"] {
+            let uplink = Uplink::trunk(&BridgeName::new("lab").unwrap(), &link(was), true, was);
+            assert_eq!(read(&link(&uplink.mark())).unwrap(), uplink);
+        }
         for alias in ["", "megaform tap x", "megaform trunk bridge=", "uplink to megaform trunk bridge=lab"] {
             assert_eq!(read(&link(alias)), None, "{alias}");
         }

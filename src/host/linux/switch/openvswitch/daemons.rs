@@ -42,6 +42,11 @@ impl Daemons {
         self.folder.join(SOCKET)
     }
 
+    /// The control socket of ovs-vswitchd.
+    pub(super) fn control(&self) -> PathBuf {
+        self.folder.join(format!("{SWITCH}.ctl"))
+    }
+
     /// Whether they were ever started here.
     pub(super) fn exist(&self) -> bool {
         self.folder.join(DATABASE).exists()

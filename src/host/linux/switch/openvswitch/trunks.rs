@@ -79,6 +79,7 @@ impl OpenVswitch {
         })?;
         let Some(number) = number else { return Ok(()) };
         self.applied(what, number)?;
+        self.forget_flows();
         self.refused_interfaces(what, &HashSet::from([name]))
     }
 
