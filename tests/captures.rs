@@ -219,3 +219,98 @@ fn a_full_disk_stops_a_capture_and_nothing_else() {
     assert!(captures(&lab).is_empty());
     assert_eq!(threads(), 0);
 }
+
+#[test]
+fn flow_records_are_written_and_sent_on() {
+    if !have(&["root", "qemu-system-x86_64", "ping", "ovs-vswitchd", "zcat"]) {
+        return;
+    }
+    let mut lab = Lab::new();
+    let start = |lab: &mut Lab| {
+        let mut command = lab.program();
+        command.args(["daemon", "--switch", "openvswitch"]);
+        lab.start_daemon_by(command);
+    };
+    start(&mut lab);
+    let listener = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    listener.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a timeout");
+    let setting = |name: &str| lab.e(&format!(".annotate false capture netflow {name}")).ok().out.trim().to_owned();
+    assert_eq!(["mode", "gzip", "timeout"].map(setting), ["raw", "false", "10"]);
+    lab.e("capture netflow timeout 0").fails("invalid timeout `0`");
+    lab.e("capture netflow timeout 1").ok();
+    // Before the bridge is there.
+    lab.e("capture netflow bridge mega_bridge flows.raw").ok();
+    lab.e("capture netflow mode ascii").ok();
+    lab.e("capture netflow bridge mega_bridge flows.txt").ok();
+    lab.e("capture netflow bridge mega_bridge flows.txt").fails("another capture is writing it");
+    lab.e(&format!("capture netflow bridge mega_bridge udp {}", listener.local_addr().expect("bound"))).ok();
+    lab.e("capture netflow bridge mega_bridge tcp 127.0.0.1:1").fails("cannot connect to 127.0.0.1:1 (tcp)");
+    lab.e("capture netflow gzip true").ok();
+    lab.e("capture netflow bridge mega_bridge flows.gz").ok();
+    assert_eq!(
+        captures(&lab),
+        [
+            "mega_bridge,netflow,,raw,false,/files/flows.raw".to_owned(),
+            "mega_bridge,netflow,,ascii,false,/files/flows.txt".to_owned(),
+            format!("mega_bridge,netflow,,ascii,false,udp:{}", listener.local_addr().expect("bound")),
+            "mega_bridge,netflow,,ascii,true,/files/flows.gz".to_owned(),
+        ]
+    );
+    lab.e("vm config memory 16").ok();
+    lab.e("vm config networks LAN").ok();
+    lab.e("vm launch kvm a").ok();
+    lab.e("capture pcap vm a 0 a.pcap").ok();
+    lab.e("tap create LAN ip 10.0.0.1/24 mgmt").ok();
+    let packets = |text: &str| -> u64 {
+        let pings = text.lines().filter(|line| line.contains(" icmp 10.0.0.1:0 10.0.0.255:2048 "));
+        pings.map(|line| line.split(' ').nth(5).and_then(|count| count.parse::<u64>().ok()).expect("a number")).sum()
+    };
+    let lines = || std::fs::read_to_string(file(&lab, "flows.txt")).expect("the capture");
+    shout(&lab, 100, "0.01").wait().expect("our child");
+    wait_for("all packets in flow records", || packets(&lines()) >= 100);
+    assert_eq!(packets(&lines()), 100);
+    wait_for("the frames themselves", || pings(&file(&lab, "a.pcap")).len() == 100);
+    let mut sent = String::new();
+    let mut buffer = [0; 4096];
+    while packets(&sent) < 100 {
+        let length = listener.recv(&mut buffer).expect("a datagram");
+        sent.push_str(std::str::from_utf8(&buffer[..length]).expect("text"));
+    }
+    lab.e("capture netflow delete bridge nosuch").fails("no netflow capture of bridge nosuch");
+    let unpacked = Command::new("zcat").arg(file(&lab, "flows.gz")).output().expect("zcat starts");
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    wait_for("the packed file", || {
+        let unpacked = Command::new("zcat").arg(file(&lab, "flows.gz")).output().expect("zcat starts");
+        unpacked.status.success() && packets(&String::from_utf8_lossy(&unpacked.stdout)) == 100
+    });
+    // The datagrams are what other collectors understand: whole ones of version 5.
+    let raw = std::fs::read(file(&lab, "flows.raw")).expect("the capture");
+    assert!(raw.len() >= 72 && raw[..2] == [0, 5], "{} bytes", raw.len());
+
+    // They outlive the daemon, and end with their namespace.
+    lab.kill_daemon();
+    start(&mut lab);
+    assert_eq!(captures(&lab).len(), 5);
+    let lines = || std::fs::read_to_string(file(&lab, "flows.txt")).expect("the capture");
+    shout(&lab, 50, "0.01").wait().expect("our child");
+    wait_for("what came after the restart", || packets(&lines()) >= 150);
+    lab.e("capture netflow delete bridge mega_bridge").ok();
+    assert_eq!(captures(&lab), ["mega_bridge,pcap,a:0,,,/files/a.pcap"]);
+    lab.e("clear namespace minimega").ok();
+    assert!(captures(&lab).is_empty() && !lab.mounted());
+}
+
+#[test]
+fn linux_bridges_have_no_flow_records() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = lab();
+    let old = file(&lab, "flows.raw");
+    std::fs::write(&old, "something").expect("ours");
+    lab.e("capture netflow bridge mega_bridge flows.raw").fails("export netflow");
+    lab.e("capture netflow bridge mega_bridge flows.raw").fails("--switch openvswitch");
+    lab.e("capture netflow bridge nosuch flows.raw").fails("--switch openvswitch");
+    assert_eq!(std::fs::read(&old).expect("ours"), b"something", "the file is as it was");
+    assert!(captures(&lab).is_empty());
+}

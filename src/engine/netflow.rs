@@ -187,7 +187,8 @@ impl Engine {
         };
         self.ensure_namespace(namespace)?;
         let _turn = self.flows.turn.lock().await;
-        let settings = self.flow_settings(namespace);
+        let mut settings = self.flow_settings(namespace);
+        settings.gzip &= matches!(sink, FlowSink::File(_));
         let record = Record { namespace: namespace.clone(), bridge: bridge.clone(), sink, settings };
         let id = {
             let mut state = self.state();

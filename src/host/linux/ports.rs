@@ -352,7 +352,7 @@ impl Ports {
         }
         let mut ears = |heard: &Heard| match (heard, &mut crossed) {
             (Heard::Tap { owner }, _) => {
-                let of_owner = |link: &&Link| link.alias.strip_prefix(TAP) == Some(owner);
+                let of_owner = |link: &&Link| read_mark(link).is_some_and(|(_, text)| text == owner);
                 let ear = |link: &Link| Ear { index: link.index, vlan: None, promiscuous: false };
                 Ok(links.iter().filter(of_owner).map(ear).collect())
             }
