@@ -39,7 +39,20 @@ fn file(lab: &Lab, name: &str) -> PathBuf {
 /// VLAN and number of the pings in a file. Whatever tshark complains about is an error.
 fn pings(file: &Path) -> Vec<(String, u32)> {
     let output = Command::new("tshark")
-        .args(["-n", "-Y", "icmp.type == 8", "-T", "fields", "-E", "separator=,", "-e", "vlan.id", "-e", "icmp.seq", "-r"])
+        .args([
+            "-n",
+            "-Y",
+            "icmp.type == 8",
+            "-T",
+            "fields",
+            "-E",
+            "separator=,",
+            "-e",
+            "vlan.id",
+            "-e",
+            "icmp.seq",
+            "-r",
+        ])
         .arg(file)
         .output()
         .expect("tshark starts");
@@ -221,7 +234,7 @@ fn a_full_disk_stops_a_capture_and_nothing_else() {
 }
 
 #[test]
-fn flow_records_are_written_and_sent_on() {
+fn an_open_vswitch_is_heard_and_its_flow_records_are_written() {
     if !have(&["root", "qemu-system-x86_64", "ping", "ovs-vswitchd", "zcat"]) {
         return;
     }
@@ -260,7 +273,11 @@ fn flow_records_are_written_and_sent_on() {
     lab.e("vm config networks LAN").ok();
     lab.e("vm launch kvm a").ok();
     lab.e("capture pcap vm a 0 a.pcap").ok();
+    lab.e("capture pcap bridge mega_bridge all.pcap").ok();
+    lab.e("capture pcap bridge later later.pcap").ok();
     lab.e("tap create LAN ip 10.0.0.1/24 mgmt").ok();
+    // A bridge that comes after its capture.
+    lab.e("tap create DMZ bridge later ip 10.0.1.1/24 other").ok();
     let packets = |text: &str| -> u64 {
         let pings = text.lines().filter(|line| line.contains(" icmp 10.0.0.1:0 10.0.0.255:2048 "));
         pings.map(|line| line.split(' ').nth(5).and_then(|count| count.parse::<u64>().ok()).expect("a number")).sum()
@@ -270,6 +287,19 @@ fn flow_records_are_written_and_sent_on() {
     wait_for("all packets in flow records", || packets(&lines()) >= 100);
     assert_eq!(packets(&lines()), 100);
     wait_for("the frames themselves", || pings(&file(&lab, "a.pcap")).len() == 100);
+    let tag = |alias: &str| lab.rows(&format!(".columns vlan .filter alias={alias} vlans"))[0][0].clone();
+    let counted = |name: &str, alias: &str| {
+        let (pings, tag) = (pings(&file(&lab, name)), tag(alias));
+        assert!(pings.iter().all(|(vlan, _)| *vlan == tag), "each frame has its VLAN's tag: {pings:?}");
+        pings.len()
+    };
+    wait_for("the frames of the bridge", || counted("all.pcap", "LAN") == 100);
+    let mut ping = lab.program();
+    ping.args(["exec-net", "ping", "-b", "-W1", "-i", "0.01", "-c", "5", "10.0.1.255"]);
+    ping.output().expect("the program starts");
+    wait_for("the frames of the later bridge", || counted("later.pcap", "DMZ") == 5);
+    lab.e("tap delete other").ok();
+    assert!(lab.rows("bridge").iter().all(|row| row[0] != "later"), "a capture does not keep a bridge");
     let mut sent = String::new();
     let mut buffer = [0; 4096];
     while packets(&sent) < 100 {
@@ -290,12 +320,14 @@ fn flow_records_are_written_and_sent_on() {
     // They outlive the daemon, and end with their namespace.
     lab.kill_daemon();
     start(&mut lab);
-    assert_eq!(captures(&lab).len(), 5);
+    assert_eq!(captures(&lab).len(), 7);
     let lines = || std::fs::read_to_string(file(&lab, "flows.txt")).expect("the capture");
     shout(&lab, 50, "0.01").wait().expect("our child");
     wait_for("what came after the restart", || packets(&lines()) >= 150);
     lab.e("capture netflow delete bridge mega_bridge").ok();
-    assert_eq!(captures(&lab), ["mega_bridge,pcap,a:0,,,/files/a.pcap"]);
+    lab.e("capture pcap delete bridge later").ok();
+    assert_eq!(captures(&lab), ["mega_bridge,pcap,a:0,,,/files/a.pcap", "mega_bridge,pcap,,,,/files/all.pcap"]);
+    assert_eq!(pings(&file(&lab, "all.pcap")).len(), 150, "each frame is heard once");
     lab.e("clear namespace minimega").ok();
     assert!(captures(&lab).is_empty() && !lab.mounted());
 }

@@ -38,9 +38,7 @@ async fn pcap(call: Call) -> Result<Answer, EngineError> {
         return Ok(Answer::done());
     }
     let request = match call.args.str("vm name") {
-        Some(vm) => {
-            CaptureRequest::Nic { vm: vm.to_owned(), index: call.required("interface index").to_owned() }
-        }
+        Some(vm) => CaptureRequest::Nic { vm: vm.to_owned(), index: call.required("interface index").to_owned() },
         None => CaptureRequest::Bridge(BridgeName::new(call.required("bridge"))?),
     };
     engine.start_pcap(namespace, &request, call.required("filename")).await?;
@@ -53,8 +51,16 @@ async fn list(call: Call) -> Result<Answer, EngineError> {
     let data = captures.iter().map(data).chain(flows.iter().map(flow_data)).collect();
     let flows = flows.into_iter().map(|flow| {
         let FlowInfo { bridge, sink, settings, status } = flow;
-        let mode = status.stopped.map_or_else(|| settings.mode.word().to_owned(), |reason| format!("stopped: {reason}"));
-        let row = [bridge.to_string(), "netflow".to_owned(), String::new(), mode, settings.gzip.to_string(), sink.to_string()];
+        let mode =
+            status.stopped.map_or_else(|| settings.mode.word().to_owned(), |reason| format!("stopped: {reason}"));
+        let row = [
+            bridge.to_string(),
+            "netflow".to_owned(),
+            String::new(),
+            mode,
+            settings.gzip.to_string(),
+            sink.to_string(),
+        ];
         row.to_vec()
     });
     let rows = captures

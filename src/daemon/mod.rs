@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands;
 use crate::engine::{Accelerator, Engine, EngineError, Options};
-use crate::host::{NetworkPlace, SwitchChoice};
 use crate::host::linux::{LinuxNetwork, memory};
+use crate::host::{NetworkPlace, SwitchChoice};
 use crate::logging::Log;
 use crate::wire::{self, WireError};
 

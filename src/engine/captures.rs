@@ -298,7 +298,9 @@ impl Engine {
             .end_captures(|record| {
                 record.namespace == *namespace
                     && match (&record.subject, target) {
-                        (Subject::Nic { .. }, CaptureTarget::Vms) | (Subject::Bridge(_), CaptureTarget::Bridges) => true,
+                        (Subject::Nic { .. }, CaptureTarget::Vms) | (Subject::Bridge(_), CaptureTarget::Bridges) => {
+                            true
+                        }
                         (Subject::Nic { vm, .. }, CaptureTarget::Vm(_)) => Some(*vm) == uuid,
                         (Subject::Bridge(bridge), CaptureTarget::Bridge(wanted)) => bridge == wanted,
                         _ => false,
@@ -352,9 +354,8 @@ impl Engine {
             records.iter().filter_map(|(id, _)| running.remove(id)?.ok()).collect()
         };
         // The last frames are written, and the disk may be slow.
-        let statuses = tokio::task::spawn_blocking(move || {
-            sniffers.into_iter().map(|sniffer| sniffer.stop()).collect::<Vec<_>>()
-        });
+        let statuses =
+            tokio::task::spawn_blocking(move || sniffers.into_iter().map(|sniffer| sniffer.stop()).collect::<Vec<_>>());
         let statuses = statuses.await.expect("captures do not panic");
         for (_, Record { namespace, path, .. }) in &records {
             tracing::info!(%namespace, path = %path.display(), "capture ended");
@@ -365,6 +366,7 @@ impl Engine {
         }
         self.save()?;
         self.network(|network| network.forget_sniffed()).await?;
+        self.release_network().await?;
         Ok(records.len())
     }
 

@@ -261,8 +261,14 @@ impl Engine {
         for stale in ["qmp", "vnc", BACKCHANNEL, "qemu.pid"] {
             let _ = std::fs::remove_file(vm.folder.join(stale));
         }
-        let spawn =
-            Spawn { program: program.clone(), args, folder: vm.folder.clone(), output: vm.folder.join(LOG), environment: Vec::new(), network };
+        let spawn = Spawn {
+            program: program.clone(),
+            args,
+            folder: vm.folder.clone(),
+            output: vm.folder.join(LOG),
+            environment: Vec::new(),
+            network,
+        };
         let started = tokio::task::spawn_blocking(move || process::spawn(&spawn))
             .await
             .expect("starting a process does not panic");

@@ -237,9 +237,8 @@ impl Engine {
     fn flow_targets(&self, bridge: &BridgeName, without: Option<u64>) -> Vec<String> {
         let state = self.state();
         let running = self.flows.lock();
-        let of_bridge = state.flows.records.iter().filter(|(id, record)| {
-            record.bridge == *bridge && Some(**id) != without
-        });
+        let of_bridge =
+            state.flows.records.iter().filter(|(id, record)| record.bridge == *bridge && Some(**id) != without);
         let ports = of_bridge.filter_map(|(id, _)| running.get(id)?.as_ref().ok().map(|collector| collector.port));
         ports.map(target).collect()
     }
@@ -382,8 +381,7 @@ impl Output {
             }
             FlowSink::Udp(to) => {
                 let what = || format!("send to {to} (udp)");
-                let addresses: Vec<_> =
-                    tokio::net::lookup_host(to).await.map_err(failed(what()))?.collect();
+                let addresses: Vec<_> = tokio::net::lookup_host(to).await.map_err(failed(what()))?.collect();
                 let any = if addresses.iter().any(std::net::SocketAddr::is_ipv4) { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any).await.map_err(failed(what()))?;
                 socket.connect(&*addresses).await.map_err(failed(what()))?;

@@ -22,9 +22,7 @@ use crate::name::{BridgeName, TapName, VlanTag};
 pub use bonding::Bonding;
 pub use collecting::Collecting;
 pub use sniffing::{Heard, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
-pub use switching::{
-    Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind,
-};
+pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -127,7 +127,14 @@ pub fn push_line(out: &mut String, flow: &Flow) {
     writeln!(
         out,
         "{} {} {protocol} {}:{} {}:{} {packets} {bytes} 0x{flags:02x} 0x{tos:02x} {} {}",
-        time(*first), time(*last), source.0, source.1, destination.0, destination.1, ports.0, ports.1
+        time(*first),
+        time(*last),
+        source.0,
+        source.1,
+        destination.0,
+        destination.1,
+        ports.0,
+        ports.1
     )
     .expect("a text takes everything");
 }
@@ -220,7 +227,13 @@ mod tests {
         let bytes = [datagram(1), datagram(3)].concat();
         let (first, all) = (datagram(1).len() as u64, bytes.len() as u64);
         for cut in 0..=all {
-            let expected = if cut == all { all } else if cut >= first { first } else { 0 };
+            let expected = if cut == all {
+                all
+            } else if cut >= first {
+                first
+            } else {
+                0
+            };
             assert_eq!(intact(&mut &bytes[..cut as usize], cut).unwrap(), Some(expected), "{cut}");
         }
         assert_eq!(intact(&mut &[7; 100][..], 100).unwrap(), None);

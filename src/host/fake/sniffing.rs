@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{FakeNetwork, State};
 use crate::host::Bonding as _;
-use crate::name::BridgeName;
 use crate::host::{Collecting, Heard, Netflow, NetworkError, Sniff, SniffError, SniffStatus, Sniffer, Sniffing};
+use crate::name::BridgeName;
 
 struct FakeSniffer {
     state: Arc<Mutex<State>>,

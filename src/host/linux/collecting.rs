@@ -45,9 +45,8 @@ impl Exports {
 
 impl Collecting for LinuxNetwork {
     fn flow_socket(&self) -> Result<UdpSocket, NetworkError> {
-        let open = |_: &mut Ports| {
-            UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(kernel("open a socket for flow records"))
-        };
+        let open =
+            |_: &mut Ports| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(kernel("open a socket for flow records"));
         self.inside(true, open)?.ok_or_else(super::network::lost)
     }
 

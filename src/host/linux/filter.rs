@@ -136,8 +136,7 @@ impl Filter {
     /// Does it let this frame through?
     pub(super) fn accepts(&self, frame: &[u8]) -> bool {
         let length = c_uint::try_from(frame.len()).unwrap_or(c_uint::MAX);
-        let header =
-            PacketHeader { time: libc::timeval { tv_sec: 0, tv_usec: 0 }, kept: length, length };
+        let header = PacketHeader { time: libc::timeval { tv_sec: 0, tv_usec: 0 }, kept: length, length };
         // SAFETY: the program is compiled, and header and frame live for the call; it reads `kept` bytes of the frame.
         unsafe { (self.pcap.run)(&self.program, &header, frame.as_ptr()) != 0 }
     }

@@ -260,8 +260,9 @@ impl Switching for LinuxNetwork {
 impl Bonding for LinuxNetwork {
     fn bond(&self, bond: &Bond) -> Result<(), NetworkError> {
         let asked = bond.clone();
-        self.inside(false, move |ports| ports.bond(&asked))?
-            .ok_or_else(|| NetworkError::NotFound { tap: bond.taps.first().map(ToString::to_string).unwrap_or_default() })
+        self.inside(false, move |ports| ports.bond(&asked))?.ok_or_else(|| NetworkError::NotFound {
+            tap: bond.taps.first().map(ToString::to_string).unwrap_or_default(),
+        })
     }
 
     fn unbond(&self, name: &TapName) -> Result<(), NetworkError> {
@@ -282,7 +283,9 @@ impl Bonding for LinuxNetwork {
         match self.inside(false, move |ports| ports.switch().netflow(&name, settings.as_ref()))? {
             Some(()) => Ok(()),
             // A switch that never does it says so all the same.
-            None => self.chosen()?.netflow(bridge, None).and(Err(NetworkError::NoBridge { bridge: bridge.to_string() })),
+            None => {
+                self.chosen()?.netflow(bridge, None).and(Err(NetworkError::NoBridge { bridge: bridge.to_string() }))
+            }
         }
     }
 

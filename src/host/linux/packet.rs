@@ -129,9 +129,7 @@ impl PacketSocket {
         let mut length = size_of_val(&address) as libc::socklen_t;
         // SAFETY: the descriptor is open; the kernel writes at most `length` bytes to the address and the new length to
         // `length`, both of which live for the call.
-        let got = unsafe {
-            libc::getsockname(self.socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length)
-        };
+        let got = unsafe { libc::getsockname(self.socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length) };
         got == 0 && u32::try_from(address.sll_ifindex) != Ok(self.index)
     }
 

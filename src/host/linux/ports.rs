@@ -58,7 +58,8 @@ impl Ports {
             let here = placed.get(&port.index).ok_or_else(|| wrong(format!("{} is disconnected", port.tap)))?;
             let first = segment.get_or_insert(here);
             if *first != here {
-                let (a, b) = (format!("{} of {}", first.vlan, first.bridge), format!("{} of {}", here.vlan, here.bridge));
+                let (a, b) =
+                    (format!("{} of {}", first.vlan, first.bridge), format!("{} of {}", here.vlan, here.bridge));
                 return Err(wrong(format!("its interfaces are on different VLANs: {a} and {b}")));
             }
         }

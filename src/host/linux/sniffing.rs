@@ -20,8 +20,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::capture_file::{CaptureFile, Content};
-use super::filter::Filter;
 use super::failure::kernel;
+use super::filter::Filter;
 use super::network::LinuxNetwork;
 use super::packet::{Batch, Frame, PacketSocket};
 use super::ports::Ports;
@@ -433,7 +433,8 @@ impl Collected {
             return;
         }
         let begins = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
-        let mut places: Vec<_> = self.ends.iter().zip(begins).map(|((time, end), begin)| (*time, begin..*end)).collect();
+        let mut places: Vec<_> =
+            self.ends.iter().zip(begins).map(|((time, end), begin)| (*time, begin..*end)).collect();
         places.sort_by_key(|(time, _)| *time);
         let mut records = Vec::with_capacity(self.records.len());
         self.ends.clear();

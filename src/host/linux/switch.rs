@@ -119,7 +119,11 @@ pub(super) trait Switch {
     }
     /// Let exactly these bridges be heard, and say where: every frame that crosses one of them is heard once, at one of the
     /// interfaces given for it. A bridge that is not there yet has none. `links` as for `placed`.
-    fn hear(&mut self, bridges: &BTreeSet<BridgeName>, _links: &[Link]) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
+    fn hear(
+        &mut self,
+        bridges: &BTreeSet<BridgeName>,
+        _links: &[Link],
+    ) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
         if bridges.is_empty() { Ok(Vec::new()) } else { Err(self.cannot("capture what crosses a bridge")) }
     }
     /// Make one port of several.

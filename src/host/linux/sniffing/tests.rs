@@ -296,13 +296,8 @@ fn a_full_disk_ends_a_capture_with_a_whole_record() {
     let lab = Lab::new();
     let disk = lab.path("disk");
     std::fs::create_dir(&disk).unwrap();
-    let mounted = nix::mount::mount(
-        Some("tmpfs"),
-        &disk,
-        Some("tmpfs"),
-        nix::mount::MsFlags::empty(),
-        Some("size=16k"),
-    );
+    let mounted =
+        nix::mount::mount(Some("tmpfs"), &disk, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=16k"));
     mounted.unwrap();
     lab.tap("a", Some(1));
     let a = lab.attach("a");

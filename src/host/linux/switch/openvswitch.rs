@@ -12,6 +12,7 @@ mod bonds;
 mod config;
 mod daemons;
 mod datapath;
+mod hearing;
 mod own_mirrors;
 mod placing;
 mod rows;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::LinkFlags;
 
-use super::{Switch, SwitchPort, mirrors};
+use super::{Ear, Switch, SwitchPort, mirrors};
 use crate::host::linux::failure::kernel;
 use crate::host::linux::namespace::sysctl;
 use crate::host::linux::netlink::{Link, Links, Netlink};
@@ -122,9 +123,9 @@ impl OpenVswitch {
             tracing::info!("started {program} in the engine's network namespace");
         }
         if !started.is_empty() || !self.prepared {
-            self.client.wait_for_server(COMEBACK).map_err(|error| {
-                failed(&format!("start ovsdb-server{}", daemons.last_words()))(error)
-            })?;
+            self.client
+                .wait_for_server(COMEBACK)
+                .map_err(|error| failed(&format!("start ovsdb-server{}", daemons.last_words()))(error))?;
             self.initialize()?;
             self.prepared = true;
         }
@@ -196,7 +197,8 @@ impl OpenVswitch {
             let result = self.client.transact(&operations, CALL);
             match result {
                 Ok(outcomes) => {
-                    let number = outcomes.into_iter().last().and_then(|outcome| outcome.rows().first()?.integer("next_cfg"));
+                    let number =
+                        outcomes.into_iter().last().and_then(|outcome| outcome.rows().first()?.integer("next_cfg"));
                     return Ok(number);
                 }
                 Err(OvsdbError::Refused { .. } | OvsdbError::Lost { .. } | OvsdbError::Connect { .. })
@@ -402,7 +404,8 @@ impl Switch for OpenVswitch {
             let lost = |uuid: &Uuid| {
                 picture.interfaces.get(uuid).is_none_or(|interface| !names.contains(interface.name.as_str()))
             };
-            let ports = picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND | TRUNK | TUNNEL)));
+            let ports =
+                picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND | TRUNK | TUNNEL)));
             let gone = ports.filter(|port| port.interfaces.iter().all(lost)).map(|port| &port.uuid);
             Ok(picture.remove(&gone.collect(), true))
         })?;
@@ -488,6 +491,14 @@ impl Switch for OpenVswitch {
 
     fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
         self.list_bonds()
+    }
+
+    fn hear(
+        &mut self,
+        bridges: &BTreeSet<BridgeName>,
+        _links: &[Link],
+    ) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
+        self.listen(bridges)
     }
 
     fn exports_flows(&self) -> bool {

@@ -115,10 +115,8 @@ impl OpenVswitch {
             }
             operations.push(Operation::insert("Port", Some("bond"), &row));
             let old = Datum::references(singles.iter().map(|port| port.uuid.clone()));
-            let change = [
-                ("ports", Mutation::Delete(old)),
-                ("ports", Mutation::Insert(Uuid::New("bond".to_owned()).into())),
-            ];
+            let change =
+                [("ports", Mutation::Delete(old)), ("ports", Mutation::Insert(Uuid::New("bond".to_owned()).into()))];
             operations.push(Operation::mutate("Bridge", &is(&bridge.uuid), &change));
             Ok(operations)
         })?;

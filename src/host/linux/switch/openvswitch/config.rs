@@ -105,7 +105,9 @@ impl OpenVswitch {
                 };
             }
             let (value, note) = match settings {
-                Some(_) => (Datum::from(Uuid::New("netflow".to_owned())), Mutation::Insert(Datum::map([(NETFLOW, "1")]))),
+                Some(_) => {
+                    (Datum::from(Uuid::New("netflow".to_owned())), Mutation::Insert(Datum::map([(NETFLOW, "1")])))
+                }
                 None => (Datum::none(), Mutation::Delete(Datum::texts([NETFLOW]))),
             };
             let mut operations = vec![still_there(row)];

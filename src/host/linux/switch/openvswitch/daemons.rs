@@ -224,4 +224,3 @@ fn missing(what: &str) -> NetworkError {
 fn refused<E: std::error::Error + Send + Sync + 'static>(what: String) -> impl FnOnce(E) -> NetworkError {
     move |source| NetworkError::Switch { what, source: Box::new(source) }
 }
-

@@ -22,7 +22,8 @@ impl OpenVswitch {
             let (from, bridge) = find(source)?;
             let (to, other) = find(destination)?;
             if bridge.uuid != other.uuid {
-                let text = format!("{} is on bridge {}, {} on {}", source.tap, bridge.name, destination.tap, other.name);
+                let text =
+                    format!("{} is on bridge {}, {} on {}", source.tap, bridge.name, destination.tap, other.name);
                 return Err(wrong(&what, format!("{text}; Open vSwitch mirrors within one bridge")));
             }
             if from.uuid == to.uuid {

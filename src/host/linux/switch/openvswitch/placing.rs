@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::datapath::Datapath;
-use super::wrong;
 use super::rows::{BOND, MARK, PORT, Picture, is, mark, still_there};
+use super::wrong;
 use crate::host::linux::switch::SwitchPort;
 use crate::host::{NetworkError, Segment};
 use crate::ovsdb::{Datum, Mutation, Operation, Row, Uuid};
 
 /// The operations that put ports where they are wanted.
-pub(super) fn place(datapath: Datapath, picture: &Picture, ports: &[(SwitchPort, Segment)]) -> Result<Vec<Operation>, NetworkError> {
+pub(super) fn place(
+    datapath: Datapath,
+    picture: &Picture,
+    ports: &[(SwitchPort, Segment)],
+) -> Result<Vec<Operation>, NetworkError> {
     let by_interface = picture.by_interface();
     let mut operations = Vec::new();
     let mut arriving: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
@@ -102,4 +106,3 @@ pub(super) fn join(
         }
     }
 }
-

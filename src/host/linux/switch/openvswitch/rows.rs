@@ -19,6 +19,8 @@ pub(super) const PORT: &str = "port";
 pub(super) const TRUNK: &str = "trunk";
 pub(super) const TUNNEL: &str = "tunnel";
 pub(super) const BOND: &str = "bond";
+/// Hears everything, for captures.
+pub(super) const EAR: &str = "ear";
 
 pub(super) type Ids = BTreeMap<String, String>;
 
@@ -170,7 +172,7 @@ impl Picture {
         mark(&bridge.ids).is_some()
             && bridge.netflow.is_none()
             && !bridge.ids.keys().any(|key| key.starts_with(CONFIG))
-            && self.ports_of(bridge).all(|port| gone.contains(&port.uuid))
+            && self.ports_of(bridge).all(|port| gone.contains(&port.uuid) || mark(&port.ids) == Some(EAR))
     }
 
     /// The segments of the engine's ports, by the names of their interfaces.
@@ -192,15 +194,13 @@ impl Picture {
     pub(super) fn bridges_info(&self) -> Vec<BridgeInfo> {
         let info = |bridge: &BridgeRow| {
             let of = |kind: &str| -> Vec<&PortRow> {
-                let mut ports: Vec<_> =
-                    self.ports_of(bridge).filter(|port| mark(&port.ids) == Some(kind)).collect();
+                let mut ports: Vec<_> = self.ports_of(bridge).filter(|port| mark(&port.ids) == Some(kind)).collect();
                 ports.sort_by(|a, b| a.name.cmp(&b.name));
                 ports
             };
             let names = |kind: &str| of(kind).into_iter().map(|port| port.name.clone()).collect::<Vec<_>>();
             let config = bridge.ids.iter().filter_map(|(key, value)| Some((key.strip_prefix(CONFIG)?, value)));
-            let config: BTreeMap<String, String> =
-                config.map(|(key, value)| (key.to_owned(), value.clone())).collect();
+            let config: BTreeMap<String, String> = config.map(|(key, value)| (key.to_owned(), value.clone())).collect();
             let known = mark(&bridge.ids).is_some()
                 || !config.is_empty()
                 || self.ports_of(bridge).any(|port| mark(&port.ids).is_some());
@@ -249,9 +249,11 @@ impl Picture {
     /// The engine's mirrors of a bridge that lack a source or a destination once some ports are gone.
     fn dead_mirrors<'a>(&'a self, bridge: &'a BridgeRow, gone: &'a BTreeSet<&Uuid>) -> impl Iterator<Item = &'a Uuid> {
         let lost = |port: &Uuid| gone.contains(port) || !self.ports.contains_key(port);
+        let of_a_port = |mirror: &&MirrorRow| mark(&mirror.ids).is_some_and(|mark| mark != EAR);
         self.mirrors
             .iter()
-            .filter(move |mirror| bridge.mirrors.contains(&mirror.uuid) && mark(&mirror.ids).is_some())
+            .filter(of_a_port)
+            .filter(move |mirror| bridge.mirrors.contains(&mirror.uuid))
             .filter(move |mirror| mirror.sources.iter().all(lost) || mirror.output.as_ref().is_none_or(lost))
             .map(|mirror| &mirror.uuid)
     }
