@@ -1,6 +1,6 @@
 //! A plan while it is made: changes, steps and problems are added here by the kinds of objects.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Action, Change, Cost, Expect, Goal, Mark, Options, Plan, PlanError, Reason, Step, StepId, Undo};
@@ -30,7 +30,9 @@ pub(super) struct Draft {
     /// The VMs that this plan launches.
     pub launched: HashSet<String>,
     /// The steps after which VMs are ready.
-    pub vms_ready: HashMap<String, StepId>,
+    pub vms_ready: HashMap<String, Vec<StepId>>,
+    /// The changes of raw commands that need a VM, by VM.
+    pub vms_needed: BTreeMap<String, Vec<usize>>,
     /// The step after whose end everything but raw commands may begin.
     pub barrier: Option<StepId>,
 }
@@ -99,6 +101,7 @@ impl Draft {
             vlans_ready: Vec::new(),
             launched: HashSet::new(),
             vms_ready: HashMap::new(),
+            vms_needed: BTreeMap::new(),
             barrier: None,
         }
     }

@@ -3,7 +3,7 @@
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::{Action, Change, Expect, Plan, Step};
+use super::{Action, Change, Expect, Holds, Plan, Step};
 use crate::name::{Address, Namespace};
 
 /// The version of the form.
@@ -15,6 +15,7 @@ enum ExpectView<'a> {
     Answer,
     Vms { names: &'a [String], states: &'a [crate::live::VmState] },
     Gone { names: &'a [String] },
+    Until { holds: &'a Holds, timeout: u32 },
 }
 
 #[derive(serde::Serialize)]
@@ -52,6 +53,7 @@ fn view<'a>(experiment: &Namespace, changes: &'a [Change], step: &'a Step) -> St
             Expect::Answer => ExpectView::Answer,
             Expect::Vms { names, states } => ExpectView::Vms { names, states },
             Expect::Gone { names } => ExpectView::Gone { names },
+            Expect::Until { holds, timeout } => ExpectView::Until { holds, timeout: *timeout },
         },
     }
 }

@@ -16,7 +16,7 @@ use super::advice::CommandAdvice;
 use super::display::{Style, render_with};
 use super::goal::{Goal, observed, unmet};
 use super::select::list;
-use super::{Action, Advice, Change, Expect, Mark, Plan, Step, StepId, Undo, Verb};
+use super::{Action, Advice, Change, Expect, Holds, Mark, Plan, Step, StepId, Undo, Verb};
 use crate::language::range;
 use crate::live::{Live, VmState};
 use crate::name::{Address, Kind, Namespace};
@@ -98,6 +98,7 @@ enum ExpectRecord {
     Answer,
     Vms { names: String, states: Vec<VmState> },
     Gone { names: String },
+    Until { holds: Holds, timeout: u32 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,6 +161,7 @@ impl StepRecord {
                 Expect::Answer => ExpectRecord::Answer,
                 Expect::Vms { names: vms, states } => ExpectRecord::Vms { names: names(vms), states: states.to_vec() },
                 Expect::Gone { names: vms } => ExpectRecord::Gone { names: names(vms) },
+                Expect::Until { holds, timeout } => ExpectRecord::Until { holds: holds.clone(), timeout: *timeout },
             },
             mark: step.mark.clone(),
         }
@@ -410,6 +412,7 @@ impl Reader {
                     ExpectRecord::Answer => Expect::Answer,
                     ExpectRecord::Vms { names, states } => Expect::Vms { names: vms(&names)?, states: states.into() },
                     ExpectRecord::Gone { names } => Expect::Gone { names: vms(&names)? },
+                    ExpectRecord::Until { holds, timeout } => Expect::Until { holds, timeout },
                 },
                 mark: record.mark,
             });

@@ -12,6 +12,7 @@ pub(crate) mod minimega;
 pub(crate) mod properties;
 mod scenarios;
 mod selection;
+mod waits;
 
 use minimega::Minimega;
 
@@ -52,13 +53,14 @@ pub fn carry_out(mm: &Minimega, plan: &Plan) {
     use crate::wire::Transport;
     for step in &plan.steps {
         assert!(step.needs.iter().chain(&step.after).all(|n| *n < step.id), "{step:?}");
-        for response in mm.clone().call(&step.command).unwrap() {
+        let asks = matches!(step.expect, Expect::Until { .. });
+        for response in mm.clone().call(&step.command).unwrap().into_iter().filter(|_| !asks) {
             assert_eq!(response.errors().next(), None, "{}", step.command);
         }
         // Lists namespaces first, because asking inside one that is gone would make it again.
         let vms = observe(&mut mm.clone(), &plan.experiment).unwrap().vms;
         match &step.expect {
-            Expect::Answer => {}
+            Expect::Answer | Expect::Until { .. } => {}
             Expect::Vms { names, states } => {
                 for name in names.iter() {
                     assert!(states.contains(&vms[name].state), "{name} after {}", step.command);

@@ -20,6 +20,7 @@ mod list;
 mod network;
 mod scalar;
 mod vm;
+mod wait;
 
 pub use command::why_refused;
 use lifecycle::Holder;

@@ -17,6 +17,7 @@ use crate::spec::model::{RunState, Vm, VmBody};
 
 mod class;
 mod compare;
+mod gate;
 
 use super::super::ownership::{self, short_hash};
 use class::{Class, Classes};
@@ -55,6 +56,9 @@ pub(super) struct Vms<'a> {
 
 /// Names by place and sentence.
 type Protected<'a> = BTreeMap<(Span, String), Vec<&'a str>>;
+
+/// The steps after which VMs are ready for what needs them.
+type Ready<'a> = HashMap<&'a str, Vec<StepId>>;
 
 /// The costs of ending a VM.
 fn end_costs(vm: &LiveVm, again: bool) -> Vec<Cost> {
@@ -198,7 +202,7 @@ impl<'a> Vms<'a> {
         launch: &Launch<'a>,
         mut needs: Vec<StepId>,
         after: Option<StepId>,
-        ready: &mut HashMap<&'a str, StepId>,
+        ready: &mut Ready<'a>,
     ) -> StepId {
         let class: &Class<'a> = self.classes.get(launch.class);
         let parts = targets(launch.members.clone());
@@ -229,7 +233,7 @@ impl<'a> Vms<'a> {
             for (name, _) in &launch.members {
                 // Members are spread over the parts by name.
                 if part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok() {
-                    ready.insert(*name, last);
+                    ready.insert(*name, vec![last]);
                 }
             }
         }
@@ -242,7 +246,7 @@ impl<'a> Vms<'a> {
         draft: &mut Draft,
         (members, ended): (Members<'a>, bool),
         needs: &[StepId],
-        ready: &mut HashMap<&'a str, StepId>,
+        ready: &mut Ready<'a>,
     ) {
         for part in targets(members.clone()) {
             let mut needs: Vec<StepId> = needs.to_vec();
@@ -251,7 +255,7 @@ impl<'a> Vms<'a> {
                 .map(|m| m.0)
                 .filter(|name| part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok())
                 .collect();
-            needs.extend(mine.iter().filter_map(|name| ready.get(name)));
+            needs.extend(mine.iter().filter_map(|name| ready.get(name)).flatten());
             needs.sort_unstable();
             needs.dedup();
             let extra = Extra {
@@ -263,19 +267,15 @@ impl<'a> Vms<'a> {
             };
             let step = draft.step(&part.serves, &["vm", "start", &part.text], extra);
             for name in mine {
-                ready.insert(name, step);
+                ready.insert(name, vec![step]);
             }
         }
+        gate::gates(scene, draft, &members, ready);
     }
 
     /// Launches and starts, dependencies first. Returns for each VM the step after which it is ready.
-    fn bring_up(
-        &self,
-        scene: &Scene<'a>,
-        draft: &mut Draft,
-        flushed: &HashMap<&str, StepId>,
-    ) -> HashMap<&'a str, StepId> {
-        let mut ready: HashMap<&'a str, StepId> = HashMap::new();
+    fn bring_up(&self, scene: &Scene<'a>, draft: &mut Draft, flushed: &HashMap<&str, StepId>) -> Ready<'a> {
+        let mut ready = Ready::new();
         let mut order: Vec<(usize, &str, (bool, bool), &Launch<'a>)> = Vec::new();
         let launches = self.launches.values().map(|group| (true, false, group));
         let starts = self.starts.iter().map(|((_, ended), group)| (false, *ended, group));
@@ -288,7 +288,10 @@ impl<'a> Vms<'a> {
         let mut last = None;
         for (_, _, (launched, ended), group) in order {
             let class = self.classes.get(group.class);
-            let mut needs: Vec<StepId> = class.depends_on.iter().filter_map(|d| ready.get(d)).copied().collect();
+            let serves = group.members.iter().map(|member| member.1).collect();
+            gate::gates_of_needed(scene, draft, &class.depends_on, serves, &mut ready);
+            let mut needs: Vec<StepId> =
+                class.depends_on.iter().filter_map(|d| ready.get(d)).flatten().copied().collect();
             if launched {
                 let old = |name| self.renamed.get(name).copied().unwrap_or(name);
                 needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
@@ -448,9 +451,12 @@ impl<'a> Lower<'a> for Vms<'a> {
     }
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
-        let ready = self.bring_up(scene, draft, &self.flushed);
+        let mut ready = self.bring_up(scene, draft, &self.flushed);
+        for (name, changes) in std::mem::take(&mut draft.vms_needed) {
+            gate::gates_of_needed(scene, draft, &[&name], changes, &mut ready);
+        }
         if !scene.experiment.commands.is_empty() {
-            draft.vms_ready = ready.iter().map(|(name, step)| ((*name).to_owned(), *step)).collect();
+            draft.vms_ready = ready.iter().map(|(name, steps)| ((*name).to_owned(), steps.clone())).collect();
         }
         for part in targets(self.stops.clone()) {
             let extra = Extra {
@@ -465,7 +471,8 @@ impl<'a> Lower<'a> for Vms<'a> {
             draft.step(&part.serves, &["vm", "stop", &part.text], extra);
         }
         let after_start = |names: &[String]| {
-            let mut needs: Vec<StepId> = names.iter().filter_map(|n| ready.get(n.as_str())).copied().collect();
+            let mut needs: Vec<StepId> =
+                names.iter().filter_map(|n| ready.get(n.as_str())).flatten().copied().collect();
             needs.sort_unstable();
             needs.dedup();
             needs
