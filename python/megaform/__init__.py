@@ -332,6 +332,174 @@ class minimega:
             {"id": id},
         )
 
+    def bridge(self) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None)],
+            ],
+            {},
+        )
+
+    def bridge_config(self, bridge: Word, config: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <config,> <bridge> <config>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "config", None), ("text", "bridge", None), ("text", "config", None)],
+            ],
+            {"bridge": bridge, "config": config},
+        )
+
+    def bridge_destroy(self, bridge: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <destroy,> <bridge>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "destroy", None), ("text", "bridge", None)],
+            ],
+            {"bridge": bridge},
+        )
+
+    def bridge_notrunk(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <notrunk,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "notrunk", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_notunnel(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <notunnel,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "notunnel", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_trunk(self, bridge: Word, interface: Word) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <trunk,> <bridge> <interface>
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "trunk", None), ("text", "bridge", None), ("text", "interface", None)],
+            ],
+            {"bridge": bridge, "interface": interface},
+        )
+
+    def bridge_tunnel(self, vxlan_or_gre: Word, bridge: Word, remote: Word, key: Optional[Word] = None) -> List[Resp]:
+        """show bridges, add trunks and tunnels to them.
+
+            bridge <tunnel,> <vxlan,gre> <bridge> <remote ip> [key]
+
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.
+
+        config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
+        trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
+        notrunk: takes a trunk off the bridge; it goes back to where it was.
+        tunnel: connects the bridge to that of another host by a tunnel that carries all VLANs, and answers with the name of the tunnel's interface. The engine needs an address of its own towards the remote one, of a host tap for example. The key is the VNI of a vxlan tunnel (0 to 16777215, default 0; no two of an engine can have the same) or the key of a gre tunnel (32 bits, default none). Both ends have the same.
+        notunnel: deletes a tunnel by the name of its interface.
+        destroy: deletes a bridge with its trunks and tunnels. One that has taps is refused.
+
+            bridge trunk mega_bridge eth1
+            bridge tunnel vxlan mega_bridge 192.0.2.7 100
+        """
+        return self._run(
+            [
+                [("word", "bridge", None), ("word", "tunnel", None), ("choice", "vxlan_or_gre", ("vxlan", "gre",)), ("text", "bridge", None), ("text", "remote", None), ("text?", "key", None)],
+            ],
+            {"vxlan_or_gre": vxlan_or_gre, "bridge": bridge, "remote": remote, "key": key},
+        )
+
     def capture(self) -> List[Resp]:
         """show captures.
 
@@ -344,6 +512,118 @@ class minimega:
                 [("word", "capture", None)],
             ],
             {},
+        )
+
+    def capture_netflow_bridge(self, bridge: Word, filename: Optional[Word] = None, tcp_or_udp: Optional[Word] = None, hostname_port: Optional[Word] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <bridge,> <bridge> <filename>
+            capture <netflow,> <bridge,> <bridge> <tcp,udp> <hostname:port>
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "bridge", None), ("text", "bridge", None), ("text", "filename", None)],
+                [("word", "capture", None), ("word", "netflow", None), ("word", "bridge", None), ("text", "bridge", None), ("choice", "tcp_or_udp", ("tcp", "udp",)), ("text", "hostname_port", None)],
+            ],
+            {"bridge": bridge, "filename": filename, "tcp_or_udp": tcp_or_udp, "hostname_port": hostname_port},
+        )
+
+    def capture_netflow_delete_bridge(self, bridge: Word) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <delete,> bridge <bridge>
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "delete", None), ("word", "bridge", None), ("text", "bridge", None)],
+            ],
+            {"bridge": bridge},
+        )
+
+    def capture_netflow_gzip(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <gzip,> [true,false]
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "gzip", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def capture_netflow_mode(self, raw_or_ascii: Optional[Word] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <mode,> [raw,ascii]
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "mode", None), ("choice?", "raw_or_ascii", ("raw", "ascii",))],
+            ],
+            {"raw_or_ascii": raw_or_ascii},
+        )
+
+    def capture_netflow_timeout(self, timeout: Optional[Word] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <timeout,> [timeout in seconds]
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "timeout", None), ("text?", "timeout", None)],
+            ],
+            {"timeout": timeout},
         )
 
     def capture_pcap_bridge(self, bridge: Word, filename: Word) -> List[Resp]:
@@ -515,7 +795,7 @@ class minimega:
 
             clear all
 
-        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, captures ended, taps deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, captures ended, taps and then all bridges with their trunks and tunnels deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
         """
         return self._run(
             [
@@ -543,7 +823,7 @@ class minimega:
 
             clear capture [netflow,pcap]
 
-        Ends all captures of the namespace, or those of one kind, and sets snaplen and filter back.
+        Ends all captures of the namespace, or those of one kind, and sets what new ones are like back.
         """
         return self._run(
             [
@@ -737,17 +1017,37 @@ class minimega:
         )
 
     def clear_tap(self) -> List[Resp]:
-        """delete all host taps.
+        """delete all host taps, or end mirrors.
 
             clear tap
 
-        Deletes every host tap of the namespace.
+        Deletes every host tap of the namespace and ends its mirrors.
+
+        mirror: ends the mirrors to a tap, to a NIC of a VM or to all of its NICs, or all mirrors of the namespace. One that gets no copies is an error, unless all are meant.
         """
         return self._run(
             [
                 [("word", "clear", None), ("word", "tap", None)],
             ],
             {},
+        )
+
+    def clear_tap_mirror(self, name: Optional[Word] = None, vm: Optional[Word] = None, interface: Optional[Word] = None) -> List[Resp]:
+        """delete all host taps, or end mirrors.
+
+            clear tap <mirror,> [name]
+            clear tap <mirror,> <vm name> <interface index or all>
+
+        Deletes every host tap of the namespace and ends its mirrors.
+
+        mirror: ends the mirrors to a tap, to a NIC of a VM or to all of its NICs, or all mirrors of the namespace. One that gets no copies is an error, unless all are meant.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "tap", None), ("word", "mirror", None), ("text?", "name", None)],
+                [("word", "clear", None), ("word", "tap", None), ("word", "mirror", None), ("text", "vm", None), ("text", "interface", None)],
+            ],
+            {"name": name, "vm": vm, "interface": interface},
         )
 
     def clear_vlans(self, prefix: Optional[Word] = None) -> List[Resp]:
@@ -1448,6 +1748,22 @@ class minimega:
                 [("word", "clear", None), ("word", "vm", None), ("word", "config", None), ("word", "volume", None)],
             ],
             {},
+        )
+
+    def clear_vm_net_bond(self, vm: Word, name: Optional[Word] = None) -> List[Resp]:
+        """dissolve bonds.
+
+            clear vm net bond <vm target> [name]
+
+        Makes the NICs of a bond, or of all bonds of the VMs, single ports again.
+
+            clear vm net bond web0
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text?", "name", None)],
+            ],
+            {"vm": vm, "name": name},
         )
 
     def clear_vm_tag(self, vm: Optional[Word] = None, tag: Optional[Word] = None) -> List[Resp]:
@@ -2653,13 +2969,14 @@ class minimega:
         )
 
     def tap(self) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2672,13 +2989,14 @@ class minimega:
         )
 
     def tap_create(self, vlan: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2691,13 +3009,14 @@ class minimega:
         )
 
     def tap_create_bridge(self, vlan: Word, bridge: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2710,13 +3029,14 @@ class minimega:
         )
 
     def tap_create_bridge_ip(self, vlan: Word, bridge: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge> ip <ip> [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2729,13 +3049,14 @@ class minimega:
         )
 
     def tap_create_bridge_name(self, vlan: Word, bridge: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> bridge <bridge> name [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2748,13 +3069,14 @@ class minimega:
         )
 
     def tap_create_ip(self, vlan: Word, ip: Word, tap: Optional[Word] = None) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> ip <ip> [tap name]
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2767,13 +3089,14 @@ class minimega:
         )
 
     def tap_create_name(self, vlan: Word, tap: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <create,> <vlan> name <tap name>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2786,13 +3109,14 @@ class minimega:
         )
 
     def tap_delete(self, tap: Word) -> List[Resp]:
-        """show, create or delete host taps.
+        """show, create or delete host taps, mirror taps.
 
             tap <delete,> <tap name or all>
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
         create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
             tap create dmz ip 10.0.0.254/24 mgmt
@@ -2802,6 +3126,28 @@ class minimega:
                 [("word", "tap", None), ("word", "delete", None), ("text", "tap", None)],
             ],
             {"tap": tap},
+        )
+
+    def tap_mirror(self, src: Optional[Word] = None, dst: Optional[Word] = None, bridge: Optional[Word] = None, vm: Optional[Word] = None, interface: Optional[Word] = None, vm2: Optional[Word] = None, interface2: Optional[Word] = None) -> List[Resp]:
+        """show, create or delete host taps, mirror taps.
+
+            tap <mirror,> <src name> <dst name> [bridge]
+            tap <mirror,> <vm name> <interface index> <vm2 name> <interface2 index>
+
+        A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
+
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
+        mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
+        delete: deletes a tap of this namespace, or all of them.
+
+            tap create dmz ip 10.0.0.254/24 mgmt
+        """
+        return self._run(
+            [
+                [("word", "tap", None), ("word", "mirror", None), ("text", "src", None), ("text", "dst", None), ("text?", "bridge", None)],
+                [("word", "tap", None), ("word", "mirror", None), ("text", "vm", None), ("text", "interface", None), ("text", "vm2", None), ("text", "interface2", None)],
+            ],
+            {"src": src, "dst": dst, "bridge": bridge, "vm": vm, "interface": interface, "vm2": vm2, "interface2": interface2},
         )
 
     def version(self) -> List[Resp]:
@@ -3977,6 +4323,98 @@ class minimega:
                 [("word", "vm", None), ("word", "launch", None), ("word", "kvm", None), ("text", "name", None), ("text?", "config", None)],
             ],
             {"name": name, "config": config},
+        )
+
+    def vm_net_add(self, vm: Word, netspec: Optional[Words] = None) -> List[Resp]:
+        """add NICs to VMs.
+
+            vm net <add,> <vm target> [netspec]...
+
+        Adds NICs to VMs, one for each netspec, behind those that they have (the forms of a netspec are those of `vm config networks`). A VM that runs gets them at once; its guest needs PCI hotplug (acpiphp). One that has quit gets them with its next start.
+
+            vm net add web0 dmz,virtio-net-pci
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "add", None), ("text", "vm", None), ("list?", "netspec", None)],
+            ],
+            {"vm": vm, "netspec": netspec},
+        )
+
+    def vm_net_bond(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive_or_off: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive,off> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive_or_off", ("active", "passive", "off",)), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive_or_off": active_or_passive_or_off, "qinq": qinq},
+        )
+
+    def vm_net_bond_name(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive_or_off: Word, name: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive,off> name <name> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive_or_off", ("active", "passive", "off",)), ("word", "name", None), ("text", "name", None), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive_or_off": active_or_passive_or_off, "name": name, "qinq": qinq},
+        )
+
+    def vm_net_bond_no_lacp_fallback(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive> <no-lacp-fallback,> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive", ("active", "passive",)), ("word", "no-lacp-fallback", None), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive": active_or_passive, "qinq": qinq},
+        )
+
+    def vm_net_bond_no_lacp_fallback_name(self, vm: Word, interface: Word, active_backup_or_balance_slb_or_balance_tcp: Word, active_or_passive: Word, name: Word, qinq: Optional[Word] = None) -> List[Resp]:
+        """bond NICs.
+
+            vm net <bond,> <vm target> <interface indexes> <active-backup,balance-slb,balance-tcp> <active,passive> <no-lacp-fallback,> name <name> [qinq,]
+
+        Makes one port of several NICs of running VMs, which are on one VLAN. NICs are counted from 0, in the order of `vm info`: 0,1 or 0-3. Needs the switch openvswitch.
+
+        active-backup uses one NIC at a time, balance-slb spreads by source address and VLAN, balance-tcp by connection. active and passive are the switch's part in LACP: it begins, or answers only. While the guest does not negotiate the bond works as active-backup, unless no-lacp-fallback says that it then carries nothing. off is no LACP, which balance-tcp cannot do without. The default name is the next free mega_bondN. With qinq, frames keep the guest's own VLAN tags and get the NICs' VLAN as the outer one (802.1ad).
+
+            vm net bond web0 0,1 active-backup off
+            vm net bond web0 0-1 balance-tcp active name uplink
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "net", None), ("word", "bond", None), ("text", "vm", None), ("text", "interface", None), ("choice", "active_backup_or_balance_slb_or_balance_tcp", ("active-backup", "balance-slb", "balance-tcp",)), ("choice", "active_or_passive", ("active", "passive",)), ("word", "no-lacp-fallback", None), ("word", "name", None), ("text", "name", None), ("choice?", "qinq", ("qinq",))],
+            ],
+            {"vm": vm, "interface": interface, "active_backup_or_balance_slb_or_balance_tcp": active_backup_or_balance_slb_or_balance_tcp, "active_or_passive": active_or_passive, "name": name, "qinq": qinq},
         )
 
     def vm_net_connect(self, vm: Word, tap: Word, vlan: Word, bridge: Optional[Word] = None) -> List[Resp]:

@@ -34,6 +34,7 @@ mod vm_info;
 mod vm_kill;
 mod vm_launch;
 mod vm_net;
+mod vm_net_bond;
 mod vm_qmp;
 mod vm_start;
 mod vm_stop;
@@ -218,6 +219,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(vm_kill::commands());
     commands.extend(vm_launch::commands());
     commands.extend(vm_net::commands());
+    commands.extend(vm_net_bond::commands());
     commands.extend(vm_qmp::commands());
     commands.extend(vm_start::commands());
     commands.extend(vm_stop::commands());

@@ -18,7 +18,7 @@ pub(super) fn commands() -> Vec<Command> {
             .columns(INFO_COLUMNS),
         |call| async move {
             let columns = if call.args.flag("summary") { SUMMARY_COLUMNS } else { INFO_COLUMNS };
-            let rows = call.engine().info(&call.namespace, columns);
+            let rows = call.engine().info(&call.namespace, columns).await?;
             let (cells, records): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.cells, row.record)).unzip();
             let mut answer = Answer::table(columns, cells);
             answer.data = Value::Array(records);

@@ -146,11 +146,36 @@ pub enum EngineError {
         /// The limit.
         limit: u64,
     },
-    /// Bonds, which nothing here makes.
+    /// Bonds of a launch, which nothing here makes.
     #[error(
-        "bonds need Open vSwitch, which this engine does not drive; `clear vm config bonds` to launch without them"
+        "bonds are not made by a launch: `clear vm config bonds`, and `vm net bond` once the VMs are there (it needs Open \
+         vSwitch)"
     )]
     Bonds,
+    /// One name for several bonds.
+    #[error("a bond's name is set and {count} VMs are to be bonded, only one VM can have it")]
+    BondShared {
+        /// How many VMs.
+        count: usize,
+    },
+    /// A bond of fewer than two NICs.
+    #[error("a bond needs two interfaces or more, expected indexes such as 0,1 or 0-3, found `{text}`")]
+    BondOfOne {
+        /// What was given.
+        text: String,
+    },
+    /// A VM whose taps are not there.
+    #[error("{name} does not run, so its interfaces cannot be bonded; start it first")]
+    BondStopped {
+        /// The VM.
+        name: String,
+    },
+    /// No bond of that name.
+    #[error("no bond {name} on these VMs")]
+    NoBond {
+        /// The name.
+        name: String,
+    },
     /// An override that leaves no command line.
     #[error(transparent)]
     Override(#[from] super::overrides::OverrideError),

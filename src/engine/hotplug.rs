@@ -7,12 +7,15 @@ use super::kvm::nic_slot;
 use super::vm::Nic;
 use crate::qmp::{Qmp, QmpError};
 
-/// Give QEMU a NIC, whose tap exists. On failure it has none.
-pub(super) async fn add(qmp: &Qmp, index: usize, nic: &Nic) -> Result<(), QmpError> {
+/// Give QEMU a NIC, whose tap exists. On failure it has none. With `plain_frames` its guest computes all checksums.
+pub(super) async fn add(qmp: &Qmp, index: usize, nic: &Nic, plain_frames: bool) -> Result<(), QmpError> {
     let netdev = format!("net{index}");
-    let backend = json!({
+    let mut backend = json!({
         "type": "tap", "id": netdev, "ifname": nic.tap.as_str(), "script": "no", "downscript": "no",
     });
+    if plain_frames {
+        backend["vnet_hdr"] = json!(false);
+    }
     qmp.execute("netdev_add", backend).await?;
     let (bridge, slot) = nic_slot(index);
     let mut device = json!({

@@ -1,14 +1,20 @@
 //! `vm info`: the columns of minimega 3.1.0 and the complete record behind them.
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
 use crate::language::field::{FIELDS, Field, FieldValue, Group};
-use crate::name::Namespace;
+use crate::name::{Namespace, TapName};
 
+use super::bonds::Bonded;
 use super::vm::{Live, Nic, Vm};
-use super::{Engine, State};
+use super::{Engine, EngineError, State};
+
+/// The bonds of NICs, by tap.
+type Bonds = HashMap<TapName, Bonded>;
 
 /// All columns, in order.
 pub const INFO_COLUMNS: &[&str] = &[
@@ -71,15 +77,15 @@ pub struct InfoRow {
 
 impl Engine {
     /// The VMs of a namespace, by id.
-    pub fn info(&self, namespace: &Namespace, columns: &[&str]) -> Vec<InfoRow> {
+    pub async fn info(&self, namespace: &Namespace, columns: &[&str]) -> Result<Vec<InfoRow>, EngineError> {
+        let bonded = self.bonded().await?;
         let vms = self.vms(namespace);
         let state = self.state();
-        vms.iter()
-            .map(|vm| InfoRow {
-                cells: columns.iter().map(|column| cell(&state, vm, column)).collect(),
-                record: record(&state, vm, &self.options.host),
-            })
-            .collect()
+        let row = |vm: &Arc<Vm>| InfoRow {
+            cells: columns.iter().map(|column| cell(&state, &bonded, vm, column)).collect(),
+            record: record(&state, &bonded, vm, &self.options.host),
+        };
+        Ok(vms.iter().map(row).collect())
     }
 }
 
@@ -96,7 +102,7 @@ fn nic_bridge(nic: &Nic) -> &str {
     if nic.vlan.is_some() { nic.bridge.as_str() } else { "" }
 }
 
-fn cell(state: &State, vm: &Vm, column: &str) -> String {
+fn cell(state: &State, bonded: &Bonds, vm: &Vm, column: &str) -> String {
     let live = vm.live();
     let config = &vm.config;
     match column {
@@ -114,7 +120,9 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
         "tap" => list(&live.nics, |nic| nic.tap.to_string()),
         "mac" => list(&live.nics, |nic| nic.mac.to_string()),
         "ip" | "ip6" => list(&live.nics, |_| String::new()),
-        "qos" | "qinq" | "bond" => "[]".to_owned(),
+        "qos" => "[]".to_owned(),
+        "bond" => list(&bonds(bonded, &live.nics, false), ToString::to_string),
+        "qinq" => list(&bonds(bonded, &live.nics, true), ToString::to_string),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
         "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
         column => match kvm_fields().find(|field| field.column == Some(column)) {
@@ -126,6 +134,12 @@ fn cell(state: &State, vm: &Vm, column: &str) -> String {
             None => "N/A".to_owned(),
         },
     }
+}
+
+/// The bonds of NICs, by name, each once; with `qinq` only those that add an outer VLAN tag.
+fn bonds(bonded: &Bonds, nics: &[Nic], qinq: bool) -> Vec<TapName> {
+    let found = nics.iter().filter_map(|nic| bonded.get(&nic.tap)).filter(|bond| bond.qinq || !qinq);
+    found.map(|bond| bond.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The fields that a KVM VM has.
@@ -179,16 +193,20 @@ const RECORD_KEYS: &[&str] = &[
     "Error",
 ];
 
-fn record(state: &State, vm: &Vm, host: &str) -> Value {
+fn record(state: &State, bonded: &Bonds, vm: &Vm, host: &str) -> Value {
     let live = vm.live();
-    RECORD_KEYS.iter().map(|key| ((*key).to_owned(), part(state, vm, &live, host, key))).collect::<Map<_, _>>().into()
+    RECORD_KEYS
+        .iter()
+        .map(|key| ((*key).to_owned(), part(state, bonded, vm, &live, host, key)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// One value of a VM's record.
-fn part(state: &State, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
+fn part(state: &State, bonded: &Bonds, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
     match key {
         "UUID" => json!(vm.uuid.to_string()),
-        "Networks" => live.nics.iter().map(|nic| network(state, vm, nic)).collect(),
+        "Networks" => live.nics.iter().map(|nic| network(state, bonded, vm, nic)).collect(),
         "Tags" => json!(live.tags),
         "ID" => json!(vm.id),
         "Name" => json!(vm.name),
@@ -239,7 +257,7 @@ fn field_value(field: &Field, value: FieldValue) -> Value {
     }
 }
 
-fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
+fn network(state: &State, bonded: &Bonds, vm: &Vm, nic: &Nic) -> Value {
     json!({
         "Alias": nic.vlan.and_then(|tag| state.vlans.alias(&vm.namespace, tag)).unwrap_or_default(),
         "VLAN": nic.vlan.map_or(0, |tag| tag.get()),
@@ -249,7 +267,7 @@ fn network(state: &State, vm: &Vm, nic: &Nic) -> Value {
         "Driver": nic.driver,
         "IP4": "",
         "IP6": "",
-        "QinQ": false,
+        "QinQ": bonded.get(&nic.tap).is_some_and(|bond| bond.qinq),
         "RxRate": 0,
         "TxRate": 0,
         "Raw": nic.raw,

@@ -48,11 +48,14 @@ pub struct Card {
     pub mac: String,
     /// Its model.
     pub driver: String,
+    /// Whether its guest must compute all checksums, see [`Bonding::plain_frames`](crate::host::Bonding::plain_frames).
+    pub plain_frames: bool,
 }
 
-impl From<&Nic> for Card {
-    fn from(nic: &Nic) -> Self {
-        Self { tap: nic.tap.to_string(), mac: nic.mac.to_string(), driver: nic.driver.clone() }
+impl Card {
+    /// The card of a NIC.
+    pub fn new(nic: &Nic, plain_frames: bool) -> Self {
+        Self { tap: nic.tap.to_string(), mac: nic.mac.to_string(), driver: nic.driver.clone(), plain_frames }
     }
 }
 
@@ -153,7 +156,8 @@ impl Guest<'_> {
             if slot == 1 {
                 add("-device", format!("pci-bridge,id=pci.{bridge},chassis_nr={bridge}"));
             }
-            add("-netdev", format!("tap,id=net{index},ifname={},script=no,downscript=no", nic.tap));
+            let plain = if nic.plain_frames { ",vnet_hdr=off" } else { "" };
+            add("-netdev", format!("tap,id=net{index},ifname={},script=no,downscript=no{plain}", nic.tap));
             add(
                 "-device",
                 format!(
@@ -257,7 +261,7 @@ mod tests {
     }
 
     fn line(config: &VmConfig, nics: &[Nic]) -> String {
-        let nics = nics.iter().map(Card::from).collect();
+        let nics = nics.iter().map(|nic| Card::new(nic, false)).collect();
         Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, files: "/base/files" }.arguments().join(" ")
     }
 

@@ -156,6 +156,7 @@ impl Engine {
             tap: format!("TAP{index}"),
             mac: nic.mac.map_or_else(|| format!("MAC{index}"), |mac| mac.to_string()),
             driver: nic.driver.unwrap_or_else(|| DEFAULT_DRIVER.to_owned()),
+            plain_frames: false,
         });
         let uuid = config.text("uuid");
         Guest {
@@ -242,11 +243,12 @@ impl Engine {
         };
         self.create_vm_taps(vm).await?;
         let network = self.network(|network| network.enter()).await?;
+        let plain_frames = self.network(|network| network.plain_frames()).await?;
         let program = match vm.config.text("qemu").as_str() {
             "" | "kvm" => self.options.qemu.clone(),
             other => other.to_owned(),
         };
-        let nics = vm.live().nics.iter().map(Card::from).collect();
+        let nics = vm.live().nics.iter().map(|nic| Card::new(nic, plain_frames)).collect();
         let files = self.options.base.join("files");
         let args = Guest {
             name: vm.name.as_str(),

@@ -7,6 +7,7 @@
 //! operations that take time, so that a slow VM delays nobody else.
 
 mod background;
+mod bonds;
 mod captures;
 mod check;
 mod claim;
@@ -49,12 +50,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-pub use crate::host::TunnelKind;
+pub use crate::host::{BondMode, Lacp, TunnelKind};
 use crate::host::{Network, Port};
 use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};
 
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
+pub use bonds::BondRequest;
 pub use captures::{CaptureError, CaptureInfo, CaptureRequest, CaptureTarget, PcapSettings};
 pub use error::EngineError;
 pub use fetch::{FetchError, FetchRow};
@@ -138,6 +140,7 @@ pub struct Engine {
     doomed: Mutex<Vec<TapName>>,
     /// The turn to delete them.
     deleting: tokio::sync::Mutex<()>,
+    tap_requests: taps::TapRequests,
     mesh: Mutex<Mesh>,
     network_users: programs::NetworkUsers,
     plumbing: plumb::Plumbing,
@@ -166,6 +169,7 @@ impl Engine {
             starting: tokio::sync::Semaphore::new((parallel * 4).max(8)),
             doomed: Mutex::default(),
             deleting: tokio::sync::Mutex::default(),
+            tap_requests: Default::default(),
             mesh: Mutex::default(),
             network_users: Default::default(),
             plumbing: Default::default(),

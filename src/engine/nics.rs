@@ -123,6 +123,9 @@ impl Engine {
 
     /// The tag of a VLAN; a new alias gets one that nothing uses.
     pub(super) async fn resolve(&self, vlan: &VlanText) -> Result<VlanTag, EngineError> {
+        if self.read_vlans(|vlans| vlans.knows(vlan)) {
+            return Ok(self.state().vlans.resolve(vlan, &BTreeSet::new())?);
+        }
         let mut taken = self.tap_tags().await?;
         let tag = {
             let mut state = self.state();
@@ -199,7 +202,7 @@ impl Engine {
         self.network(move |network| network.delete_all(&batch)).await
     }
 
-    fn doomed(&self) -> std::sync::MutexGuard<'_, Vec<TapName>> {
+    pub(super) fn doomed(&self) -> std::sync::MutexGuard<'_, Vec<TapName>> {
         self.doomed.lock().expect("no code panics while it holds the list of taps")
     }
 
@@ -285,8 +288,9 @@ impl Engine {
             state.nic(namespace, &vm.name, index, spec, &taken, &mut macs)?
         };
         if let Some(qmp) = qmp {
+            let plain_frames = self.network(|network| network.plain_frames()).await?;
             nic.tap = self.create_added_tap(vm, index, &nic).await?;
-            if let Err(source) = hotplug::add(&qmp, index, &nic).await {
+            if let Err(source) = hotplug::add(&qmp, index, &nic, plain_frames).await {
                 // Best effort: the first error is what the caller needs to know.
                 let tap = nic.tap.clone();
                 let _ = self.network(move |network| network.delete_all(&[tap])).await;

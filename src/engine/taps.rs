@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard};
 
-use crate::host::{NetworkError, NewTap, Port, Segment, TapKind};
+use crate::host::{Network, NetworkError, NewTap, Port, Segment, TapKind};
 use crate::name::{BridgeName, Namespace, TapName, VlanTag};
 
 use super::{Engine, EngineError, State, Vlans};
@@ -87,9 +88,10 @@ impl Engine {
     /// Create a host tap and give its name.
     pub async fn create_tap(&self, namespace: &Namespace, request: TapRequest) -> Result<TapName, EngineError> {
         let vlan = Vlans::parse(namespace, &request.vlan)?;
-        let ports = self.network(|network| network.list()).await?;
-        let mut names: HashSet<TapName> = ports.into_iter().map(|port| port.tap).collect();
-        if request.name.as_ref().is_some_and(|name| names.contains(name)) {
+        let mut names = HashSet::new();
+        if let Some(name) = &request.name
+            && self.tap_owner(name).await?.is_some()
+        {
             return Err(EngineError::TapExists);
         }
         self.ensure_namespace(namespace)?;
@@ -106,8 +108,7 @@ impl Engine {
             owner: self.owned(&owner(namespace)),
         };
         loop {
-            let asked = new.clone();
-            match self.network(move |network| network.create(&asked)).await {
+            match self.create_with_others(new.clone()).await {
                 Ok(()) => return Ok(new.tap),
                 // An interface of somebody else's.
                 Err(EngineError::Network(NetworkError::Exists { .. })) if request.name.is_none() => {
@@ -121,6 +122,32 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whose tap this is, as it was told to the network; None if there is none.
+    async fn tap_owner(&self, tap: &TapName) -> Result<Option<String>, EngineError> {
+        let tap = tap.clone();
+        self.network(move |network| network.owner(&tap)).await
+    }
+
+    /// Create a tap. Those that are asked for while others are being made are made together: a switch takes hardly longer
+    /// for many than for one.
+    async fn create_with_others(&self, new: NewTap) -> Result<(), EngineError> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.tap_requests.waiting().push((new, answer));
+        {
+            let _turn = self.tap_requests.turn.lock().await;
+            let batch = std::mem::take(&mut *self.tap_requests.waiting());
+            if !batch.is_empty() {
+                self.network(move |network| {
+                    create_batch(network, batch);
+                    Ok(())
+                })
+                .await?;
+            }
+        }
+        // Whoever had the turn has answered.
+        answered.await.expect("each request of a batch is answered").map_err(EngineError::from)
     }
 
     pub(super) async fn host_ports(&self, namespace: &Namespace) -> Result<Vec<Port>, EngineError> {
@@ -144,17 +171,67 @@ impl Engine {
 
     /// Delete one host tap of a namespace, or all of them.
     pub async fn delete_taps(&self, namespace: &Namespace, name: Option<&str>) -> Result<(), EngineError> {
-        let mut ports = self.host_ports(namespace).await?;
         if let Some(name) = name {
-            ports.retain(|port| port.tap.as_str() == name);
-            if ports.is_empty() {
-                return Err(EngineError::NoTap);
-            }
+            return self.delete_tap(namespace, name).await;
         }
-        let taps: Vec<TapName> = ports.into_iter().map(|port| port.tap).collect();
+        let taps: Vec<TapName> = self.host_ports(namespace).await?.into_iter().map(|port| port.tap).collect();
         let mut errors = Vec::new();
         errors.extend(self.network(move |network| network.delete_all(&taps)).await.err());
         errors.extend(self.release_network().await.err());
         EngineError::collect(errors)
+    }
+
+    /// Delete one host tap. Those that are deleted at the same time share one call, as those of VMs do.
+    async fn delete_tap(&self, namespace: &Namespace, name: &str) -> Result<(), EngineError> {
+        let tap = TapName::new(name).map_err(|_| EngineError::NoTap)?;
+        let owner = self.owned(&owner(namespace));
+        if self.tap_owner(&tap).await?.is_none_or(|found| found != owner)
+            && !self.host_ports(namespace).await?.iter().any(|port| port.tap == tap)
+        {
+            return Err(EngineError::NoTap);
+        }
+        self.doomed().push(tap.clone());
+        let _turn = self.deleting.lock().await;
+        let mut batch = std::mem::take(&mut *self.doomed());
+        if batch.is_empty() {
+            // Whoever had the turn before took this tap along, and had the error if there was one.
+            if self.tap_owner(&tap).await?.is_none_or(|found| found != owner) {
+                return Ok(());
+            }
+            batch.push(tap);
+        }
+        let deleted = self.network(move |network| network.delete_all(&batch)).await;
+        let released = self.release_network().await;
+        EngineError::collect([deleted, released].into_iter().filter_map(Result::err).collect())
+    }
+}
+
+/// Host taps that were asked for and not yet made.
+#[derive(Default)]
+pub(super) struct TapRequests {
+    waiting: Mutex<Vec<TapRequested>>,
+    /// The turn to make them.
+    turn: tokio::sync::Mutex<()>,
+}
+
+type TapRequested = (NewTap, tokio::sync::oneshot::Sender<Result<(), NetworkError>>);
+
+impl TapRequests {
+    fn waiting(&self) -> MutexGuard<'_, Vec<TapRequested>> {
+        self.waiting.lock().expect("no code panics while it holds the list of taps")
+    }
+}
+
+/// Make all of these taps, and answer each request.
+fn create_batch(network: &dyn Network, batch: Vec<TapRequested>) {
+    let (taps, answers): (Vec<NewTap>, Vec<_>) = batch.into_iter().unzip();
+    let together = if taps.len() > 1 { network.create_all(&taps).is_ok() } else { false };
+    for (tap, answer) in taps.iter().zip(answers) {
+        // If not together then each by itself, so that each has its own error.
+        let result = if together { Ok(()) } else { network.create(tap) };
+        if let Err(Ok(())) = answer.send(result) {
+            // Nobody waits for it any more.
+            let _ = network.delete(&tap.tap);
+        }
     }
 }

@@ -164,6 +164,10 @@ impl Network for FakeNetwork {
         Ok(())
     }
 
+    fn owner(&self, tap: &TapName) -> Result<Option<String>, NetworkError> {
+        Ok(self.state().taps.get(tap).map(|tap| tap.owner.clone()))
+    }
+
     fn list(&self) -> Result<Vec<Port>, NetworkError> {
         let state = self.state();
         let port = |tap: &NewTap| {

@@ -191,6 +191,8 @@ pub trait Network: Switching + Bonding + Sniffing + Collecting + Send + Sync {
             result => result,
         })
     }
+    /// The owner's text of a tap; None if there is no tap of that name. Finds none that was renamed by hand.
+    fn owner(&self, tap: &TapName) -> Result<Option<String>, NetworkError>;
     /// Every tap that this engine made and that is still there, sorted by name.
     fn list(&self) -> Result<Vec<Port>, NetworkError>;
     /// Remove the namespace if `in_use` is false and nothing is left in it: no tap, no trunk and no tunnel. Bridges without

@@ -153,6 +153,11 @@ impl Network for LinuxNetwork {
         Ok(())
     }
 
+    fn owner(&self, tap: &TapName) -> Result<Option<String>, NetworkError> {
+        let name = tap.clone();
+        Ok(self.inside(false, move |ports| ports.owner(&name))?.flatten())
+    }
+
     fn list(&self) -> Result<Vec<Port>, NetworkError> {
         Ok(self.inside(false, Ports::list)?.unwrap_or_default())
     }

@@ -222,6 +222,11 @@ impl Ports {
         self.switch.deleted(&ports)
     }
 
+    pub(super) fn owner(&mut self, tap: &TapName) -> Result<Option<String>, NetworkError> {
+        let link = self.find(tap.as_str())?;
+        Ok(link.as_ref().and_then(read_mark).filter(|(name, _)| name == tap).map(|(_, owner)| owner.to_owned()))
+    }
+
     pub(super) fn list(&mut self) -> Result<Vec<Port>, NetworkError> {
         let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
         let by_index: HashMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();

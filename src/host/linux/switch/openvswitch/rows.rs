@@ -49,7 +49,6 @@ pub(super) struct InterfaceRow {
     pub name: String,
     /// The kernel's number of the interface that ovs-vswitchd has opened.
     pub index: Option<u32>,
-    pub error: String,
 }
 
 #[derive(Debug)]
@@ -85,7 +84,7 @@ impl Picture {
         vec![
             Operation::select("Bridge", &[], &["_uuid", "name", "ports", "mirrors", "netflow", "external_ids"]),
             Operation::select("Port", &[], &["_uuid", "name", "tag", "interfaces", "external_ids"]),
-            Operation::select("Interface", &[], &["_uuid", "name", "ifindex", "error"]),
+            Operation::select("Interface", &[], &["_uuid", "name", "ifindex"]),
             Operation::select("Mirror", &[], &["_uuid", "select_src_port", "output_port", "external_ids"]),
             Operation::select("Open_vSwitch", &[], &["next_cfg", "other_config"]),
         ]
@@ -125,7 +124,6 @@ impl Picture {
                 uuid: uuid.clone(),
                 name: row.text("name").to_owned(),
                 index: row.integer("ifindex").and_then(|index| u32::try_from(index).ok()),
-                error: row.text("error").to_owned(),
             };
             picture.interfaces.insert(uuid, interface);
         }
