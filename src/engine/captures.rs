@@ -342,22 +342,24 @@ impl Engine {
     /// End captures and forget them. Says how many there were.
     async fn end_captures(&self, which: impl Fn(&Record) -> bool) -> Result<usize, EngineError> {
         let _turn = self.captures.turn.lock().await;
-        let records: Vec<(u64, Record)> = {
+        let records: BTreeMap<u64, Record> = {
             let records = &mut self.state().captures.records;
-            records.extract_if(.., |_, record| which(record)).collect()
+            let (ended, left) = std::mem::take(records).into_iter().partition(|(_, record)| which(record));
+            *records = left;
+            ended
         };
         if records.is_empty() {
             return Ok(0);
         }
         let sniffers: Vec<_> = {
             let mut running = self.captures.lock();
-            records.iter().filter_map(|(id, _)| running.remove(id)?.ok()).collect()
+            records.keys().filter_map(|id| running.remove(id)?.ok()).collect()
         };
         // The last frames are written, and the disk may be slow.
         let statuses =
             tokio::task::spawn_blocking(move || sniffers.into_iter().map(|sniffer| sniffer.stop()).collect::<Vec<_>>());
         let statuses = statuses.await.expect("captures do not panic");
-        for (_, Record { namespace, path, .. }) in &records {
+        for Record { namespace, path, .. } in records.values() {
             tracing::info!(%namespace, path = %path.display(), "capture ended");
         }
         let dropped: u64 = statuses.iter().map(|status| status.dropped).sum();

@@ -291,26 +291,28 @@ impl Engine {
 
     async fn end_flows(&self, which: impl Fn(&Record) -> bool) -> Result<usize, EngineError> {
         let turn = self.flows.turn.lock().await;
-        let records: Vec<(u64, Record)> = {
+        let records: BTreeMap<u64, Record> = {
             let records = &mut self.state().flows.records;
-            records.extract_if(.., |_, record| which(record)).collect()
+            let (ended, left) = std::mem::take(records).into_iter().partition(|(_, record)| which(record));
+            *records = left;
+            ended
         };
         if records.is_empty() {
             return Ok(0);
         }
         let collectors: Vec<Arc<Collector>> = {
             let mut running = self.flows.lock();
-            records.iter().filter_map(|(id, _)| running.remove(id)?.ok()).collect()
+            records.keys().filter_map(|id| running.remove(id)?.ok()).collect()
         };
         let mut errors = Vec::new();
-        let bridges: BTreeSet<&BridgeName> = records.iter().map(|(_, record)| &record.bridge).collect();
+        let bridges: BTreeSet<&BridgeName> = records.values().map(|record| &record.bridge).collect();
         for bridge in bridges {
             errors.extend(self.export(bridge).await.err());
         }
         for collector in collectors {
             collector.stop().await;
         }
-        for (_, Record { namespace, bridge, sink, .. }) in &records {
+        for Record { namespace, bridge, sink, .. } in records.values() {
             tracing::info!(%namespace, %bridge, to = %sink, "netflow capture ended");
         }
         drop(turn);
