@@ -418,8 +418,14 @@ impl Capture {
             let dropped: u64 = work.sockets.iter().map(|(socket, _)| socket.take_dropped()).sum();
             lock(&self.status).dropped += dropped;
             let touched = work.file.as_ref().and_then(|file| file.untouched().err());
-            if let (Some(error), Some(shared)) = (touched, shared) {
-                self.fail(shared, &mut work, &error);
+            if let Some(shared) = shared {
+                // The kernel tells of an interface that goes when it is set down, which may be before it is gone.
+                let gone: Vec<_> = work.sockets.extract_if(.., |(socket, _)| socket.deserted()).collect();
+                gone.iter().for_each(|(socket, _)| self.close(shared, socket));
+                lock(&self.status).interfaces = work.sockets.len();
+                if let Some(error) = touched {
+                    self.fail(shared, &mut work, &error);
+                }
             }
         }
         lock(&self.status).clone()
