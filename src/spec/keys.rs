@@ -199,6 +199,8 @@ keys! {
         "This TCP port accepts a connection, asked in the same way.";
     "cc" takes "`true` or `false`", default "`false`", shape::truth,
         "The agent in the guest is connected (`cc_active` of `vm info`).";
+    "command" takes "a line", default "none", shape::line,
+        "A command that changes nothing, run in the experiment's namespace, answers without an error: whatever else tells that the guest is ready.";
     "timeout" takes "seconds, or text with units", default "`2m`", shape::wait_timeout,
         "How long each of these may take, from 1 second to 1 day, as in `90`, `\"90s\"` or `\"5m\"`. What depends on the VM is skipped then, and apply ends with 4.";
 }

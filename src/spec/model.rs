@@ -152,6 +152,8 @@ pub struct WaitFor {
     pub ping: Option<Spanned<IpAddr>>,
     /// The TCP port accepts a connection.
     pub port: Option<Spanned<SocketAddr>>,
+    /// A command that changes nothing answers without an error.
+    pub command: Option<Spanned<String>>,
 }
 
 /// One NIC.

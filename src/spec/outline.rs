@@ -60,6 +60,9 @@ impl Experiment {
                 if let Some(port) = &wait.port {
                     line(&format!("vm.{name}.wait_for.port"), &**port);
                 }
+                if let Some(command) = &wait.command {
+                    line(&format!("vm.{name}.wait_for.command"), &**command);
+                }
             }
             if let Some(old) = &vm.renamed_from {
                 line(&format!("vm.{name}.lifecycle.renamed_from"), &**old);

@@ -56,6 +56,9 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
             if let Some(port) = &wait.port {
                 text.line(3, "port", &quoted(&port.value.to_string()), Some(port.span));
             }
+            if let Some(command) = &wait.command {
+                text.line(3, "command", &quoted(command), Some(command.span));
+            }
             text.line(3, "timeout", &wait.timeout.to_string(), None);
         }
         text.lifecycle(&body.lifecycle, vm.renamed_from.as_ref().map(|old| (old.as_str(), old.span)));

@@ -9,7 +9,7 @@ vms:
   "web[0-2]": { memory: 64, networks: [lan], depends_on: [db, queue] }
   db: { memory: 64, networks: [lan], wait_for: { ping: 10.0.0.5, port: "10.0.0.5:5432", timeout: 5m } }
   queue: { memory: 64, networks: [lan], wait_for: { cc: true } }
-  "node[0-3]": { memory: 64, networks: [lan], wait_for: { cc: true, timeout: 30 } }
+  "node[0-3]": { memory: 64, networks: [lan], wait_for: { cc: true, command: "shell test -d ready", timeout: 30 } }
 taps:
   mgmt: { vlan: lan, ip: 10.0.0.254/24 }
 "#;
@@ -55,6 +55,8 @@ fn what_depends_on_a_vm_needs_its_gates() {
         assert_eq!(asks.iter().filter(|step| step.expect == expect).count(), 1, "VMs that wait alike share a gate");
     }
     assert_eq!(asks.len(), 2);
+    let own = step(&plan, "shell test -d ready");
+    assert_eq!((own.serves.len(), &own.expect), (4, &Expect::Until { holds: Holds::Success, timeout: 30 }));
     let shown = text(&plan);
     assert!(
         shown.contains(&format!("# asked until there is no error, for at most 5m\nnamespace lab {PING}")),

@@ -17,7 +17,8 @@ impl Decoder<'_> {
     pub(super) fn wait_for(&mut self, node: &Node, at: At<'_>) -> Option<WaitFor> {
         let what = at.to_string();
         let entries = self.section(node, &what, &keys::names(keys::WAIT_FOR))?;
-        let mut wait = WaitFor { span: node.span, timeout: DEFAULT_TIMEOUT, cc: false, ping: None, port: None };
+        let mut wait =
+            WaitFor { span: node.span, timeout: DEFAULT_TIMEOUT, cc: false, ping: None, port: None, command: None };
         let mut conditions = 0;
         for (key, _, node) in entries {
             let at = At { key, owner: &what };
@@ -35,6 +36,7 @@ impl Decoder<'_> {
                         self.push(diagnostic.hint("a TCP port is a number from 1 to 65535"));
                     }
                 }
+                "command" => wait.command = self.line(node, at),
                 "cc" => wait.cc = self.bool(node, at).unwrap_or_default(),
                 "timeout" => wait.timeout = self.seconds(node, at).unwrap_or(DEFAULT_TIMEOUT),
                 other => unreachable!("`{other}` is not in the table of a wait's keys"),
@@ -42,7 +44,7 @@ impl Decoder<'_> {
         }
         if conditions == 0 {
             let diagnostic = Diagnostic::error("missing-key", node.span, format!("{what} waits for nothing"));
-            self.push(diagnostic.hint("give one of `ping`, `port` and `cc`, or leave `wait_for` out"));
+            self.push(diagnostic.hint("give one of `ping`, `port`, `cc` and `command`, or leave `wait_for` out"));
             return None;
         }
         Some(wait)

@@ -14,11 +14,13 @@ use crate::live::VmState;
 use crate::spec::model::WaitFor;
 
 /// One thing to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
     Connected,
     Ping(IpAddr),
     Port(SocketAddr),
+    /// A line of the user's own.
+    Line(String),
 }
 
 impl Question {
@@ -26,20 +28,20 @@ impl Question {
         let cc = wait.cc.then_some(Self::Connected);
         let ping = wait.ping.as_ref().map(|address| Self::Ping(address.value));
         let port = wait.port.as_ref().map(|address| Self::Port(address.value));
-        [cc, ping, port].into_iter().flatten()
+        let line = wait.command.as_ref().map(|line| Self::Line(line.value.clone()));
+        [cc, ping, port, line].into_iter().flatten()
     }
 
-    /// The words of the command that asks. Its own time limit is shorter than the pause between two.
-    fn words(self) -> Vec<String> {
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+    /// The command that asks.
+    fn command(&self, draft: &mut Draft) -> String {
         match self {
-            Self::Connected => words("vm info"),
-            Self::Ping(address) => words(&format!("shell ping -n -c 1 -W 1 {address}")),
+            Self::Connected => draft.whole("vm info"),
+            Self::Ping(address) => draft.whole(&format!("shell ping -n -c 1 -W 1 {address}")),
             Self::Port(address) => {
-                let mut all: Vec<String> = words("shell timeout 2 bash -c");
-                all.push(format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port()));
-                all
+                let connect = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
+                draft.command(&["shell", "timeout", "2", "bash", "-c", &connect])
             }
+            Self::Line(line) => draft.whole(line),
         }
     }
 }
@@ -63,7 +65,7 @@ pub(super) fn gates<'a>(scene: &Scene<'a>, draft: &mut Draft, members: &Members<
             let of_part: HashSet<&str> = part.names.iter().map(String::as_str).collect();
             let names: Vec<&'a str> = members.iter().map(|m| m.0).filter(|name| of_part.contains(name)).collect();
             let needs = names.iter().filter_map(|name| started.get(name)).flatten().copied();
-            let step = ask(draft, question, timeout, &part.names, &part.serves, needs.collect());
+            let step = ask(draft, &question, timeout, &part.names, &part.serves, needs.collect());
             for name in names {
                 ready.entry(name).or_default().push(step);
             }
@@ -91,7 +93,7 @@ pub(super) fn gates_of_needed<'a>(
         }
         let names: Arc<[String]> = Arc::from([name.to_string()]);
         for question in Question::of(wait) {
-            let step = ask(draft, question, wait.timeout, &names, &serves, Vec::new());
+            let step = ask(draft, &question, wait.timeout, &names, &serves, Vec::new());
             ready.entry(name.as_str()).or_default().push(step);
         }
     }
@@ -99,7 +101,7 @@ pub(super) fn gates_of_needed<'a>(
 
 fn ask(
     draft: &mut Draft,
-    question: Question,
+    question: &Question,
     timeout: u32,
     names: &Arc<[String]>,
     serves: &Arc<[usize]>,
@@ -109,9 +111,10 @@ fn ask(
     needs.dedup();
     let holds = match question {
         Question::Connected => Holds::Connected(names.to_vec()),
-        Question::Ping(_) | Question::Port(_) => Holds::Success,
+        Question::Ping(_) | Question::Port(_) | Question::Line(_) => Holds::Success,
     };
     let extra =
         Extra { needs, undo: Undo::Nothing, expect: Some(Expect::Until { holds, timeout }), ..Extra::default() };
-    draft.step(serves, &question.words(), extra)
+    let command = question.command(draft);
+    draft.raw_step(serves, command, extra)
 }
