@@ -500,6 +500,282 @@ class minimega:
             {"vxlan_or_gre": vxlan_or_gre, "bridge": bridge, "remote": remote, "key": key},
         )
 
+    def capture(self) -> List[Resp]:
+        """show captures.
+
+            capture
+
+        Lists the captures of the namespace. One that has stopped by itself, for example because the disk is full, says why under mode, and stays in the list until it is deleted; its file has all frames up to then. The `Data` of the answer has the frames and bytes written, and how many frames were lost because they came too fast.
+        """
+        return self._run(
+            [
+                [("word", "capture", None)],
+            ],
+            {},
+        )
+
+    def capture_netflow_bridge(self, bridge: Word, filename: Optional[Word] = None, tcp_or_udp: Optional[Word] = None, hostname_port: Optional[Word] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <bridge,> <bridge> <filename>
+            capture <netflow,> <bridge,> <bridge> <tcp,udp> <hostname:port>
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "bridge", None), ("text", "bridge", None), ("text", "filename", None)],
+                [("word", "capture", None), ("word", "netflow", None), ("word", "bridge", None), ("text", "bridge", None), ("choice", "tcp_or_udp", ("tcp", "udp",)), ("text", "hostname_port", None)],
+            ],
+            {"bridge": bridge, "filename": filename, "tcp_or_udp": tcp_or_udp, "hostname_port": hostname_port},
+        )
+
+    def capture_netflow_delete_bridge(self, bridge: Word) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <delete,> bridge <bridge>
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "delete", None), ("word", "bridge", None), ("text", "bridge", None)],
+            ],
+            {"bridge": bridge},
+        )
+
+    def capture_netflow_gzip(self, true_or_false: Optional[Union[str, bool]] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <gzip,> [true,false]
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "gzip", None), ("choice?", "true_or_false", ("true", "false",))],
+            ],
+            {"true_or_false": true_or_false},
+        )
+
+    def capture_netflow_mode(self, raw_or_ascii: Optional[Word] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <mode,> [raw,ascii]
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "mode", None), ("choice?", "raw_or_ascii", ("raw", "ascii",))],
+            ],
+            {"raw_or_ascii": raw_or_ascii},
+        )
+
+    def capture_netflow_timeout(self, timeout: Optional[Word] = None) -> List[Resp]:
+        """capture flow records.
+
+            capture <netflow,> <timeout,> [timeout in seconds]
+
+        bridge: collects the flow records (NetFlow version 5) of a bridge in a file, or sends them on by TCP or UDP to a program that the daemon's host can reach. Needs Open vSwitch. A bridge can have several; one that is not there yet is waited for.
+        delete: ends the netflow captures of a bridge of this namespace, or with `all` those of all bridges.
+        mode: shows or sets whether new captures write datagrams as they come (raw, the default) or a line for each flow (ascii): begin, end, protocol, source, destination, packets, bytes, TCP flags, type of service, ports in and out.
+        gzip: shows or sets whether new captures pack their files (default false).
+        timeout: shows or sets after how many seconds a flow that goes on is reported (default 10), for all bridges.
+
+            capture netflow mode ascii
+            capture netflow bridge mega_bridge flows.txt
+            capture netflow bridge mega_bridge udp collector.example:9995
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "netflow", None), ("word", "timeout", None), ("text?", "timeout", None)],
+            ],
+            {"timeout": timeout},
+        )
+
+    def capture_pcap_bridge(self, bridge: Word, filename: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> bridge <bridge> <filename>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "bridge", None), ("text", "bridge", None), ("text", "filename", None)],
+            ],
+            {"bridge": bridge, "filename": filename},
+        )
+
+    def capture_pcap_delete_bridge(self, bridge: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <delete,> bridge <bridge>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "delete", None), ("word", "bridge", None), ("text", "bridge", None)],
+            ],
+            {"bridge": bridge},
+        )
+
+    def capture_pcap_delete_vm(self, vm: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <delete,> vm <vm name>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "delete", None), ("word", "vm", None), ("text", "vm", None)],
+            ],
+            {"vm": vm},
+        )
+
+    def capture_pcap_filter(self, bpf: Optional[Word] = None) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <filter,> [bpf]
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "filter", None), ("text?", "bpf", None)],
+            ],
+            {"bpf": bpf},
+        )
+
+    def capture_pcap_snaplen(self, size: Optional[Word] = None) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> <snaplen,> [size]
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "snaplen", None), ("text?", "size", None)],
+            ],
+            {"size": size},
+        )
+
+    def capture_pcap_vm(self, vm: Word, interface: Word, filename: Word) -> List[Resp]:
+        """capture frames into pcap files.
+
+            capture <pcap,> vm <vm name> <interface index> <filename>
+
+        vm: captures what a NIC of a VM (counted from 0) sends and receives, also while the VM is paused, before it is started and after it is started anew, until the capture is deleted or the VM flushed. A NIC that moves to another VLAN keeps it.
+        bridge: captures every frame that crosses a bridge, once, with an 802.1Q tag that says on which VLAN. A bridge that is not there yet is waited for. Other namespaces may use the same bridge: their frames are captured too.
+        delete: ends the captures of a VM or of a bridge, or with `all` those of all VMs or all bridges of the namespace.
+        snaplen: shows or sets how many bytes of each frame new captures keep (default 1600).
+        filter: shows or sets the filter of new captures, in the language of pcap-filter(7); quote it, `""` is none. In a capture of a bridge, a filter with the word `vlan` looks at frames with their tag, any other without.
+
+        A file that exists is overwritten. A relative name is one in the files folder. Captures outlive the daemon; frames that come while there is none are not in the file.
+
+            capture pcap filter "tcp port 80"
+            capture pcap vm web0 0 web0.pcap
+            capture pcap bridge mega_bridge all.pcap
+            capture pcap delete vm all
+        """
+        return self._run(
+            [
+                [("word", "capture", None), ("word", "pcap", None), ("word", "vm", None), ("text", "vm", None), ("text", "interface", None), ("text", "filename", None)],
+            ],
+            {"vm": vm, "interface": interface, "filename": filename},
+        )
+
     def check(self) -> List[Resp]:
         """check that the host has what the engine needs.
 
@@ -519,7 +795,7 @@ class minimega:
 
             clear all
 
-        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, their taps and then all bridges with their trunks and tunnels deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
+        Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces are killed and flushed, captures ended, taps and then all bridges with their trunks and tunnels deleted, VLAN aliases, configurations and the history forgotten, the log set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past what fails and answers with all errors.
         """
         return self._run(
             [
@@ -540,6 +816,20 @@ class minimega:
                 [("word", "clear", None), ("word", "background-status", None)],
             ],
             {},
+        )
+
+    def clear_capture(self, netflow_or_pcap: Optional[Word] = None) -> List[Resp]:
+        """end captures.
+
+            clear capture [netflow,pcap]
+
+        Ends all captures of the namespace, or those of one kind, and sets what new ones are like back.
+        """
+        return self._run(
+            [
+                [("word", "clear", None), ("word", "capture", None), ("choice?", "netflow_or_pcap", ("netflow", "pcap",))],
+            ],
+            {"netflow_or_pcap": netflow_or_pcap},
         )
 
     def clear_history(self) -> List[Resp]:
@@ -3064,7 +3354,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3084,7 +3374,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3104,7 +3394,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3144,7 +3434,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3164,7 +3454,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3204,7 +3494,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3224,7 +3514,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3244,7 +3534,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3265,7 +3555,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 

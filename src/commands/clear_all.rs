@@ -14,7 +14,8 @@ pub(super) fn commands() -> Vec<Command> {
             &["clear all"],
             "clear everything",
             "Runs `clear namespace all` and then every other `clear` command that needs no argument: all VMs of all namespaces \
-             are killed and flushed, their taps and then all bridges with their trunks and tunnels deleted, VLAN aliases, configurations and the history forgotten, the log \
+             are killed and flushed, captures ended, taps and then all bridges with their trunks and tunnels deleted, \
+             VLAN aliases, configurations and the history forgotten, the log \
              set back. Background processes that run, files, aliases, variables and output switches stay. Goes on past \
              what fails and answers with all errors.",
         )

@@ -6,6 +6,7 @@ mod args;
 mod background;
 mod bridge;
 mod builtin;
+mod capture;
 mod check;
 mod clear_all;
 mod debug;
@@ -193,6 +194,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(background::commands());
     commands.extend(bridge::commands());
     commands.extend(args::commands());
+    commands.extend(capture::commands());
     commands.extend(check::commands());
     commands.extend(clear_all::commands());
     commands.extend(debug::commands());

@@ -40,7 +40,7 @@ pub(super) fn commands() -> Vec<Command> {
             Declaration::new(CLEAR_NAMESPACE, &["clear namespace [name]"],
                 "destroy a namespace, or leave the active one",
                 "Without a name, makes `minimega` the active namespace again. With a name, kills and flushes that \
-                 namespace's VMs, deletes its taps, ends its pipelines and pipes, and forgets its VLAN aliases and \
+                 namespace's VMs, ends its captures, deletes its taps, ends its pipelines and pipes, and forgets its VLAN aliases and \
                  configurations; one that does not exist is fine. With `all`, does so for every namespace.")
                 .complete("name", Completion::Namespace),
             |call| async move {

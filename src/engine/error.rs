@@ -51,6 +51,9 @@ pub enum EngineError {
     /// A background process.
     #[error(transparent)]
     Background(#[from] super::background::BackgroundError),
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] super::CaptureError),
     /// A DHCP and DNS server.
     #[error(transparent)]
     Dnsmasq(#[from] super::dnsmasq::DnsmasqError),

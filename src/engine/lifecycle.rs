@@ -137,6 +137,7 @@ impl Engine {
                 Err(error) => errors.push(error),
             }
         }
+        errors.extend(self.end_captures_of_flushed().await.err());
         errors.extend(self.release_network().await.err());
         if !vms.is_empty() {
             // Hundreds of VMs leave many small holes; an idle daemon should be small.

@@ -8,6 +8,7 @@
 
 mod background;
 mod bonds;
+mod captures;
 mod check;
 mod claim;
 mod detached;
@@ -27,6 +28,7 @@ mod macs;
 mod mesh;
 mod namespaces;
 mod nat;
+mod netflow;
 mod nics;
 mod overrides;
 pub mod plumb;
@@ -60,6 +62,7 @@ use crate::name::{Namespace, TapName, VmName};
 
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
 pub use bonds::BondRequest;
+pub use captures::{CaptureError, CaptureInfo, CaptureRequest, CaptureTarget, PcapSettings};
 pub use check::Checked;
 pub use dnsmasq::{DnsmasqChange, DnsmasqError, DnsmasqInfo, DnsmasqList};
 pub use error::EngineError;
@@ -70,6 +73,7 @@ pub use info::{INFO_COLUMNS, InfoRow, SUMMARY_COLUMNS, go_duration};
 pub use mesh::{Mesh, MeshError};
 pub use namespaces::NamespaceInfo;
 pub use nat::{NatError, NatInfo};
+pub use netflow::{FlowInfo, FlowMode, FlowSettings, FlowSink};
 pub use overrides::OverrideError;
 pub use programs::exit_text;
 pub use progress::{Progress, report};
@@ -127,6 +131,8 @@ struct State {
     vlans: Vlans,
     next_vm: u32,
     next_tap: u32,
+    captures: captures::Captures,
+    flows: netflow::Flows,
 }
 
 /// The engine of one host.
@@ -153,6 +159,8 @@ pub struct Engine {
     nat: nat::Nat,
     shells: shell::Shells,
     files: Files,
+    captures: captures::Running,
+    flows: netflow::Running,
 }
 
 impl Engine {
@@ -182,6 +190,8 @@ impl Engine {
             learned: Default::default(),
             nat: Default::default(),
             shells: Default::default(),
+            captures: Default::default(),
+            flows: Default::default(),
         });
         engine.start_learning();
         let notes = engine.recover().await?;
@@ -241,12 +251,13 @@ impl Engine {
     async fn release_network(&self) -> Result<(), EngineError> {
         let _turn = self.network_users.turn.lock().await;
         let vms = self.state().namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.live().state.has_process());
-        let in_use = vms || self.network_users.any() || self.dnsmasq.any_runs() || self.nat.any();
+        let in_use =
+            vms || self.network_users.any() || self.dnsmasq.any_runs() || self.nat.any() || self.state().flows.any();
         self.network(move |network| network.release(in_use)).await
     }
 
     /// Is there nothing here that a user made: no VM, launched or queued, no tap, no bridge, no namespace but the default
-    /// one, no pipeline, no DHCP server, no gateway and no background process that runs?
+    /// one, no pipeline, no capture, no DHCP server, no gateway and no background process that runs?
     pub async fn is_empty(&self) -> Result<bool, EngineError> {
         if self.plumbing.has_pipelines() || self.background.any_runs() || self.dnsmasq.any() || self.nat.any() {
             return Ok(false);
@@ -254,6 +265,9 @@ impl Engine {
         {
             let state = self.state();
             let holds = |n: &NamespaceState| !n.vms.is_empty() || !n.scheduling.queue.is_empty();
+            if state.captures.any() || state.flows.any() {
+                return Ok(false);
+            }
             if state.namespaces.iter().any(|(name, n)| *name != Namespace::default_namespace() || holds(n)) {
                 return Ok(false);
             }
@@ -261,12 +275,15 @@ impl Engine {
         Ok(self.ports().await?.is_empty() && self.own_bridges().await?.is_empty())
     }
 
-    /// End what does not outlive the daemon: pipelines, pipes, background processes and programs of `shell`.
+    /// End what does not outlive the daemon: pipelines, pipes, background processes and programs of `shell`. Captures end
+    /// too, for a later daemon to go on with.
     pub async fn close(&self) -> Result<(), EngineError> {
         let end = async { tokio::join!(self.end_plumbing(), self.end_background(), self.shells.end()) };
         if tokio::time::timeout(CLOSE_LIMIT, end).await.is_err() {
             tracing::warn!("programs that do not end even by SIGKILL are left");
         }
+        self.suspend_captures().await;
+        self.suspend_flows().await;
         self.save_learned().await;
         self.release_network().await
     }

@@ -58,8 +58,9 @@ impl Engine {
             .collect()
     }
 
-    /// Destroy a namespace: drop its queue, kill and flush its VMs, end its DHCP servers and gateways, delete its taps, end its pipelines and pipes, forget its
-    /// VLANs and configuration. One that does not exist is fine. Goes on past errors and reports all.
+    /// Destroy a namespace: drop its queue, kill and flush its VMs, end its captures, DHCP servers and gateways, delete its
+    /// taps, end its pipelines and pipes, forget its VLANs and configuration. One that does not exist is fine. Goes on past
+    /// errors and reports all.
     pub async fn destroy_namespace(&self, namespace: &Namespace) -> Result<(), EngineError> {
         let mut errors = Vec::new();
         self.clear_plumbing_of(namespace).await;
@@ -72,6 +73,8 @@ impl Engine {
         };
         errors.extend(self.kill_all(&vms).await.err());
         errors.extend(self.flush_all(&vms).await.err());
+        errors.extend(self.clear_pcap(namespace).await.err());
+        errors.extend(self.clear_flows(namespace).await.err());
         errors.extend(self.kill_dnsmasq(namespace, None).await.err());
         errors.extend(self.delete_nat(namespace, None).await.err());
         errors.extend(self.delete_taps(namespace, None).await.err());

@@ -24,6 +24,11 @@ impl State {
             .collect()
     }
 
+    /// Is there a VM with this UUID?
+    pub(super) fn has_vm(&self, uuid: uuid::Uuid) -> bool {
+        self.namespaces.values().flat_map(|n| n.vms.values()).any(|vm| vm.uuid == uuid)
+    }
+
     /// The tags that NICs use.
     pub(super) fn tags_in_use(&self) -> BTreeSet<VlanTag> {
         self.namespaces
@@ -349,6 +354,7 @@ impl Engine {
     }
 }
 
+/// The number of a NIC of a VM.
 pub(super) fn nic_index(vm: &Vm, text: &str) -> Result<usize, EngineError> {
     let count = vm.live().nics.len();
     text.parse::<usize>()

@@ -118,6 +118,8 @@ impl Engine {
         self.network(move |network| network.delete_all(&orphans)).await?;
         self.recover_dnsmasq(&mut notes).await?;
         self.recover_nat(&mut notes).await?;
+        notes.extend(self.restore_captures().await);
+        notes.extend(self.restore_flows().await);
         self.save()?;
         self.release_network().await?;
         Ok(notes)

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::language::field::VmConfig;
 use crate::name::Namespace;
 
+use super::captures::Captures;
+use super::netflow::Flows;
 use super::queue::Scheduling;
 use super::{Engine, EngineError, NamespaceState, State, Vlans};
 
@@ -31,6 +33,10 @@ struct Stored {
     vlans: Vlans,
     next_vm: u32,
     next_tap: u32,
+    #[serde(default)]
+    captures: Captures,
+    #[serde(default)]
+    flows: Flows,
 }
 
 /// Write a value as JSON, mode 0600.
@@ -75,6 +81,8 @@ pub(super) fn load(base: &Path) -> Result<State, EngineError> {
                 vlans,
                 next_vm: stored.next_vm,
                 next_tap: stored.next_tap,
+                captures: stored.captures,
+                flows: stored.flows,
             }
         }
         None => State {
@@ -83,6 +91,8 @@ pub(super) fn load(base: &Path) -> Result<State, EngineError> {
             vlans: Vlans::default(),
             next_vm: 0,
             next_tap: 0,
+            captures: Captures::default(),
+            flows: Flows::default(),
         },
     };
     state.namespaces.entry(state.active.clone()).or_default();
@@ -106,6 +116,8 @@ impl Engine {
             vlans: state.vlans.clone(),
             next_vm: state.next_vm,
             next_tap: state.next_tap,
+            captures: state.captures.clone(),
+            flows: state.flows.clone(),
         };
         // Under the lock, so that an older state never replaces a newer one.
         write(&self.options.base.join(STATE), &stored)

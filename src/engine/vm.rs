@@ -316,6 +316,11 @@ impl Vm {
 
     /// The text that the kernel keeps with a NIC's tap.
     pub fn tap_owner(&self, index: usize) -> String {
-        format!("vm {} {index}", self.uuid)
+        Self::nic_owner(self.uuid, index)
+    }
+
+    /// That text for a VM by its UUID.
+    pub fn nic_owner(uuid: uuid::Uuid, index: usize) -> String {
+        format!("vm {uuid} {index}")
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
@@ -17,12 +17,13 @@ use super::{
 };
 use crate::name::{Shape, TapName};
 
+mod sniffing;
 mod switching;
 
 /// A network in memory. Each instance is a host of its own; it forgets everything when it is dropped.
 #[derive(Default)]
 pub struct FakeNetwork {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -56,6 +57,9 @@ impl FakeNetwork {
     /// close gateway PIN
     /// shape web0 rate=1mbit     (or `nothing`)
     /// delete web0
+    /// sniff tap OWNER into /x/a.pcap          (the file is not made)
+    /// sniff bridge mega_bridge into /x/b.pcap
+    /// sniffed /x/a.pcap
     /// trunk eth1 on mega_bridge
     /// no trunk eth1 on mega_bridge
     /// tunnel vxlan to 192.0.2.7 key 5 on mega_bridge

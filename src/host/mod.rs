@@ -5,12 +5,16 @@
 //! Every call here may block; callers in async code go through `spawn_blocking`.
 
 mod bonding;
+mod collecting;
 pub mod fake;
 mod gateways;
 mod learning;
 mod leasing;
 pub mod linux;
+pub mod netflow;
+pub mod pcap;
 mod shaping;
+mod sniffing;
 mod switching;
 
 use std::net::IpAddr;
@@ -20,10 +24,12 @@ use std::path::PathBuf;
 use crate::name::{BridgeName, TapName, VlanTag};
 
 pub use bonding::Bonding;
+pub use collecting::Collecting;
 pub use gateways::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, NewGateway};
 pub use learning::{Heard, Learning, Listener};
 pub use leasing::Leasing;
 pub use shaping::{Reshape, Shaping};
+pub use sniffing::{Sniff, SniffError, SniffStatus, SniffTarget, Sniffer, Sniffing};
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind};
 
 /// The place of a port: a user's bridge and a VLAN on it. Each is one broadcast domain.
@@ -170,7 +176,9 @@ pub enum NetworkPlace {
 ///
 /// The network namespace is made at the first need and goes when [`Network::release`] finds it empty; bridges likewise
 /// come with the first port of a segment and go with the last. Everything survives the process and is found again.
-pub trait Network: Bonding + Gateways + Learning + Leasing + Shaping + Switching + Send + Sync {
+pub trait Network:
+    Bonding + Collecting + Gateways + Learning + Leasing + Shaping + Sniffing + Switching + Send + Sync
+{
     /// A descriptor of the network namespace for a child process to enter; None when it is the daemon's own. Makes the
     /// namespace if there is none.
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError>;

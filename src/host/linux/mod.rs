@@ -1,13 +1,17 @@
-//! The traits of `host` on Linux: rtnetlink, network namespaces, tap devices, processes by pidfd. The only place with
+//! The traits of `host` on Linux: rtnetlink, network namespaces, tap devices, processes by pidfd, captures
+//! by packet sockets. The only place with
 //! `unsafe`.
 //!
 //! Must not know VMs or commands.
 
 pub mod accelerator;
 mod bpf;
+mod capture_file;
 mod classifier;
+mod collecting;
 mod dhcp;
 mod failure;
+mod filter;
 mod gateways;
 mod learning;
 pub mod memory;
@@ -15,14 +19,17 @@ mod namespace;
 mod netlink;
 mod network;
 mod packet;
+mod packet_socket;
 mod ports;
 pub mod process;
 pub mod program;
+mod sniffing;
 mod switch;
 mod tc;
 mod tun;
 mod vlan_filter;
 
+pub use capture_file::{CaptureFile, Content};
 pub use namespace::{exec_in, run_in};
 pub use network::LinuxNetwork;
 

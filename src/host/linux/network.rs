@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::collecting::Exports;
 use super::dhcp::{Client, Lease};
 use super::learning::{Ears, Listening};
 use super::namespace;
 use super::ports::Ports;
+use super::sniffing::Sniffers;
 use super::switch::{self, Form};
 use crate::host::{
     Bond, Bonding, BridgeInfo, GATEWAY_INSIDE, Learning, Leasing, Listener, Mirror, Netflow, Network, NetworkError,
@@ -29,13 +31,14 @@ const SWITCH_FOLDER: &str = "openvswitch";
 const TEND: Duration = Duration::from_secs(1);
 
 /// The engine's network on this host.
-#[derive(Debug)]
 pub struct LinuxNetwork {
     place: NetworkPlace,
     switch: SwitchChoice,
     form: Form,
     worker: Mutex<Option<Worker>>,
     ears: Arc<Ears>,
+    sniffers: Arc<Sniffers>,
+    exports: Arc<Exports>,
 }
 
 type Job = Box<dyn FnOnce(&mut Ports) + Send>;
@@ -62,7 +65,15 @@ impl LinuxNetwork {
 
     /// The same with another switch.
     pub fn with_switch(place: NetworkPlace, switch: SwitchChoice) -> Self {
-        Self { place, switch, form: Form::Auto, worker: Mutex::new(None), ears: Arc::default() }
+        Self {
+            place,
+            switch,
+            form: Form::Auto,
+            worker: Mutex::new(None),
+            ears: Arc::default(),
+            sniffers: Arc::default(),
+            exports: Arc::default(),
+        }
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
@@ -151,6 +162,43 @@ impl LinuxNetwork {
     }
 }
 
+impl LinuxNetwork {
+    /// What bridges are to export.
+    pub(super) fn exports(&self) -> &Arc<Exports> {
+        &self.exports
+    }
+
+    /// The captures.
+    pub(super) fn sniffers(&self) -> &Arc<Sniffers> {
+        &self.sniffers
+    }
+
+    /// Do something with the captures inside; None if there is nothing inside yet.
+    pub(super) fn look<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Sniffers, &mut Ports) -> Result<R, NetworkError> + Send + 'static,
+    ) -> Result<Option<R>, NetworkError> {
+        let sniffers = Arc::clone(&self.sniffers);
+        self.inside(false, move |ports| f(&sniffers, ports))
+    }
+
+    /// Change what is inside, and let captures and collectors hear what has come before anybody can use it.
+    fn change<R: Send + 'static>(
+        &self,
+        make: bool,
+        f: impl FnOnce(&mut Ports) -> Result<R, NetworkError> + Send + 'static,
+    ) -> Result<Option<R>, NetworkError> {
+        let (sniffers, exports) = (Arc::clone(&self.sniffers), Arc::clone(&self.exports));
+        self.inside(make, move |ports| {
+            let result = f(ports);
+            if let Err(error) = sniffers.refresh(ports, None).and_then(|()| exports.refresh(ports)) {
+                tracing::warn!(%error, "captures do not hear what has changed");
+            }
+            result
+        })
+    }
+}
+
 impl Network for LinuxNetwork {
     fn enter(&self) -> Result<Option<OwnedFd>, NetworkError> {
         let worker = self.worker(true)?;
@@ -167,25 +215,25 @@ impl Network for LinuxNetwork {
 
     fn create_all(&self, taps: &[NewTap]) -> Result<(), NetworkError> {
         let taps = taps.to_vec();
-        self.inside(true, move |ports| ports.create_all(&taps))?.ok_or_else(lost)
+        self.change(true, move |ports| ports.create_all(&taps))?.ok_or_else(lost)
     }
 
     fn connect(&self, tap: &TapName, segment: Option<&Segment>) -> Result<(), NetworkError> {
         let (name, segment) = (tap.clone(), segment.cloned());
-        self.inside(false, move |ports| ports.connect(&name, segment.as_ref()))?
+        self.change(false, move |ports| ports.connect(&name, segment.as_ref()))?
             .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
     }
 
     fn delete(&self, tap: &TapName) -> Result<(), NetworkError> {
         let name = tap.clone();
-        self.inside(false, move |ports| ports.delete(&name))?
+        self.change(false, move |ports| ports.delete(&name))?
             .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
     }
 
     fn delete_all(&self, taps: &[TapName]) -> Result<(), NetworkError> {
         let taps = taps.to_vec();
         // Without a namespace there is no tap either.
-        self.inside(false, move |ports| ports.delete_all(&taps))?;
+        self.change(false, move |ports| ports.delete_all(&taps))?;
         Ok(())
     }
 
@@ -209,6 +257,9 @@ impl Network for LinuxNetwork {
         if left == Some(true) || (in_use && left.is_some()) {
             return Ok(());
         }
+        // A socket would keep the namespace.
+        self.sniffers.deafen();
+        self.exports.forget();
         match run(&mut worker, |ports| ports.switch().end())? {
             Some(()) => {}
             // What a namespace that is gone, as after a restart of the host, has left.
@@ -232,7 +283,7 @@ impl LinuxNetwork {
         bridge: &BridgeName,
         f: impl FnOnce(&mut Ports) -> Result<(), NetworkError> + Send + 'static,
     ) -> Result<(), NetworkError> {
-        self.inside(false, f)?.ok_or_else(|| NetworkError::NoBridge { bridge: bridge.to_string() })
+        self.change(false, f)?.ok_or_else(|| NetworkError::NoBridge { bridge: bridge.to_string() })
     }
 }
 
@@ -250,12 +301,12 @@ impl Switching for LinuxNetwork {
 
     fn configure(&self, bridge: &BridgeName, config: &str) -> Result<(), NetworkError> {
         let (bridge, config) = (bridge.clone(), config.to_owned());
-        self.inside(true, move |ports| ports.switch().configure(&bridge, &config))?.ok_or_else(lost)
+        self.change(true, move |ports| ports.switch().configure(&bridge, &config))?.ok_or_else(lost)
     }
 
     fn trunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
         let (bridge, interface) = (bridge.clone(), interface.clone());
-        self.inside(true, move |ports| ports.switch().trunk(&bridge, &interface))?.ok_or_else(lost)
+        self.change(true, move |ports| ports.switch().trunk(&bridge, &interface))?.ok_or_else(lost)
     }
 
     fn untrunk(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
@@ -265,7 +316,7 @@ impl Switching for LinuxNetwork {
 
     fn tunnel(&self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
         let (bridge, tunnel) = (bridge.clone(), tunnel.clone());
-        self.inside(true, move |ports| ports.switch().tunnel(&bridge, &tunnel))?.ok_or_else(lost)
+        self.change(true, move |ports| ports.switch().tunnel(&bridge, &tunnel))?.ok_or_else(lost)
     }
 
     fn untunnel(&self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
@@ -475,7 +526,8 @@ fn settle(
     }
 }
 
-fn lost() -> NetworkError {
+/// The error for a thread that has panicked.
+pub(super) fn lost() -> NetworkError {
     NetworkError::Kernel {
         what: "work in the network namespace".to_owned(),
         source: std::io::Error::other("the thread in it has ended"),

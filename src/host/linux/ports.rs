@@ -10,7 +10,7 @@
 //!
 //! Nothing else is changed or deleted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,9 +21,9 @@ use nix::libc;
 use super::failure::{kernel, refused};
 use super::namespace::sysctl;
 use super::netlink::{Link, Links, Netlink};
-use super::switch::{self, Form, Switch, SwitchPort};
+use super::switch::{self, Ear, Form, Switch, SwitchPort};
 use super::tun::{self, Tap};
-use crate::host::{Bond, BridgeInfo, Mirror, NetworkError, NewTap, Port, Segment, SwitchChoice, TapKind};
+use crate::host::{Bond, BridgeInfo, Mirror, NetworkError, NewTap, Port, Segment, SniffTarget, SwitchChoice, TapKind};
 use crate::name::{BridgeName, TapName};
 
 const TAP: &str = "megaform tap name=";
@@ -352,6 +352,36 @@ impl Ports {
             }
         }
         self.switch.sweep_half_made()
+    }
+
+    /// Let exactly these be heard, and say for each of them to which interfaces to listen now.
+    pub(super) fn hear(&mut self, heard: &[SniffTarget]) -> Result<Vec<Result<Vec<Ear>, NetworkError>>, NetworkError> {
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        let bridge = |heard: &SniffTarget| match heard {
+            SniffTarget::Bridge(bridge) => Some(bridge.clone()),
+            SniffTarget::Tap { .. } => None,
+        };
+        let bridges: BTreeSet<BridgeName> = heard.iter().filter_map(bridge).collect();
+        let mut crossed = self.switch.hear(&bridges, &links);
+        if let (true, Err(error)) = (bridges.is_empty(), &crossed) {
+            tracing::warn!(%error, "the switch has not given up what it had for captures");
+        }
+        let mut ears = |heard: &SniffTarget| match (heard, &mut crossed) {
+            (SniffTarget::Tap { owner }, _) => {
+                let of_owner = |link: &&Link| read_mark(link).is_some_and(|(_, text)| text == owner);
+                let ear = |link: &Link| Ear { index: link.index, vlan: None, promiscuous: false };
+                Ok(links.iter().filter(of_owner).map(ear).collect())
+            }
+            (SniffTarget::Bridge(wanted), Ok(crossed)) => {
+                Ok(crossed.iter().filter(|(bridge, _)| bridge == wanted).map(|(_, ear)| *ear).collect())
+            }
+            (SniffTarget::Bridge(wanted), Err(error)) => {
+                let what = format!("capture what crosses {wanted}");
+                // One error for all of them; the first takes it along.
+                Err(std::mem::replace(error, NetworkError::Kernel { what, source: io::Error::other("as told before") }))
+            }
+        };
+        Ok(heard.iter().map(&mut ears).collect())
     }
 
     fn find(&mut self, name: &str) -> Result<Option<Link>, NetworkError> {

@@ -4,14 +4,14 @@
 //! Must not know who is behind a port. Nothing is kept in memory: a switch finds what it needs in the kernel, or in its
 //! own database, so that a restarted daemon goes on where the last one ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::failure::kernel;
 use super::netlink::{Link, Netlink};
 use super::vlan_filter;
 use crate::host::{Bond, BridgeInfo, Netflow, NetworkError, Segment, SwitchChoice, Tunnel};
-use crate::name::{BridgeName, TapName};
+use crate::name::{BridgeName, TapName, VlanTag};
 
 mod filtering;
 mod mirrors;
@@ -33,6 +33,16 @@ pub(super) struct SwitchPort {
     pub master: Option<u32>,
     /// It was just made, so that what a switch knows of its name is of an earlier one.
     pub fresh: bool,
+}
+
+/// An interface to listen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ear {
+    pub index: u32,
+    /// The VLAN of everything that is heard there; None if there is none, or if the frames carry their tags.
+    pub vlan: Option<VlanTag>,
+    /// It must be asked for frames that are not for itself.
+    pub promiscuous: bool,
 }
 
 /// A switch. What it cannot do is [`NetworkError::Unsupported`], which names a switch that can.
@@ -111,6 +121,15 @@ pub(super) trait Switch {
     fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         Ok(Vec::new())
     }
+    /// Let exactly these bridges be heard, and say where: every frame that crosses one of them is heard once, at one of the
+    /// interfaces given for it. A bridge that is not there yet has none. `links` as for `placed`.
+    fn hear(
+        &mut self,
+        bridges: &BTreeSet<BridgeName>,
+        _links: &[Link],
+    ) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
+        if bridges.is_empty() { Ok(Vec::new()) } else { Err(self.cannot("capture what crosses a bridge")) }
+    }
     /// Make one port of several.
     fn bond(&mut self, _ports: &[SwitchPort], _segment: &Segment, _bond: &Bond) -> Result<(), NetworkError> {
         Err(self.cannot_but_openvswitch("make a bond"))
@@ -122,6 +141,10 @@ pub(super) trait Switch {
     /// The bonds, by name.
     fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
         Ok(Vec::new())
+    }
+    /// Can it send flow records at all?
+    fn exports_flows(&self) -> bool {
+        false
     }
     /// Send flow records of a bridge, or stop it.
     fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {

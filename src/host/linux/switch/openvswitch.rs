@@ -12,6 +12,7 @@ mod bonds;
 mod config;
 mod daemons;
 mod datapath;
+mod hearing;
 mod own_mirrors;
 mod placing;
 mod rows;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::LinkFlags;
 
-use super::{Switch, SwitchPort, mirrors};
+use super::{Ear, Switch, SwitchPort, mirrors};
 use crate::host::linux::failure::kernel;
 use crate::host::linux::namespace::sysctl;
 use crate::host::linux::netlink::{Link, Links, Netlink};
@@ -493,6 +494,18 @@ impl Switch for OpenVswitch {
 
     fn bonds(&mut self) -> Result<Vec<Bond>, NetworkError> {
         self.list_bonds()
+    }
+
+    fn hear(
+        &mut self,
+        bridges: &BTreeSet<BridgeName>,
+        _links: &[Link],
+    ) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
+        self.listen(bridges)
+    }
+
+    fn exports_flows(&self) -> bool {
+        true
     }
 
     fn netflow(&mut self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {

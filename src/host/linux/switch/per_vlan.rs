@@ -12,7 +12,7 @@ use nix::libc;
 use sha2::{Digest, Sha256};
 
 use super::uplinks::{self, Uplink};
-use super::{Switch, SwitchPort, mirrors};
+use super::{Ear, Switch, SwitchPort, mirrors};
 use crate::host::linux::failure::{kernel, refused};
 use crate::host::linux::namespace::sysctl;
 use crate::host::linux::netlink::{Link, Links, Netlink, has_port};
@@ -386,6 +386,16 @@ impl Switch for PerVlan {
 
     fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         mirrors::list(&mut self.netlink)
+    }
+
+    /// A bridge in promiscuous mode hands every frame that it forwards to its own interface, once.
+    fn hear(&mut self, bridges: &BTreeSet<BridgeName>, links: &[Link]) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
+        let ear = |link: &Link| {
+            let Segment { bridge, vlan } = read_marker(&link.alias).filter(|_| link.is_bridge())?;
+            let vlan = Some(vlan).filter(|vlan| vlan.get() != 0);
+            bridges.contains(&bridge).then_some((bridge, Ear { index: link.index, vlan, promiscuous: true }))
+        };
+        Ok(links.iter().filter_map(ear).collect())
     }
 }
 

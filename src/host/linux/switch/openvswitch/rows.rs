@@ -19,6 +19,8 @@ pub(super) const PORT: &str = "port";
 pub(super) const TRUNK: &str = "trunk";
 pub(super) const TUNNEL: &str = "tunnel";
 pub(super) const BOND: &str = "bond";
+/// Hears everything, for captures.
+pub(super) const EAR: &str = "ear";
 
 pub(super) type Ids = BTreeMap<String, String>;
 
@@ -168,7 +170,7 @@ impl Picture {
         mark(&bridge.ids).is_some()
             && bridge.netflow.is_none()
             && !bridge.ids.keys().any(|key| key.starts_with(CONFIG))
-            && self.ports_of(bridge).all(|port| gone.contains(&port.uuid))
+            && self.ports_of(bridge).all(|port| gone.contains(&port.uuid) || mark(&port.ids) == Some(EAR))
     }
 
     /// The segments of the engine's ports, by the names of their interfaces.
@@ -245,9 +247,11 @@ impl Picture {
     /// The engine's mirrors of a bridge that lack a source or a destination once some ports are gone.
     fn dead_mirrors<'a>(&'a self, bridge: &'a BridgeRow, gone: &'a BTreeSet<&Uuid>) -> impl Iterator<Item = &'a Uuid> {
         let lost = |port: &Uuid| gone.contains(port) || !self.ports.contains_key(port);
+        let of_a_port = |mirror: &&MirrorRow| mark(&mirror.ids).is_some_and(|mark| mark != EAR);
         self.mirrors
             .iter()
-            .filter(move |mirror| bridge.mirrors.contains(&mirror.uuid) && mark(&mirror.ids).is_some())
+            .filter(of_a_port)
+            .filter(move |mirror| bridge.mirrors.contains(&mirror.uuid))
             .filter(move |mirror| mirror.sources.iter().all(lost) || mirror.output.as_ref().is_none_or(lost))
             .map(|mirror| &mirror.uuid)
     }
