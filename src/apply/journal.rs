@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{End, file};
+use crate::language::qos::Qos;
 use crate::name::Namespace;
 use crate::plan::advice::{Answer, CommandAdvice, TapEffect, tap_effect};
 use crate::plan::{Advice, Mark, Step, TapAdvice};
@@ -57,6 +58,8 @@ enum Line {
     },
     /// A tap of ours, from a journal that was reduced.
     Tap { name: String, address: Option<String> },
+    /// What a NIC was shaped by, from a journal that was reduced.
+    Qos { vm: String, nic: usize, settings: String },
     /// Raw commands of ours, from a journal that was reduced.
     Commands { name: String, entry: CommandAdvice },
 }
@@ -102,7 +105,7 @@ pub fn cut_off(socket: &Path, experiment: &Namespace) -> io::Result<bool> {
             Ok(Line::Done { step, .. } | Line::Failed { step, .. }) => {
                 open.remove(&step);
             }
-            Ok(Line::Unknown { .. } | Line::Tap { .. } | Line::Commands { .. }) | Err(_) => {}
+            Ok(Line::Unknown { .. } | Line::Tap { .. } | Line::Qos { .. } | Line::Commands { .. }) | Err(_) => {}
         }
     }
     Ok(!open.is_empty())
@@ -143,6 +146,11 @@ fn read(lines: impl BufRead) -> Advice {
             Ok(Line::Tap { name, address }) => {
                 advice.taps.insert(name, TapAdvice { address });
             }
+            Ok(Line::Qos { vm, nic, settings }) => {
+                if let Some(qos) = Qos::read(&settings) {
+                    advice.qos.insert((vm, nic), qos);
+                }
+            }
             Ok(Line::Commands { name, entry }) => {
                 advice.commands.insert(name, entry);
             }
@@ -166,6 +174,9 @@ impl Journal {
             let mut new = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&reduced)?;
             for (name, tap) in advice.taps {
                 write(&mut new, &Line::Tap { name, address: tap.address })?;
+            }
+            for ((vm, nic), qos) in advice.qos {
+                write(&mut new, &Line::Qos { vm, nic, settings: qos.to_string() })?;
             }
             for (name, entry) in advice.commands {
                 write(&mut new, &Line::Commands { name, entry })?;

@@ -92,8 +92,9 @@ impl Back<'_> {
         match &step.undo {
             Undo::Nothing | Undo::Impossible => {}
             // Where it is not known whether it was carried out, taking it back could harm what somebody else made.
-            Undo::Command(_) | Undo::Reconnect(_) | Undo::Lines { .. } if *end != End::Done => {}
+            Undo::Command(_) | Undo::Commands(_) | Undo::Reconnect(_) | Undo::Lines { .. } if *end != End::Done => {}
             Undo::Command(command) | Undo::Reconnect(command) => self.send(command.clone()),
+            Undo::Commands(commands) => commands.iter().for_each(|command| self.send(command.clone())),
             Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
             Undo::Rebind(..) if *end != End::Done => {}

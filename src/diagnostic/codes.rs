@@ -90,6 +90,12 @@ codes! {
         "The key exists and the type is right, but the value is not one of those it takes. The message says which are.";
     "key-type" Error "a key that is no text":
         "Keys of maps are text. Quote a number or truth value that is meant as a name.";
+    "link-conflict" Error "an interface that is shaped twice":
+        "A link is a shape on the NICs at both of its ends, and an interface has one shape. This NIC has a `qos` of its own, or is the end of another link. Keep one of the two.";
+    "link-ends" Error "a link whose ends are not connected":
+        "A link shapes the traffic between two NICs, so they are two different ones, on one VLAN of one bridge. A VLAN with just these two is a point-to-point link.";
+    "link-unshaped" Warning "a link that shapes nothing":
+        "Two NICs on one VLAN reach each other without a link. Give it a rate, a delay or a loss, or remove it.";
     "lonely-vlan" Warning "a VLAN with one member":
         "Only one NIC or tap is on it, so its traffic reaches nobody. Often a misspelled alias; if it is on purpose, a tap \
          on the same VLAN (or the warning) tells the next reader.";
@@ -120,6 +126,10 @@ codes! {
          names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
     "profile-cycle" Error "profiles that extend each other":
         "A profile takes what it does not say itself from the profile that it names. Here that comes back to itself.";
+    "qos-jitter" Error "a jitter without a delay, or longer than it":
+        "Jitter varies a delay either way, so there is a delay, and it is at least as long.\n\n    qos: { delay: 20 ms, jitter: 5 ms }";
+    "qos-unsupported" Error "a shape that the target cannot give an interface":
+        "minimega shapes an interface by a rate, or by a delay and a loss, and setting one of the two silently drops the other; it has no jitter. megaform's engine combines all of them (`qos set`). The target's `help qos` tells which of the two it is.";
     "queueing" Error "a namespace that queues launches":
         "With `ns queueing true`, `vm launch` only queues, so the VMs of a plan would not come. Launch or flush the queue and turn \
          queueing off; the message has the commands.";
@@ -180,6 +190,8 @@ codes! {
         "docs/experiment.md lists the functions; filters and tests are those of minijinja.";
     "unknown-key" Error "a key that does not exist here":
         "Nothing that is written is ignored. The message lists the keys of this place, or the nearest one.";
+    "unknown-nic" Error "a NIC that its VM does not have":
+        "NICs are named as VM and index, from 0: `web.0` is the first of `networks`.";
     "unknown-profile" Error "a profile that does not exist":
         "Profiles are entries of `profiles`.";
     "unknown-variable" Error "a variable that does not exist":

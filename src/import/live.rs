@@ -117,5 +117,6 @@ fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> 
         mac: (fixed && !nic.mac.is_empty()).then(|| nic.mac.clone()),
         driver: nic.driver.clone().filter(|driver| driver != DEFAULT_DRIVER && !driver.is_empty()),
         bridge: bridge(&nic.bridge),
+        qos: nic.qos.filter(|qos| !qos.is_none()),
     })
 }

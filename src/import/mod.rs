@@ -56,6 +56,8 @@ pub struct FoundNic {
     pub driver: Option<String>,
     /// Its bridge, where it is not the usual one.
     pub bridge: Option<String>,
+    /// What shapes its traffic.
+    pub qos: Option<crate::language::qos::Qos>,
 }
 
 /// One tap.

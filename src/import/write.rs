@@ -17,7 +17,7 @@ fn vlan(text: &str) -> String {
 }
 
 fn nic(nic: &FoundNic) -> String {
-    if nic.mac.is_none() && nic.driver.is_none() && nic.bridge.is_none() {
+    if nic.mac.is_none() && nic.driver.is_none() && nic.bridge.is_none() && nic.qos.is_none() {
         return vlan(&nic.vlan);
     }
     let mut text = format!("{{ vlan: {}", vlan(&nic.vlan));
@@ -25,6 +25,9 @@ fn nic(nic: &FoundNic) -> String {
         if let Some(part) = part {
             write!(text, ", {key}: {}", scalar(part)).expect("a string takes everything");
         }
+    }
+    if let Some(qos) = &nic.qos {
+        write!(text, ", qos: {}", crate::spec::qos(qos)).expect("a string takes everything");
     }
     text + " }"
 }

@@ -11,6 +11,7 @@ use crate::language::entry::Entry;
 use crate::name::Namespace;
 use crate::wire::{Transport, WireError};
 
+mod qos;
 mod table;
 mod vm;
 
@@ -265,9 +266,18 @@ fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Res
 }
 
 /// Ask the target which forms of a command it has, given its first words. A target without help, or without the command,
-/// is noted with an empty text.
-pub fn learn(transport: &mut dyn Transport, live: &mut Live, command: &'static str) -> Result<(), LiveError> {
-    let line = format!("help {command}");
+/// is noted with an empty text. What begins with `capture ` is a setting of the namespace, which is asked for its value.
+pub fn learn(
+    transport: &mut dyn Transport,
+    live: &mut Live,
+    namespace: &Namespace,
+    command: &'static str,
+) -> Result<(), LiveError> {
+    let line = if command.starts_with("capture ") {
+        format!("namespace {namespace} {command}")
+    } else {
+        format!("help {command}")
+    };
     let responses = transport.call(&line).map_err(|source| LiveError::Wire { command: line, source })?;
     let entries = responses.into_iter().filter_map(|r| r.resp).flatten().filter(|e| e.error.is_empty());
     let text: Vec<String> = entries.map(|e| e.response).collect();

@@ -198,6 +198,10 @@ name! {
     CommandName, "command", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
 }
 name! {
+    /// The name of an entry of another section of an experiment file, such as a link or a capture.
+    ObjectName, "entry", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
+}
+name! {
     /// The key of a VM tag in an experiment file.
     TagKey, "tag", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
 }

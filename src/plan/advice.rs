@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::language::qos::Qos;
 use crate::language::{range, token};
 
 /// What was done on this machine before.
@@ -13,6 +14,8 @@ pub struct Advice {
     pub taps: BTreeMap<String, TapAdvice>,
     /// The raw commands that were run and not taken back, by the names of their entries.
     pub commands: BTreeMap<String, CommandAdvice>,
+    /// What NICs were last shaped by, by VM and index.
+    pub qos: BTreeMap<(String, usize), Qos>,
 }
 
 /// What is remembered of a tap.
@@ -133,6 +136,7 @@ impl CommandAdvice {
 impl Advice {
     /// Note that a command is about to be sent: it may be carried out, even if nobody lives to note it.
     pub fn sent(&mut self, command: &str, mark: Option<&Mark>) {
+        self.shaped(command);
         match mark {
             Some(Mark::Create { name, line, lines }) => {
                 if let Some(lines) = lines {
@@ -158,6 +162,41 @@ impl Advice {
                     }
                 }
             }
+        }
+    }
+
+    /// Note what a command shapes, for telling later whether somebody changed it.
+    fn shaped(&mut self, command: &str) {
+        let fits = [" qos ", " vm flush "].iter().any(|part| command.contains(part));
+        if !fits {
+            return;
+        }
+        let words: Vec<String> = token::tokenize(command).unwrap_or_default().into_iter().map(|w| w.text).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (target, index, set) = match words.as_slice() {
+            ["namespace", _, "vm", "flush", target] => {
+                let gone = range::expand(target).unwrap_or_default();
+                self.qos.retain(|(vm, _), _| !gone.contains(vm));
+                return;
+            }
+            ["namespace", _, "clear", "qos", target, index] => (target, index, Some(Qos::default())),
+            ["namespace", _, "qos", "set", target, index, settings @ ..] => {
+                (target, index, Qos::read(&settings.join(" ")))
+            }
+            ["namespace", _, "qos", "add", target, index, ..] => (target, index, None),
+            _ => return,
+        };
+        let Ok(index) = index.parse::<usize>() else { return };
+        let added = if words[3] == "add" { Qos::read(&words[6..].join(" ")) } else { None };
+        for vm in range::expand(target).unwrap_or_default() {
+            let of = self.qos.entry((vm, index)).or_default();
+            *of = match (set, added) {
+                (Some(set), _) => set,
+                // A rate and the others replace one another.
+                (None, Some(added)) if added.rate.is_some() => added,
+                (None, Some(added)) => added.over(Qos { rate: None, ..*of }),
+                (None, None) => *of,
+            };
         }
     }
 

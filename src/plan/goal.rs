@@ -23,6 +23,9 @@ pub enum Goal {
         state: Option<String>,
         /// Its NICs in order: VLAN and bridge.
         networks: Vec<Option<(String, String)>>,
+        /// What shapes its NICs, in order; empty where nothing does.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        qos: Vec<Option<String>>,
         /// Tags that it has.
         tags: BTreeMap<String, String>,
     },
@@ -49,8 +52,18 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
     match goal {
         Goal::Gone if is_there(address, live) => said.push("is still there".to_owned()),
         Goal::Gone => {}
-        Goal::Vm { state, networks, tags } => match live.vms.get(&address.name) {
-            Some(vm) => vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said),
+        Goal::Vm { state, networks, qos, tags } => match live.vms.get(&address.name) {
+            Some(vm) => {
+                vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said);
+                for (index, (wanted, nic)) in qos.iter().zip(&vm.nics).enumerate() {
+                    let found = nic.qos.map(|qos| qos.to_string());
+                    if let (Some(wanted), Some(found)) = (wanted, found)
+                        && *wanted != found
+                    {
+                        said.push(format!("NIC {index} has the qos [{found}]"));
+                    }
+                }
+            }
             None => said.push("is missing".to_owned()),
         },
         Goal::Tap { vlan, bridge, ip } => match live.taps.get(&address.name) {
@@ -140,7 +153,7 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
             let keys = ownership::keys_of(vm);
             let ours = |key: &str| key.starts_with(ownership::RESERVED) || keys.contains(key);
             let tags: Vec<_> = vm.tags.iter().filter(|(key, _)| ours(key)).collect();
-            let nics: Vec<_> = vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected)).collect();
+            let nics: Vec<_> = vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected, n.qos)).collect();
             write!(text, "{} {} {:?} {:?} {:?}", vm.uuid, vm.pid, vm.state, tags, nics)
         }
         Kind::Tap => {

@@ -189,6 +189,8 @@ pub enum Undo {
     Act(Verb, Arc<[String]>),
     /// One command.
     Command(String),
+    /// Several commands, in order.
+    Commands(Arc<[String]>),
     /// The lines that take an entry of raw commands back, whatever becomes of each.
     Lines {
         /// The entry.
@@ -246,7 +248,7 @@ impl Undo {
                 format!("namespace {namespace} vlans add {alias} {tag}"),
             ],
             Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
-            Self::Lines { commands, .. } => commands.to_vec(),
+            Self::Lines { commands, .. } | Self::Commands(commands) => commands.to_vec(),
         })
     }
 }

@@ -137,6 +137,7 @@ mod tests {
             state: RunState::Running,
             depends_on: Vec::new(),
             lifecycle: Default::default(),
+            links: Default::default(),
         }
     }
 

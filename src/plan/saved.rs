@@ -110,6 +110,7 @@ enum UndoRecord {
     Stop(String),
     Kill(String),
     Command(String),
+    Commands(Vec<String>),
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
     Rebind(String, u16),
@@ -152,6 +153,7 @@ impl StepRecord {
                 Undo::Act(Verb::Stop, vms) => UndoRecord::Stop(names(vms)),
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
+                Undo::Commands(commands) => UndoRecord::Commands(commands.to_vec()),
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
@@ -399,6 +401,7 @@ impl Reader {
                     UndoRecord::Stop(names) => Undo::Act(Verb::Stop, vms(names)?),
                     UndoRecord::Kill(names) => Undo::Act(Verb::Kill, vms(names)?),
                     UndoRecord::Command(command) => Undo::Command(command.clone()),
+                    UndoRecord::Commands(commands) => Undo::Commands(commands.as_slice().into()),
                     UndoRecord::Lines { name, commands } => {
                         Undo::Lines { name: name.clone(), commands: commands.as_slice().into() }
                     }

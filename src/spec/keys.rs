@@ -59,6 +59,8 @@ keys! {
         "Settings that VMs share. A profile takes every key of a VM but `count`, and may extend other profiles.";
     "vms" takes "a map of VMs", default "none", shape::vms,
         "The VMs by name. A name may have ranges: `web[0-2]` is web0, web1 and web2, `a[0-1,5]` is a0, a1 and a5.";
+    "links" takes "a map of links", default "none", shape::links,
+        "Links by name: two NICs on one VLAN, and what shapes the traffic between them in both directions.";
     "taps" takes "a map of taps", default "none", shape::taps,
         "Host taps by name: interfaces of the engine on a VLAN, for reaching guests from outside.";
     "commands" takes "a map of raw commands", default "none", shape::commands,
@@ -114,7 +116,7 @@ keys! {
 }
 
 keys! {
-    /// What every entry of `vlans`, `profiles`, `vms`, `taps` and `commands` takes beside its own keys.
+    /// What every entry of a section takes beside its own keys.
     ENTRY:
     "when" takes "an expression or a truth value", default "`true`", shape::condition,
         "Leave the entry out unless this is true. Items of lists that are maps, such as NICs, take it too.";
@@ -154,6 +156,35 @@ keys! {
         "The NIC's address, unicast, as in `\"52:54:00:00:00:01\"`. Only for an entry that stands for one VM.";
     "driver" takes "a NIC model of QEMU", default "`e1000`", shape::driver, "The NIC's model, such as `virtio-net-pci`.";
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the NIC is on, at most 15 characters.";
+    "qos" takes "a map", default "not shaped", shape::qos,
+        "What shapes the NIC's traffic toward the VM, with the keys of a qos.";
+}
+
+keys! {
+    /// What shapes the traffic of a NIC, or of a link.
+    QOS:
+    "rate" takes "a rate, as in `10 mbit`", default "not limited", shape::rate,
+        "The highest rate, 1 kbit to 1000 gbit per second, in units of 1000 bits: kbit, mbit, gbit.";
+    "delay" takes "a time, as in `20 ms`", default "none", shape::time, "How long each packet is held, 1 us to 60 s.";
+    "jitter" takes "a time, as in `5 ms`", default "none", shape::time,
+        "By how much the delay varies either way, at most the delay. megaform's engine only; minimega has no jitter.";
+    "loss" takes "a percentage, 0.001 to 99.9", default "none", shape::loss, "How many packets are dropped at random, in percent.";
+}
+
+keys! {
+    /// One link.
+    LINK:
+    "ends" takes "a list of two NICs", default "", shape::link_ends,
+        "The NICs at both ends as VM and index, such as `[web.0, db.1]`. Both are on one VLAN.";
+    "rate" takes "a rate, as in `10 mbit`", default "not limited", shape::rate, "The highest rate in each direction.";
+    "delay" takes "a time, as in `20 ms`", default "none", shape::time,
+        "How long each packet is held, in each direction: a round trip takes twice as long.";
+    "jitter" takes "a time, as in `5 ms`", default "none", shape::time, "By how much the delay varies either way, in each direction.";
+    "loss" takes "a percentage, 0.001 to 99.9", default "none", shape::loss, "How many packets are dropped in each direction, in percent.";
+    "up" takes "a map", default "as the link", shape::qos,
+        "What differs from the first end to the second, with the keys of a qos.";
+    "down" takes "a map", default "as the link", shape::qos,
+        "What differs from the second end to the first, with the keys of a qos.";
 }
 
 keys! {
@@ -278,7 +309,7 @@ pub fn reference() -> String {
     };
     let rows = |keys: &[Key]| keys.iter().map(row).collect::<Vec<_>>();
     table("The file", rows(EXPERIMENT));
-    table("Any entry of `vlans`, `profiles`, `vms`, `taps` and `commands`", rows(ENTRY));
+    table("Any entry of a section such as `vms`", rows(ENTRY));
     table("A VLAN (`vlans`)", rows(VLAN));
     table(
         "A VM (`vms`) or profile (`profiles`)",
@@ -290,6 +321,8 @@ pub fn reference() -> String {
             .collect(),
     );
     table("A NIC (`networks`)", rows(NIC));
+    table("A qos (`qos` of a NIC)", rows(QOS));
+    table("A link (`links`)", rows(LINK));
     table("A disk (`disks`)", rows(DISK));
     table("A tap (`taps`)", rows(TAP));
     table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));

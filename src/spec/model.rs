@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Span, Spanned};
 use crate::language::field::VmConfig;
+use crate::language::qos::Qos;
 use crate::name::{BridgeName, CommandName, Mac, Namespace, TapName, VlanAlias, VlanTag, VmName};
 
 /// One experiment.
@@ -135,6 +136,8 @@ pub struct VmBody {
     pub depends_on: Vec<Spanned<VmName>>,
     /// What a plan may do with it.
     pub lifecycle: Lifecycle,
+    /// Where the links stand that shape NICs, by the NIC's index.
+    pub links: BTreeMap<usize, Span>,
 }
 
 /// One NIC.
@@ -148,6 +151,10 @@ pub struct Nic {
     pub driver: Option<String>,
     /// Its bridge; None for mega_bridge.
     pub bridge: Option<BridgeName>,
+    /// What shapes its traffic toward the VM, its own or that of a link.
+    pub qos: Option<Qos>,
+    /// The address that a new VM is given where the file gives none, because something in the file depends on it.
+    pub assigned: Option<Mac>,
 }
 
 /// A host tap: an interface of the engine on a VLAN.

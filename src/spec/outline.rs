@@ -40,6 +40,9 @@ impl Experiment {
                         or(nic.bridge.as_ref().map(ToString::to_string))
                     ),
                 );
+                if let Some(qos) = &nic.qos {
+                    line(&format!("vm.{name}.networks.{index}.qos"), qos);
+                }
             }
             line(
                 &format!("vm.{name}.state"),

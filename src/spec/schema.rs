@@ -22,6 +22,8 @@ pub fn schema() -> Json {
         "vm": repeated(vm(false), &["when", "for_each"]),
         "nic": repeated(object(keys::NIC), &["when", "for_each"]),
         "disk": repeated(object(keys::DISK), &["when", "for_each"]),
+        "qos": object(keys::QOS),
+        "link": repeated(object(keys::LINK), &["when", "for_each", "count"]),
         "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
         "lifecycle": object(keys::LIFECYCLE),
         "command": object(keys::COMMAND),
@@ -375,6 +377,28 @@ pub(super) mod shape {
     }
     pub fn driver() -> Json {
         json!({ "enum": DRIVERS, "default": crate::language::netspec::DEFAULT_DRIVER })
+    }
+    pub fn qos() -> Json {
+        json!({ "$ref": "#/$defs/qos" })
+    }
+    pub fn rate() -> Json {
+        json!({ "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[KkMmGg][Bb][Ii][Tt]\s*$" })
+    }
+    pub fn time() -> Json {
+        json!({ "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([MmUuµ]?[Ss])\s*$" })
+    }
+    pub fn loss() -> Json {
+        let text = json!({ "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%?\s*$" });
+        json!({ "anyOf": [{ "type": "number", "exclusiveMinimum": 0, "maximum": 99.9 }, text] })
+    }
+    pub fn links() -> Json {
+        named("link", 64)
+    }
+    pub fn link_ends() -> Json {
+        json!({ "type": "array", "items": nic_of_vm(), "minItems": 2, "maxItems": 2 })
+    }
+    pub fn nic_of_vm() -> Json {
+        json!({ "type": "string", "pattern": r"^[A-Za-z0-9_-]+\.[0-9]+$" })
     }
     pub fn path() -> Json {
         json!({ "type": "string" })

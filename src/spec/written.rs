@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::model::{Experiment, Lifecycle, Nic, VlanRef};
 use crate::diagnostic::{SourceMap, Span};
 use crate::language::field::FieldValue;
+use crate::language::qos::Qos;
 
 /// The experiment as YAML that means the same. A value without a comment is a default that another value brought with it.
 pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
@@ -205,5 +206,18 @@ fn nic(nic: &Nic) -> String {
             let _infallible = write!(text, ", {key}: {value}");
         }
     }
+    if let Some(qos) = &nic.qos {
+        let _infallible = write!(text, ", qos: {}", self::qos(qos));
+    }
     text + " }"
+}
+
+/// What shapes an interface, as YAML.
+pub fn qos(qos: &Qos) -> String {
+    let settings: Vec<String> = qos
+        .settings()
+        .into_iter()
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    format!("{{ {} }}", settings.join(", "))
 }

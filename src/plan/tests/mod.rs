@@ -10,6 +10,7 @@ mod commands;
 mod lifecycle;
 pub(crate) mod minimega;
 pub(crate) mod properties;
+mod networks;
 mod scenarios;
 mod selection;
 

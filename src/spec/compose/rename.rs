@@ -14,6 +14,8 @@ enum Refers {
     To(&'static str),
     /// VM names, which may have ranges.
     ToVms,
+    /// NICs as VM and index, or names of taps.
+    ToNics,
     /// NICs: names of VLANs, or maps in which `vlan` is one.
     Nics,
 }
@@ -27,6 +29,7 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("profiles", "depends_on", Refers::ToVms),
     ("profiles", "networks", Refers::Nics),
     ("taps", "vlan", Refers::To("vlans")),
+    ("links", "ends", Refers::ToNics),
     ("commands", "depends_on", Refers::ToVms),
 ];
 
@@ -100,6 +103,11 @@ fn renamed(node: &Node, refers: Refers, declared: &Declared, prefix: &str) -> No
         Value::String(text) => match refers {
             Refers::To(section) if declared.has(section, text) => prefixed(text, prefix),
             Refers::Nics if declared.has("vlans", text) => prefixed(text, prefix),
+            Refers::ToNics
+                if text.rsplit_once('.').is_some_and(|(vm, _)| declared.vms.contains(vm)) || declared.has("taps", text) =>
+            {
+                prefixed(text, prefix)
+            }
             Refers::ToVms => match vm_names(node, declared, prefix).as_slice() {
                 [one] => one.value.clone(),
                 several => Value::List(Arc::new(several.to_vec())),

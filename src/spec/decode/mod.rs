@@ -18,6 +18,7 @@ mod command;
 mod lifecycle;
 mod list;
 mod network;
+mod qos;
 mod scalar;
 mod vm;
 
@@ -218,7 +219,9 @@ impl Decoder<'_> {
         let profiles = get("profiles").map(|node| self.profiles(node)).unwrap_or_default();
         let before = self.diagnostics.len();
         let mut book = vm::Profiles::new(profiles);
-        let vms = get("vms").map(|node| self.vms(node, &mut book)).unwrap_or_default();
+        let mut vms = get("vms").map(|node| self.vms(node, &mut book)).unwrap_or_default();
+        let links = get("links").map(|node| self.links(node)).unwrap_or_default();
+        self.apply_links(&links, &mut vms);
         let taps = get("taps").map(|node| self.taps(node)).unwrap_or_default();
         let commands = get("commands").map(|node| self.commands(node)).unwrap_or_default();
         let partial = self.diagnostics.len() > before;

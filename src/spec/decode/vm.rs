@@ -78,6 +78,7 @@ impl Settings {
             state: state.unwrap_or(RunState::Running),
             depends_on: self.depends_on.unwrap_or_default(),
             lifecycle: self.lifecycle.unwrap_or_default(),
+            links: BTreeMap::new(),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::spec::model::{RunState, Vm, VmBody};
 
 mod class;
 mod compare;
+mod qos;
 
 use super::super::ownership::{self, short_hash};
 use class::{Class, Classes};
@@ -26,6 +27,15 @@ use compare::{Connect, Difference};
 struct Launch<'a> {
     class: usize,
     members: Members<'a>,
+}
+
+/// What VMs wait for before they start.
+#[derive(Default)]
+struct Gate {
+    /// Steps that must have succeeded.
+    needs: Vec<StepId>,
+    /// Steps that must have ended, so that traffic is shaped and captured from the first frame on.
+    after: Vec<StepId>,
 }
 
 #[derive(Default)]
@@ -41,6 +51,8 @@ pub(super) struct Vms<'a> {
     connects: BTreeMap<Connect, Members<'a>>,
     /// By netspecs: VMs that get NICs.
     adds: BTreeMap<Vec<String>, Members<'a>>,
+    /// By what differs: VMs whose NICs are shaped otherwise.
+    shapes: BTreeMap<qos::Shape, Members<'a>>,
     /// By key, value and old value.
     set_tags: BTreeMap<(String, String, Option<String>), Members<'a>>,
     /// By key and old value.
@@ -118,6 +130,7 @@ impl<'a> Vms<'a> {
 
     fn wanted(&mut self, scene: &Scene<'a>, draft: &mut Draft, name: &'a str, vm: &'a Vm) {
         let class_id = self.classes.of(scene, draft, vm);
+        qos::check(scene, draft, name, vm);
         let Some(live) = scene.live.vms.get(name) else {
             let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
             if self.rename(scene, draft, name, vm, class_id) {
@@ -151,7 +164,7 @@ impl<'a> Vms<'a> {
             draft.unchanged.push(address);
             return;
         };
-        let Difference { reasons, relaunch, start, stop, add, connects, set_tags, clear_tags, .. } = difference;
+        let Difference { reasons, relaunch, start, stop, add, connects, shapes, set_tags, clear_tags, .. } = difference;
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
             costs.push(Cost::LinkCut);
@@ -181,6 +194,9 @@ impl<'a> Vms<'a> {
         for connect in connects {
             self.connects.entry(connect).or_default().push(member);
         }
+        for shape in shapes {
+            self.shapes.entry(shape).or_default().push(member);
+        }
         for (key, value) in set_tags {
             let old = live.tags.get(&key).cloned();
             self.set_tags.entry((key, value, old)).or_default().push(member);
@@ -194,11 +210,13 @@ impl<'a> Vms<'a> {
     /// Add the steps of one launch group; returns the last launch.
     fn launch_steps(
         &self,
+        scene: &Scene<'a>,
         draft: &mut Draft,
         launch: &Launch<'a>,
         mut needs: Vec<StepId>,
         after: Option<StepId>,
         ready: &mut HashMap<&'a str, StepId>,
+        shaped: &mut Vec<StepId>,
     ) -> StepId {
         let class: &Class<'a> = self.classes.get(launch.class);
         let parts = targets(launch.members.clone());
@@ -214,6 +232,7 @@ impl<'a> Vms<'a> {
             last = draft.step(&everyone, words, extra);
         }
         let configured = last;
+        let mut launched = Vec::new();
         for part in parts {
             let words = ["vm", "launch", class.kind, &part.text];
             let states = Cow::Borrowed(&[VmState::Building, VmState::Paused, VmState::Running][..]);
@@ -226,12 +245,16 @@ impl<'a> Vms<'a> {
                 ..Extra::default()
             };
             last = draft.step(&part.serves, &words, extra);
+            launched.push((part.text, part.serves, last));
             for (name, _) in &launch.members {
                 // Members are spread over the parts by name.
                 if part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok() {
                     ready.insert(*name, last);
                 }
             }
+        }
+        for (target, serves, step) in &launched {
+            shaped.extend(qos::of_new(scene, draft, class.body, (target, serves), *step));
         }
         last
     }
@@ -241,11 +264,11 @@ impl<'a> Vms<'a> {
         scene: &Scene<'a>,
         draft: &mut Draft,
         (members, ended): (Members<'a>, bool),
-        needs: &[StepId],
+        gate: &Gate,
         ready: &mut HashMap<&'a str, StepId>,
     ) {
         for part in targets(members.clone()) {
-            let mut needs: Vec<StepId> = needs.to_vec();
+            let mut needs = gate.needs.clone();
             let mine: Vec<&str> = members
                 .iter()
                 .map(|m| m.0)
@@ -256,6 +279,7 @@ impl<'a> Vms<'a> {
             needs.dedup();
             let extra = Extra {
                 needs,
+                after: gate.after.clone(),
                 undo: Undo::Act(if ended { Verb::Kill } else { Verb::Stop }, part.names.clone()),
                 guard: guard(scene, &part.names),
                 expect: Some(Expect::Vms { names: part.names.clone(), states: Cow::Borrowed(&[VmState::Running]) }),
@@ -292,12 +316,14 @@ impl<'a> Vms<'a> {
             if launched {
                 let old = |name| self.renamed.get(name).copied().unwrap_or(name);
                 needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
-                last = Some(self.launch_steps(draft, group, needs, last, &mut ready));
+                let mut gate = Gate::default();
+                last = Some(self.launch_steps(scene, draft, group, needs, last, &mut ready, &mut gate.after));
                 if class.state == RunState::Running {
-                    self.start_steps(scene, draft, (group.members.clone(), false), &[], &mut ready);
+                    self.start_steps(scene, draft, (group.members.clone(), false), &gate, &mut ready);
                 }
             } else {
-                self.start_steps(scene, draft, (group.members.clone(), ended), &needs, &mut ready);
+                let gate = Gate { needs, after: Vec::new() };
+                self.start_steps(scene, draft, (group.members.clone(), ended), &gate, &mut ready);
             }
         }
         if let Some(last) = last {
@@ -470,6 +496,8 @@ impl<'a> Lower<'a> for Vms<'a> {
             needs.dedup();
             needs
         };
+        let mut shapeable: HashMap<&str, Vec<StepId>> =
+            ready.iter().map(|(name, step)| (*name, vec![*step])).collect();
         for (connect, members) in &self.connects {
             for part in targets(members.clone()) {
                 let mut needs = after_start(&part.names);
@@ -491,9 +519,13 @@ impl<'a> Lower<'a> for Vms<'a> {
                 needs.sort_unstable();
                 let extra = Extra { needs, guard: guard(scene, &part.names), ..Extra::default() };
                 let words = ["vm", "net", "add", &part.text].into_iter().chain(specs.iter().map(String::as_str));
-                draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
+                let step = draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
+                for (name, _) in members.iter().filter(|(name, _)| part.names.iter().any(|other| other == name)) {
+                    shapeable.entry(name).or_default().push(step);
+                }
             }
         }
+        qos::of_live(scene, draft, &self.shapes, &shapeable);
         for ((key, value, old), members) in &self.set_tags {
             for part in targets(members.clone()) {
                 let undo = tag_undo(draft, &part.text, key, old.as_deref());
