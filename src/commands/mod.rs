@@ -254,7 +254,10 @@ mod tests {
             known.iter().flat_map(|list| list.lines()).map(|l| l.split('#').next().unwrap_or("").trim()).collect();
         for command in all() {
             for pattern in &command.declaration.patterns {
-                assert!(known.contains(pattern.as_ref()), "{pattern} is no pattern of minimega, nor in the list of our own");
+                assert!(
+                    known.contains(pattern.as_ref()),
+                    "{pattern} is no pattern of minimega, nor in the list of our own"
+                );
             }
         }
     }

@@ -5,12 +5,16 @@
 
 use std::collections::BTreeMap;
 
+mod objects;
+
 use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
 use crate::language::field::{FieldType, FieldValue, VmConfig, field};
 use crate::language::grammar::{Args, Compiled, Grammar};
 use crate::language::netspec::NetSpec;
 use crate::language::qos::Qos;
 use crate::language::range;
+use crate::live::Facts;
+use crate::name::Kind;
 use crate::plan::ownership;
 
 /// How deep scripts may `read` others. minimega refuses the first nested one.
@@ -77,6 +81,9 @@ struct Space {
     vlans: BTreeMap<String, u16>,
     range: Option<(u16, u16)>,
     taps: BTreeMap<String, FoundTap>,
+    objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
+    /// Settings of captures that start from now on.
+    capturing: Facts,
     notes: Vec<String>,
 }
 
@@ -120,7 +127,14 @@ pub fn script(
 }
 
 fn found(name: String, space: Space) -> Found {
-    let mut found = Found { name, vlan_range: space.range, taps: space.taps, notes: space.notes, ..Found::default() };
+    let mut found = Found {
+        name,
+        vlan_range: space.range,
+        taps: space.taps,
+        objects: space.objects,
+        notes: space.notes,
+        ..Found::default()
+    };
     found.vlans = space.vlans.into_iter().map(|(alias, tag)| (alias, Some(tag))).collect();
     let mut used: Vec<String> = found.taps.values().map(|tap| tap.vlan.clone()).collect();
     for (name, vm) in space.vms {
@@ -317,6 +331,12 @@ impl Space {
                 Some(prefix) => self.vlans.retain(|alias, _| !alias.starts_with(prefix)),
                 None => self.vlans.clear(),
             },
+            "tap" if args.flag("mirror") => self.mirror(args),
+            "clear tap mirror" => self.clear_mirror(args),
+            "capture" | "capture pcap" | "capture netflow" => self.capture(args),
+            "clear capture" => drop(self.objects.remove(&Kind::Capture)),
+            "bridge" => self.bridge(args),
+            "dnsmasq" | "dnsmasq configure" => self.server(args)?,
             "tap" => self.tap(args),
             "clear tap" => self.taps.clear(),
             _ => return Ok(false),
@@ -362,7 +382,10 @@ impl Space {
             return Err(format!("there is a VM {name} already"));
         }
         for name in names {
-            self.vms.insert(name, Vm { config: config.clone(), state: State::Building, cut: Vec::new(), qos: BTreeMap::new() });
+            self.vms.insert(
+                name,
+                Vm { config: config.clone(), state: State::Building, cut: Vec::new(), qos: BTreeMap::new() },
+            );
         }
         Ok(())
     }
@@ -471,6 +494,7 @@ impl Space {
             let tap = FoundTap {
                 vlan: args.str("vlan").unwrap_or_default().to_owned(),
                 ip: args.str("ip").map(str::to_owned),
+                dhcp: args.flag("dhcp"),
                 bridge: args.str("bridge").and_then(bridge),
             };
             self.taps.insert(name, tap);

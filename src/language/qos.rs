@@ -166,12 +166,8 @@ impl Qos {
 
     /// The settings that are given, with their values as text: `("rate", "10mbit")`.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let values = [
-            self.rate.map(rate_text),
-            self.delay.map(time_text),
-            self.jitter.map(time_text),
-            self.loss.map(loss_text),
-        ];
+        let values =
+            [self.rate.map(rate_text), self.delay.map(time_text), self.jitter.map(time_text), self.loss.map(loss_text)];
         SETTINGS.iter().zip(values).filter_map(|(name, value)| Some((*name, value?))).collect()
     }
 
@@ -258,7 +254,10 @@ mod tests {
         assert_eq!(qos.to_string(), "rate 10mbit delay 20ms jitter 1500us loss 0.1");
         assert_eq!(Qos::read(&qos.to_string()), Some(qos));
         assert_eq!(Qos::read("rate=10mbit delay=20ms jitter=1500us loss=0.1%"), Some(qos));
-        assert_eq!(Qos::read("rate: 10 mbit, delay: 20ms, loss: 0.1"), Some(Qos { jitter: None, loss: Some(100), ..qos }.over(Qos::default())));
+        assert_eq!(
+            Qos::read("rate: 10 mbit, delay: 20ms, loss: 0.1"),
+            Some(Qos { jitter: None, loss: Some(100), ..qos }.over(Qos::default()))
+        );
         assert_eq!(Qos::read(""), Some(Qos::default()));
         assert_eq!(Qos::read("N/A"), None);
         assert_eq!(Qos::read("rate 10mbit burst 5"), None);

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::language::entry::Entry;
-use crate::name::Namespace;
+use crate::name::{Kind, Namespace};
 use crate::wire::{Transport, WireError};
 
+mod object;
 mod qos;
 mod table;
 mod vm;
 
+pub use object::{Facts, LiveObject, Objects, find, same_key};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, VmState};
 
@@ -31,6 +33,8 @@ pub struct Live {
     pub vlans: BTreeMap<String, u16>,
     /// Host taps by name.
     pub taps: BTreeMap<String, LiveTap>,
+    /// Bridges, dnsmasq servers, mirrors and captures by kind. A kind that the target does not list is not there.
+    pub objects: BTreeMap<Kind, Objects>,
     /// Launches are queued instead of carried out.
     pub queueing: bool,
     /// What the target's help says of commands, by their first words, as far as it was asked ([`learn`]).
@@ -96,6 +100,7 @@ impl Live {
             vms: BTreeMap::new(),
             vlans: BTreeMap::new(),
             taps: BTreeMap::new(),
+            objects: BTreeMap::new(),
             queueing: false,
             help: BTreeMap::new(),
             checks: BTreeMap::new(),
@@ -200,11 +205,16 @@ fn observe_vlans(transport: &mut dyn Transport, namespace: &Namespace) -> Result
     Ok(vlans)
 }
 
-fn observe_taps(transport: &mut dyn Transport, namespace: &Namespace) -> Result<BTreeMap<String, LiveTap>, LiveError> {
+/// The taps, and the mirrors between taps where the target lists them.
+fn observe_taps(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+) -> Result<(BTreeMap<String, LiveTap>, Option<BTreeMap<String, String>>), LiveError> {
     let command = format!("namespace {namespace} tap");
     let mut taps = BTreeMap::new();
-    for entry in entries(transport, &command)? {
-        for row in Table::new(&entry).rows() {
+    let entries = entries(transport, &command)?;
+    for entry in &entries {
+        for row in Table::new(entry).rows() {
             let column = |name| row.get(name).ok_or(LiveError::Column { command: command.clone(), column: name });
             let (alias, vlan) = table::vlan_cell(column("vlan")?);
             let tap = LiveTap {
@@ -217,7 +227,7 @@ fn observe_taps(transport: &mut dyn Transport, namespace: &Namespace) -> Result<
             taps.insert(column("tap")?.to_owned(), tap);
         }
     }
-    Ok(taps)
+    Ok((taps, object::mirrors(&entries)))
 }
 
 /// The command that shows the addresses of interfaces: `tap` does not, on any release.
@@ -307,10 +317,12 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
         return Ok(Live::absent());
     };
     let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
-    let mut taps = observe_taps(transport, namespace)?;
+    let (mut taps, mirrors) = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
+    let objects = object::observe(transport, namespace, &vms, mirrors)?;
     let queueing = observe_queueing(transport, namespace)?;
-    Ok(Live { present: true, vlan_range, vms, vlans, taps, queueing, help: BTreeMap::new(), checks: BTreeMap::new() })
+    let (help, checks) = (BTreeMap::new(), BTreeMap::new());
+    Ok(Live { present: true, vlan_range, vms, vlans, taps, objects, queueing, help, checks })
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::language::qos::Qos;
 use crate::language::{range, token};
+use crate::live::Facts;
+use crate::name::Kind;
 
 /// What was done on this machine before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,8 +16,19 @@ pub struct Advice {
     pub taps: BTreeMap<String, TapAdvice>,
     /// The raw commands that were run and not taken back, by the names of their entries.
     pub commands: BTreeMap<String, CommandAdvice>,
+    /// What megaform made of bridges, dnsmasq servers, mirrors and captures, by kind and name.
+    pub objects: BTreeMap<(Kind, String), Made>,
     /// What NICs were last shaped by, by VM and index.
     pub qos: BTreeMap<(String, usize), Qos>,
+}
+
+/// What is remembered of an object that is a set of settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// What tells it from others of its kind.
+    pub key: String,
+    /// The settings that it was made with.
+    pub facts: Facts,
 }
 
 /// What is remembered of a tap.
@@ -23,6 +36,8 @@ pub struct Advice {
 pub struct TapAdvice {
     /// The address that it was made with, as `10.0.0.254/24`; None for none.
     pub address: Option<String>,
+    /// It was made to ask for its address by DHCP.
+    pub dhcp: bool,
 }
 
 /// What a command does to a tap.
@@ -43,10 +58,12 @@ pub fn tap_effect(command: &str) -> Option<TapEffect> {
         ["namespace", _, "tap", "create", _, rest @ ..] => {
             let rest = if let ["bridge", _, rest @ ..] = rest { rest } else { rest };
             match rest {
-                ["name", name] => Some(TapEffect::Made((*name).to_owned(), TapAdvice { address: None })),
-                ["ip", ip, name] => {
-                    Some(TapEffect::Made((*name).to_owned(), TapAdvice { address: Some((*ip).to_owned()) }))
-                }
+                ["name", name] => Some(TapEffect::Made((*name).to_owned(), TapAdvice::default())),
+                ["dhcp", name] => Some(TapEffect::Made((*name).to_owned(), TapAdvice { address: None, dhcp: true })),
+                ["ip", ip, name] => Some(TapEffect::Made(
+                    (*name).to_owned(),
+                    TapAdvice { address: Some((*ip).to_owned()), dhcp: false },
+                )),
                 _ => None,
             }
         }
@@ -113,6 +130,31 @@ pub enum Mark {
         /// It is the last.
         last: bool,
     },
+    /// The first command that makes an object, or that makes something else of it.
+    Make {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// What it is then.
+        made: Made,
+        /// It was not there before.
+        new: bool,
+    },
+    /// The last command that removes an object.
+    Unmake {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Mark {
+    /// It is a line of the user's own.
+    pub fn is_raw(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Destroy { .. })
+    }
 }
 
 /// How the command of a step ended.
@@ -152,6 +194,10 @@ impl Advice {
                     (entry.unknown, entry.destroyed) = (true, Some(*line));
                 }
             }
+            Some(Mark::Make { kind, name, made, .. }) => {
+                self.objects.insert((*kind, name.clone()), made.clone());
+            }
+            Some(Mark::Unmake { .. }) => {}
             None if self.commands.is_empty() => {}
             None => {
                 for vm in launched(command) {
@@ -202,7 +248,14 @@ impl Advice {
 
     /// Note how it ended. A line of `destroy` that failed is not tried again.
     pub fn answered(&mut self, mark: &Mark, answer: Answer<'_>) {
-        let (Mark::Create { name, .. } | Mark::Destroy { name, .. }) = mark;
+        match (mark, answer) {
+            (Mark::Make { kind, name, new: true, .. }, Answer::Failed(_))
+            | (Mark::Unmake { kind, name }, Answer::Done) => {
+                self.objects.remove(&(*kind, name.clone()));
+            }
+            _ => {}
+        }
+        let (Mark::Create { name, .. } | Mark::Destroy { name, .. }) = mark else { return };
         let Some(entry) = self.commands.get_mut(name) else { return };
         entry.unknown = answer == Answer::Lost;
         match (mark, answer) {
@@ -213,6 +266,7 @@ impl Advice {
                 self.commands.remove(name);
             }
             (Mark::Destroy { line, .. }, _) => entry.destroyed = Some(line + 1),
+            (Mark::Make { .. } | Mark::Unmake { .. }, _) => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A plan while it is made: changes, steps and problems are added here by the kinds of objects.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Action, Change, Cost, Expect, Goal, Mark, Options, Plan, PlanError, Reason, Step, StepId, Undo};
@@ -31,6 +31,20 @@ pub(super) struct Draft {
     pub launched: HashSet<String>,
     /// The steps after which VMs are ready.
     pub vms_ready: HashMap<String, StepId>,
+    /// The taps that this plan deletes and makes again.
+    pub remade_taps: HashSet<String>,
+    /// The steps that make taps.
+    pub taps_ready: HashMap<String, StepId>,
+    /// The steps that remove objects, or parts of them.
+    pub removed: HashMap<(Kind, String), Vec<StepId>>,
+    /// Steps that must have ended before the processes of VMs end.
+    pub before_end: HashMap<String, Vec<StepId>>,
+    /// Steps that must have ended before taps are deleted.
+    pub before_tap: HashMap<String, Vec<StepId>>,
+    /// Captures that are to start, by the VM that they are of.
+    pub pending: BTreeMap<Option<String>, Vec<Pending>>,
+    /// The last step that starts a capture or sets something for it: they share settings of the namespace.
+    capturing: Option<StepId>,
     /// The step after whose end everything but raw commands may begin.
     pub barrier: Option<StepId>,
 }
@@ -41,6 +55,18 @@ pub(super) struct Targets {
     pub text: String,
     pub names: Arc<[String]>,
     pub serves: Arc<[usize]>,
+}
+
+/// A capture that is to start.
+pub(super) struct Pending {
+    pub serves: Arc<[usize]>,
+    pub needs: Vec<StepId>,
+    /// What sets the settings of the namespace for it, and what sets them back.
+    pub before: Vec<Vec<String>>,
+    pub after: Vec<Vec<String>>,
+    pub command: Vec<String>,
+    pub undo: Undo,
+    pub mark: Option<Mark>,
 }
 
 /// VMs and the change that each has.
@@ -99,6 +125,13 @@ impl Draft {
             vlans_ready: Vec::new(),
             launched: HashSet::new(),
             vms_ready: HashMap::new(),
+            remade_taps: HashSet::new(),
+            taps_ready: HashMap::new(),
+            removed: HashMap::new(),
+            before_end: HashMap::new(),
+            before_tap: HashMap::new(),
+            pending: BTreeMap::new(),
+            capturing: None,
             barrier: None,
         }
     }
@@ -169,6 +202,42 @@ impl Draft {
             mark: extra.mark,
         });
         id
+    }
+
+    /// Start the captures of a VM, or those of none, once some steps have succeeded. The steps that start them.
+    pub fn start_pending(&mut self, vm: Option<&String>, needs: &[StepId]) -> Vec<StepId> {
+        let mut pending = self.pending.remove(&vm.cloned()).unwrap_or_default();
+        // Those with equal settings share them.
+        pending.sort_by(|a, b| a.before.cmp(&b.before));
+        let mut started = Vec::new();
+        let mut open: Option<(Vec<Vec<String>>, Vec<Vec<String>>, Arc<[usize]>)> = None;
+        for Pending { serves, needs: own, before, after, command, undo, mark } in pending {
+            if open.as_ref().is_none_or(|(set, ..)| *set != before) {
+                if let Some((_, back, of)) = open.take() {
+                    self.settings(&of, &back);
+                }
+                self.settings(&serves, &before);
+                open = Some((before, after, serves.clone()));
+            }
+            let needs = needs.iter().chain(&own).copied().collect::<BTreeSet<_>>().into_iter().collect();
+            let after = self.capturing.into_iter().collect();
+            let step = self.step(&serves, &command, Extra { needs, after, undo, mark, ..Extra::default() });
+            self.capturing = Some(step);
+            started.push(step);
+        }
+        if let Some((_, back, of)) = open {
+            self.settings(&of, &back);
+        }
+        started
+    }
+
+    /// Set settings of the namespace for captures, or set them back.
+    fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>]) {
+        for words in commands {
+            let after = self.capturing.into_iter().collect();
+            let step = self.step(serves, words, Extra { after, undo: Undo::Nothing, ..Extra::default() });
+            self.capturing = Some(step);
+        }
     }
 
     /// A line of the user's own, in the experiment's namespace.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::advice::CommandAdvice;
 use super::display::{Style, render_with};
-use super::goal::{Goal, observed, unmet};
+use super::goal::{Goal, unmet};
 use super::select::list;
 use super::{Action, Advice, Change, Expect, Mark, Plan, Step, StepId, Undo, Verb};
 use crate::language::range;
@@ -98,6 +98,7 @@ enum ExpectRecord {
     Answer,
     Vms { names: String, states: Vec<VmState> },
     Gone { names: String },
+    Named { kind: Kind, key: String, id: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,6 +163,9 @@ impl StepRecord {
                 Expect::Answer => ExpectRecord::Answer,
                 Expect::Vms { names: vms, states } => ExpectRecord::Vms { names: names(vms), states: states.to_vec() },
                 Expect::Gone { names: vms } => ExpectRecord::Gone { names: names(vms) },
+                Expect::Named { kind, key, id } => {
+                    ExpectRecord::Named { kind: *kind, key: key.clone(), id: id.clone() }
+                }
             },
             mark: step.mark.clone(),
         }
@@ -413,6 +417,7 @@ impl Reader {
                     ExpectRecord::Answer => Expect::Answer,
                     ExpectRecord::Vms { names, states } => Expect::Vms { names: vms(&names)?, states: states.into() },
                     ExpectRecord::Gone { names } => Expect::Gone { names: vms(&names)? },
+                    ExpectRecord::Named { kind, key, id } => Expect::Named { kind, key, id },
                 },
                 mark: record.mark,
             });
@@ -445,8 +450,7 @@ fn addresses(line: usize, text: &str) -> Result<Vec<Address>, SavedError> {
     let mut all = Vec::new();
     for part in text.split(", ").filter(|part| !part.is_empty()) {
         let (kind, names) = part.split_once('.').ok_or_else(|| bad(line, format!("`{part}` is no address")))?;
-        let kinds = [Kind::Vm, Kind::Tap, Kind::Vlan, Kind::Command];
-        let kind = kinds.into_iter().find(|k| k.to_string() == kind).ok_or_else(|| bad(line, "no such kind"))?;
+        let kind = Kind::from_word(kind).ok_or_else(|| bad(line, "no such kind"))?;
         all.extend(expanded(line, names)?.into_iter().map(|name| Address { kind, name }));
     }
     Ok(all)
@@ -461,7 +465,7 @@ impl Saved {
                 continue;
             }
             let was = change.was();
-            let sentence = match (&change.guard, observed(was, live)) {
+            let sentence = match (&change.guard, change.observed(live)) {
                 (Some(_), None) => format!("{was} was there and is gone"),
                 (Some(then), Some(now)) if *then != now => format!("{was} changed"),
                 _ => format!("{} was not there and is now", change.address),
@@ -496,7 +500,7 @@ impl Saved {
             self.plan.steps.iter().any(|step| matches!(&step.mark, Some(Mark::Create { name: n, .. }) if n == name))
         };
         self.plan.steps.iter().all(|step| match &step.mark {
-            None => true,
+            None | Some(Mark::Make { .. } | Mark::Unmake { .. }) => true,
             Some(Mark::Create { name, line, lines }) => advice.commands.get(name).is_some_and(|entry| {
                 let same = lines.as_ref().is_none_or(|lines| entry.lines == *lines);
                 same && entry.created > *line && entry.destroyed.is_none()

@@ -94,7 +94,8 @@ const CAPTURES: &[&str] = &["bridge", "type", "interface", "mode", "compress", "
 
 /// Whether a command only lists what a dnsmasq server knows.
 pub fn is_a_list(command: &str) -> bool {
-    command.contains(" dnsmasq configure ") && [" ip", " dns", " upstream", " options"].iter().any(|end| command.ends_with(end))
+    command.contains(" dnsmasq configure ")
+        && [" ip", " dns", " upstream", " options"].iter().any(|end| command.ends_with(end))
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
@@ -371,9 +372,9 @@ impl Network {
             [] => {
                 let row = |(id, server): (&u64, &Dnsmasq)| {
                     let mut row = vec![id.to_string()];
-                    row.extend((0..3).map(|at| {
-                        if server.start.len() < 3 { String::new() } else { server.start[at].clone() }
-                    }));
+                    row.extend(
+                        (0..3).map(|at| if server.start.len() < 3 { String::new() } else { server.start[at].clone() }),
+                    );
                     row.extend([format!("/base/dnsmasq_{id}"), (13000 + id).to_string()]);
                     row
                 };

@@ -438,7 +438,13 @@ fn state_word(state: u64) -> &'static str {
 fn vm_info(namespace: &str, ns: &Namespace, network: &Network) -> Entry {
     let rows = ns.vms.iter().map(|(name, vm)| {
         let nics: Vec<String> = vm.nics.iter().map(|n| vlan_cell(&n.alias, n.vlan)).collect();
-        vec![name.clone(), state_word(vm.state).to_owned(), "kvm".to_owned(), format!("[{}]", nics.join(", ")), network.qos_cell(namespace, name)]
+        vec![
+            name.clone(),
+            state_word(vm.state).to_owned(),
+            "kvm".to_owned(),
+            format!("[{}]", nics.join(", ")),
+            network.qos_cell(namespace, name),
+        ]
     });
     let records = ns.vms.iter().map(|(name, vm)| {
         let one = |field: &str, default: &str| {

@@ -43,7 +43,9 @@ fn refused(result: Result<Plan, PlanError>) -> Vec<(&'static str, String)> {
 #[test]
 fn many_vms_are_shaped_by_one_command_before_they_start() {
     let lab = |qos: &str| {
-        file(&format!("experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  web[0-2]: {{ networks: [{{ vlan: lan{qos} }}] }}\n"))
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  web[0-2]: {{ networks: [{{ vlan: lan{qos} }}] }}\n"
+        ))
     };
     let mm = megaform();
     let mut known = Advice::default();
@@ -71,12 +73,17 @@ fn many_vms_are_shaped_by_one_command_before_they_start() {
 #[test]
 fn minimega_sets_one_thing_at_a_time_and_is_asked_no_more() {
     let lab = |qos: &str| {
-        file(&format!("experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  fw: {{ networks: [{{ vlan: lan, qos: {{ {qos} }} }}] }}\n"))
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  fw: {{ networks: [{{ vlan: lan, qos: {{ {qos} }} }}] }}\n"
+        ))
     };
     let mm = Minimega::default();
     let mut known = Advice::default();
     for (qos, expected) in [
-        ("delay: 20 ms, loss: 0.25", &["vm launch kvm fw", "qos add fw 0 delay 20ms", "qos add fw 0 loss 0.25", "vm start fw"][..]),
+        (
+            "delay: 20 ms, loss: 0.25",
+            &["vm launch kvm fw", "qos add fw 0 delay 20ms", "qos add fw 0 loss 0.25", "vm start fw"][..],
+        ),
         ("delay: 30 ms, loss: 0.25", &["qos add fw 0 delay 30ms"]),
         ("delay: 30 ms", &["clear qos fw 0", "qos add fw 0 delay 30ms"]),
         ("rate: 1.5 mbit", &["qos add fw 0 rate 1500 kbit"]),
@@ -92,7 +99,8 @@ fn minimega_sets_one_thing_at_a_time_and_is_asked_no_more() {
     let plan = {
         let replace = super::selection::selectors(&["vm.fw"]);
         let (file, seen) = (lab("loss: 10"), live(&mm, &lab("loss: 10")));
-        let options = Options { selection: Selection { replaces: replace, ..Selection::default() }, ..options(&file, &known) };
+        let options =
+            Options { selection: Selection { replaces: replace, ..Selection::default() }, ..options(&file, &known) };
         plan(&file.experiment, &file.graph, &seen, &options).unwrap()
     };
     carry_out(&mm, &plan);
@@ -114,7 +122,9 @@ fn a_link_shapes_both_of_its_ends() {
 #[test]
 fn a_shape_is_taken_back() {
     let lab = |qos: &str| {
-        file(&format!("experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  fw: {{ networks: [{{ vlan: lan, qos: {{ {qos} }} }}] }}\n"))
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  fw: {{ networks: [{{ vlan: lan, qos: {{ {qos} }} }}] }}\n"
+        ))
     };
     for mm in [megaform(), Minimega::default()] {
         let mut known = Advice::default();
@@ -123,10 +133,13 @@ fn a_shape_is_taken_back() {
         carry_out(&mm, &plan);
         for step in plan.steps.iter().rev() {
             for command in step.undo.commands(&plan.experiment).unwrap() {
-                mm.clone().call(&command).unwrap().iter().for_each(|r| assert_eq!(r.errors().next(), None, "{command}"));
+                mm.clone()
+                    .call(&command)
+                    .unwrap()
+                    .iter()
+                    .for_each(|r| assert_eq!(r.errors().next(), None, "{command}"));
             }
         }
         assert!(learned(&mm, &lab("delay: 20 ms, loss: 1"), &known, false).unwrap().is_empty());
     }
-
 }

@@ -65,6 +65,67 @@ pub fn experiment() -> impl Strategy<Value = String> {
     })
 }
 
+/// The same with bridges, dnsmasq servers, mirrors and captures.
+fn with_objects() -> impl Strategy<Value = String> {
+    let bridge = prop_oneof![
+        Just(""),
+        Just("bridges: { br1: { trunks: [e0] } }\n"),
+        Just("bridges: { br1: { trunks: [e0, e1], config: { mode: fast } } }\n"),
+        Just("bridges: { br1: { tunnels: [vxlan 10.9.0.2 7] }, br7: {} }\n"),
+        Just("bridges: { br1: { tunnels: [vxlan 10.9.0.2 7, gre 10.9.0.3] } }\n"),
+    ];
+    let server = prop_oneof![
+        Just(""),
+        Just("{ s: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.20] } }"),
+        Just(
+            "{ s: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.20], leases: [x.0 10.7.0.30], dns: [10.7.0.30 x.lab] } }"
+        ),
+        Just("{ s: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.21], options: [\"option:router,10.7.0.1\"] } }"),
+        Just("{ t: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.20], leases: [x.0 10.7.0.30, y.0 10.7.0.31] } }"),
+    ];
+    let mirror = prop_oneof![
+        Just(""),
+        Just("mirrors: { m: { from: x.0, to: y.0 } }\n"),
+        Just("mirrors: { m: { from: y.0, to: x.0 }, n: { from: x.0, to: y.0 } }\n"),
+    ];
+    let capture = prop_oneof![
+        Just(""),
+        Just("captures: { c: { vm: x, file: /c.pcap } }\n"),
+        Just(
+            "captures: { c: { vm: x, file: c.pcap, snaplen: 96 }, d: { vm: x, file: d.pcap, snaplen: 96, filter: icmp } }\n"
+        ),
+        Just(
+            "captures: { d: { vm: x, file: d.pcap }, e: { bridge: mega_bridge, file: e.pcap }, f: { type: netflow, bridge: mega_bridge, to: \"udp://h:99\", format: raw } }\n"
+        ),
+        Just(
+            "captures: { f: { type: netflow, bridge: mega_bridge, file: f.flow, gzip: true, timeout: 5 }, x: { vm: y, file: /y.pcap } }\n"
+        ),
+    ];
+    let x = prop_oneof![
+        Just("x: { networks: [a] }"),
+        Just("x: { networks: [a], memory: 96 }"),
+        Just("x: { networks: [a], state: paused }")
+    ];
+    let tap = prop_oneof![Just("10.7.0.1/24, bridge: br1"), Just("10.7.0.1/24")];
+    (experiment(), bridge, server, mirror, capture, x, tap).prop_map(
+        |(text, bridge, server, mirror, capture, x, tap)| {
+            let vms = format!("{x}\n  y: {{ networks: [b] }}");
+            let text = match text.contains("vms: {}") {
+                true => text.replace("vms: {}", &format!("vms:\n  {vms}")),
+                false => text.replace("vms:\n", &format!("vms:\n  {vms}\n")),
+            };
+            let tap = format!("gw: {{ vlan: a, ip: {tap} }}");
+            let text = match (server, text.contains("taps: {")) {
+                ("", _) => text,
+                (_, true) => text.replace("taps: { ", &format!("taps: {{ {tap}, ")),
+                (_, false) => text.replace("vms:", &format!("taps: {{ {tap} }}\nvms:")),
+            };
+            let server = if server.is_empty() { String::new() } else { format!("dnsmasq: {server}\n") };
+            text.replacen("vms:", &format!("{bridge}{server}{mirror}{capture}vms:"), 1)
+        },
+    )
+}
+
 /// The same with raw commands.
 fn with_raw_commands() -> impl Strategy<Value = String> {
     let raw = prop_oneof![
@@ -75,7 +136,7 @@ fn with_raw_commands() -> impl Strategy<Value = String> {
         ),
         Just("commands: { s: { create: shell mkdir /t, destroy: shell rmdir /t }, t: { create: vlans } }\n"),
     ];
-    (experiment(), raw).prop_map(|(text, raw)| text.replacen("vms:", &format!("{raw}vms:"), 1))
+    (with_objects(), raw).prop_map(|(text, raw)| text.replacen("vms:", &format!("{raw}vms:"), 1))
 }
 
 /// Note what a plan that was carried out did to taps, as the journal does.
@@ -165,13 +226,22 @@ proptest! {
             let differing: Vec<_> = plan.changes.iter().filter(differs).collect();
             // Without its address, the tap of the target is not the file's; and raw commands are seen nowhere.
             let unseen = |change: &&Change| match change.address.kind {
-                crate::name::Kind::Tap => !shows,
+                crate::name::Kind::Tap | crate::name::Kind::Dnsmasq => !shows,
+                // The target lists no mirrors, and of tunnels no more than their interfaces.
+                crate::name::Kind::Mirror => true,
+                crate::name::Kind::Bridge => {
+                    change.reasons.iter().all(|reason| ["tunnels", "bridges"].contains(&reason.field.as_str()))
+                }
                 kind => kind == crate::name::Kind::Command,
             };
             prop_assert!(differing.iter().all(unseen), "{differing:#?}\nfor\n{written}");
         }
         let destroy = planned_destroy(&mm, &a, advice);
         carry_out(&mm, &destroy);
-        prop_assert!(mm.0.lock().unwrap().namespaces.is_empty());
+        let state = mm.0.lock().unwrap();
+        prop_assert!(state.namespaces.is_empty());
+        prop_assert!(state.network.dnsmasq.is_empty() && state.network.mirrors.is_empty() && state.network.captures.is_empty());
+        let left = |bridge: &super::minimega::network::Bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty();
+        prop_assert!(state.network.bridges.values().all(left), "{:?}", state.network.bridges);
     }
 }

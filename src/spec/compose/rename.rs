@@ -30,6 +30,13 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("profiles", "networks", Refers::Nics),
     ("taps", "vlan", Refers::To("vlans")),
     ("links", "ends", Refers::ToNics),
+    ("mirrors", "from", Refers::ToNics),
+    ("mirrors", "to", Refers::ToNics),
+    ("mirrors", "bridge", Refers::To("bridges")),
+    ("captures", "vm", Refers::ToVms),
+    ("captures", "bridge", Refers::To("bridges")),
+    ("dnsmasq", "leases", Refers::ToNics),
+    ("taps", "bridge", Refers::To("bridges")),
     ("commands", "depends_on", Refers::ToVms),
 ];
 
@@ -104,7 +111,8 @@ fn renamed(node: &Node, refers: Refers, declared: &Declared, prefix: &str) -> No
             Refers::To(section) if declared.has(section, text) => prefixed(text, prefix),
             Refers::Nics if declared.has("vlans", text) => prefixed(text, prefix),
             Refers::ToNics
-                if text.rsplit_once('.').is_some_and(|(vm, _)| declared.vms.contains(vm)) || declared.has("taps", text) =>
+                if text.rsplit_once('.').is_some_and(|(vm, _)| declared.vms.contains(vm))
+                    || declared.has("taps", text) =>
             {
                 prefixed(text, prefix)
             }
@@ -114,11 +122,22 @@ fn renamed(node: &Node, refers: Refers, declared: &Declared, prefix: &str) -> No
             },
             _ => return node.clone(),
         },
+        Value::Map(map) if matches!(refers, Refers::ToNics) => {
+            let entries = map
+                .iter()
+                .map(|(key, value)| match &*key.text {
+                    "vm" => (key.clone(), renamed(value, Refers::ToVms, declared, prefix)),
+                    _ => (key.clone(), value.clone()),
+                })
+                .collect();
+            Value::Map(Arc::new(entries))
+        }
         Value::Map(map) if matches!(refers, Refers::Nics) => {
             let entries = map
                 .iter()
                 .map(|(key, value)| match &*key.text {
                     "vlan" => (key.clone(), renamed(value, Refers::To("vlans"), declared, prefix)),
+                    "bridge" => (key.clone(), renamed(value, Refers::To("bridges"), declared, prefix)),
                     _ => (key.clone(), value.clone()),
                 })
                 .collect();

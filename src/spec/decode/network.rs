@@ -71,7 +71,7 @@ impl Decoder<'_> {
         Some(Nic { vlan: vlan?.value, mac, driver, bridge, qos, assigned: None })
     }
 
-    fn mac(&mut self, node: &Node, at: At<'_>) -> Option<Mac> {
+    pub(super) fn mac(&mut self, node: &Node, at: At<'_>) -> Option<Mac> {
         let Value::String(text) = &node.value else {
             self.wrong_type(node, at, "a MAC address such as \"52:54:00:00:00:01\"", true);
             return None;

@@ -43,7 +43,11 @@ impl Decoder<'_> {
                 Value::String(text) => text.to_string(),
                 Value::Int(_) | Value::Float(_) => self.written(node).into_owned(),
                 _ => {
-                    let expected = if *key == "loss" { "a percentage such as 0.1" } else { "text such as \"10 mbit\" or \"20 ms\"" };
+                    let expected = if *key == "loss" {
+                        "a percentage such as 0.1"
+                    } else {
+                        "text such as \"10 mbit\" or \"20 ms\""
+                    };
                     self.wrong_type(node, at, expected, false);
                     continue;
                 }
@@ -124,8 +128,9 @@ impl Decoder<'_> {
             self.jitter_needs_delay(&both, key.span, &owner);
             if up.is_none() && down.is_none() {
                 self.push(
-                    Diagnostic::warning("link-unshaped", key.span, format!("{owner} shapes nothing"))
-                        .hint("give it a rate, delay or loss, or remove it: two NICs on one VLAN reach each other anyway"),
+                    Diagnostic::warning("link-unshaped", key.span, format!("{owner} shapes nothing")).hint(
+                        "give it a rate, delay or loss, or remove it: two NICs on one VLAN reach each other anyway",
+                    ),
                 );
             }
             if let (Some(name), Some(ends)) = (name, ends) {
@@ -162,7 +167,8 @@ impl Decoder<'_> {
                 self.push(Diagnostic::error("link-ends", second.span, message).hint("give two NICs"));
                 continue;
             }
-            let known: Vec<bool> = link.ends.iter().map(|end| self.nic_exists(end, vms, &format!("link `{name}`"))).collect();
+            let known: Vec<bool> =
+                link.ends.iter().map(|end| self.nic_exists(end, vms, &format!("link `{name}`"))).collect();
             if known.contains(&false) {
                 continue;
             }

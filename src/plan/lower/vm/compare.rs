@@ -461,12 +461,11 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     let shaped = out.reasons.len() > before;
     let shaped_by_us = out.reasons[before..].iter().any(|reason| !reason.drift);
     let tags = !out.set_tags.is_empty() || !out.clear_tags.is_empty();
-    let edited =
-        !out.add.is_empty()
-            || (connections && !moved_by_others)
-            || tags
-            || shaped_by_us
-            || (!ended && (out.start || out.stop));
+    let edited = !out.add.is_empty()
+        || (connections && !moved_by_others)
+        || tags
+        || shaped_by_us
+        || (!ended && (out.start || out.stop));
     out.action = if edited {
         Some(Action::Update)
     } else if ended || connections || shaped {

@@ -318,11 +318,14 @@ impl<'a> Vms<'a> {
                 needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
                 let mut gate = Gate::default();
                 last = Some(self.launch_steps(scene, draft, group, needs, last, &mut ready, &mut gate.after));
+                gate.after.extend(captures(draft, group, &ready));
                 if class.state == RunState::Running {
                     self.start_steps(scene, draft, (group.members.clone(), false), &gate, &mut ready);
                 }
             } else {
-                let gate = Gate { needs, after: Vec::new() };
+                // A VM that ended has no interface to listen on before it starts.
+                let after = if ended { Vec::new() } else { captures(draft, group, &ready) };
+                let gate = Gate { needs, after };
                 self.start_steps(scene, draft, (group.members.clone(), ended), &gate, &mut ready);
             }
         }
@@ -332,6 +335,19 @@ impl<'a> Vms<'a> {
         }
         ready
     }
+}
+
+/// Start the captures of VMs that are there but do not run yet; the steps.
+fn captures(draft: &mut Draft, group: &Launch<'_>, ready: &HashMap<&str, StepId>) -> Vec<StepId> {
+    if draft.pending.is_empty() {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    for (name, _) in &group.members {
+        let needs: Vec<StepId> = ready.get(name).copied().into_iter().collect();
+        steps.extend(draft.start_pending(Some(&(*name).to_owned()), &needs));
+    }
+    steps
 }
 
 /// How many VMs, one behind the other, each VM of the file depends on, for those that depend on any.
@@ -401,7 +417,7 @@ impl<'a> Lower<'a> for Vms<'a> {
                 self.end(vm, change);
             }
         }
-        if !scene.experiment.commands.is_empty() {
+        if !scene.experiment.commands.is_empty() || !scene.experiment.objects.is_empty() {
             let launched = self.launches.values().flat_map(|launch| &launch.members);
             draft.launched = launched.map(|(name, _)| (*name).to_owned()).collect();
         }
@@ -440,8 +456,12 @@ impl<'a> Lower<'a> for Vms<'a> {
         for members in kills.into_values() {
             let mut steps = Vec::new();
             for part in targets(members) {
+                let mut after = before.clone();
+                after.extend(part.names.iter().filter_map(|name| draft.before_end.get(name)).flatten());
+                after.sort_unstable();
+                after.dedup();
                 let extra = Extra {
-                    after: before.clone(),
+                    after,
                     guard: guard(scene, &part.names),
                     expect: Some(Expect::Vms {
                         names: part.names.clone(),
@@ -475,7 +495,7 @@ impl<'a> Lower<'a> for Vms<'a> {
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let ready = self.bring_up(scene, draft, &self.flushed);
-        if !scene.experiment.commands.is_empty() {
+        if !scene.experiment.commands.is_empty() || !scene.experiment.objects.is_empty() {
             draft.vms_ready = ready.iter().map(|(name, step)| ((*name).to_owned(), *step)).collect();
         }
         for part in targets(self.stops.clone()) {
@@ -496,8 +516,7 @@ impl<'a> Lower<'a> for Vms<'a> {
             needs.dedup();
             needs
         };
-        let mut shapeable: HashMap<&str, Vec<StepId>> =
-            ready.iter().map(|(name, step)| (*name, vec![*step])).collect();
+        let mut shapeable: HashMap<&str, Vec<StepId>> = ready.iter().map(|(name, step)| (*name, vec![*step])).collect();
         for (connect, members) in &self.connects {
             for part in targets(members.clone()) {
                 let mut needs = after_start(&part.names);

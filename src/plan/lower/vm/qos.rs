@@ -119,7 +119,8 @@ fn commands(scene: &Scene<'_>, target: &str, shape: Shape) -> Vec<Vec<String>> {
     let kept = if cleared.is_some() { Qos::default() } else { old };
     let kept = if new.rate.is_some() || kept.rate.is_some() { Qos::default() } else { kept };
     let additions = new.additions().into_iter().filter(|words| !kept.additions().contains(words));
-    let additions = additions.map(|addition| words(&["qos", "add", target, &index]).into_iter().chain(addition).collect());
+    let additions =
+        additions.map(|addition| words(&["qos", "add", target, &index]).into_iter().chain(addition).collect());
     cleared.into_iter().chain(additions).collect()
 }
 
@@ -133,7 +134,14 @@ pub(super) struct Waits {
 }
 
 /// Add the steps of a shape for a target; the last step.
-fn steps(scene: &Scene<'_>, draft: &mut Draft, target: &str, serves: &Arc<[usize]>, shape: Shape, waits: Waits) -> StepId {
+fn steps(
+    scene: &Scene<'_>,
+    draft: &mut Draft,
+    target: &str,
+    serves: &Arc<[usize]>,
+    shape: Shape,
+    waits: Waits,
+) -> StepId {
     let back = Shape { old: shape.new, new: shape.old, ..shape };
     let undo: Vec<String> = commands(scene, target, back).iter().map(|words| draft.command(words)).collect();
     let Waits { mut needs, guard, new } = waits;
