@@ -490,6 +490,46 @@ taps:
 }
 
 #[test]
+fn what_depends_on_a_guest_waits_until_it_answers() {
+    if !have(BOOT_NEEDS) {
+        return;
+    }
+    let (kernel, initrd) = guest();
+    let text = format!(
+        r#"
+experiment: lab
+vlans: {{ dmz: {{}} }}
+vms:
+  a:
+    {{ memory: 128, kernel: {}, initrd: {}, append: "console=ttyS0 quiet ip.0=10.0.0.1/24", networks: [dmz],
+      wait_for: {{ ping: 10.0.0.1, timeout: 3m }} }}
+  b: {{ memory: 16, state: paused, depends_on: a }}
+taps:
+  mgmt: {{ vlan: dmz, ip: 10.0.0.254/24 }}
+"#,
+        kernel.display(),
+        initrd.display()
+    );
+    let lab = Lab::new();
+    let file = lab.file("lab.yaml", &text);
+    apply(&lab, &file).ok();
+    lab.run(&["exec-net", "--", "ping", "-c", "1", "-W", "1", "10.0.0.1"]).ok();
+    assert_eq!(lab.rows("namespace lab .columns name vm info").len(), 2);
+    assert!(commands(&lab, &file).is_empty());
+    // Nobody has the other address. What waits for it is not begun, and the next apply asks again.
+    lab.e("namespace lab vm kill b").ok();
+    lab.e("namespace lab vm flush b").ok();
+    let file = lab.file("lab.yaml", &text.replace("ping: 10.0.0.1, timeout: 3m", "ping: 10.0.0.9, timeout: 1"));
+    let failed = apply(&lab, &file).fails("not so within 1s");
+    assert!(failed.err.contains("shell ping -n -c 1 -W 1 10.0.0.9"), "{}", failed.err);
+    assert_eq!(lab.rows("namespace lab .columns name vm info"), [["a"]]);
+    let file = lab.file("lab.yaml", &text);
+    apply(&lab, &file).ok();
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    nothing_is_left(&lab);
+}
+
+#[test]
 fn killed_in_a_saved_plan_the_next_apply_converges() {
     if !have(NEEDS) {
         return;

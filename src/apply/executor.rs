@@ -6,13 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::journal::Journal;
-use super::{Connect, End, Event, Interrupt, Outcome};
+use super::{Connect, End, Event, Interrupt, Outcome, gate};
 use crate::live::{VmState, observe};
 use crate::plan::{Expect, Plan, Step};
-use crate::wire::{Transport, WireError};
+use crate::wire::{Response, Transport, WireError};
 
-/// Connections to the target, and so steps that run at a time.
+/// Steps that change something and run at a time, each over a connection of its own.
 const WORKERS: usize = 4;
+/// Steps that only ask and run at a time, besides: they wait most of the time.
+const ASKING: usize = 32;
 /// How long VMs may take to reach the state that a step is to bring about, once its command has been answered.
 const SETTLE: Duration = Duration::from_secs(20);
 /// The same, after the answer was lost and the command may never have arrived.
@@ -31,7 +33,13 @@ struct Board<'p> {
     /// The ids that steps got for objects.
     ids: Vec<Option<String>>,
     running: usize,
+    /// Of these, the steps that only ask.
+    asking: usize,
     draining: bool,
+}
+
+fn asks(step: &Step) -> bool {
+    matches!(step.expect, Expect::Until { .. })
 }
 
 impl<'p> Board<'p> {
@@ -64,8 +72,13 @@ impl<'p> Board<'p> {
                 let _receiver_is_gone = events.send(Event::Ended { step: step.id, end: End::Skipped });
                 continue;
             }
+            let room = if asks(step) { self.asking < ASKING } else { self.running - self.asking < WORKERS };
+            if !room {
+                continue;
+            }
             self.started[step.id - 1] = true;
             self.running += 1;
+            self.asking += usize::from(asks(step));
             return Some(step);
         }
         None
@@ -93,12 +106,14 @@ pub fn apply(
         partly: vec![false; count],
         ids: vec![None; count],
         running: 0,
+        asking: 0,
         draining: false,
     });
     let changed = Condvar::new();
     let (events, inbox) = channel();
     thread::scope(|scope| {
-        for _ in 0..WORKERS.min(count) {
+        let asking = plan.steps.iter().filter(|step| asks(step)).count();
+        for _ in 0..WORKERS.min(count - asking) + ASKING.min(asking) {
             let events = events.clone();
             let (board, changed) = (&board, &changed);
             scope.spawn(move || work(board, changed, connect, journal, interrupt, &events));
@@ -151,7 +166,13 @@ fn work(
             }
             _ => {
                 let _receiver_is_gone = events.send(Event::Started { step: step.id });
-                run(plan, step, &mut connection, connect, &mut id)
+                match &step.expect {
+                    Expect::Until { holds, timeout } => {
+                        let patience = Duration::from_secs(u64::from(*timeout));
+                        (gate::wait(step, holds, patience, &mut connection, connect, interrupt), false)
+                    }
+                    _ => run(plan, step, &mut connection, connect, &mut id),
+                }
             }
         };
         if let Some(journal) = journal {
@@ -164,6 +185,7 @@ fn work(
         guard.partly[step.id - 1] = partly;
         guard.ids[step.id - 1] = id;
         guard.running -= 1;
+        guard.asking -= usize::from(asks(step));
         drop(guard);
         changed.notify_all();
     }
@@ -178,6 +200,18 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The errors in an answer.
+pub(super) fn errors(responses: &[Response]) -> Vec<String> {
+    let entries = responses.iter().flat_map(|r| r.resp.iter().flatten()).filter(|entry| !entry.error.is_empty());
+    let said = entries.map(|entry| {
+        // What a program said, where the error is only how it ended.
+        let said = entry.response.trim();
+        let said = if said.is_empty() { String::new() } else { format!("\n{said}") };
+        format!("{}: {}{said}", entry.host, entry.error.trim())
+    });
+    said.collect()
 }
 
 /// Whether a command cannot have reached the target.
@@ -205,17 +239,7 @@ fn run(
     };
     match open.call(&step.command) {
         Ok(responses) => {
-            let errors: Vec<String> = responses
-                .iter()
-                .flat_map(|r| r.resp.iter().flatten())
-                .filter(|entry| !entry.error.is_empty())
-                .map(|entry| {
-                    // What a program said, where the error is only how it ended.
-                    let said = entry.response.trim();
-                    let said = if said.is_empty() { String::new() } else { format!("\n{said}") };
-                    format!("{}: {}{said}", entry.host, entry.error.trim())
-                })
-                .collect();
+            let errors = errors(&responses);
             if !errors.is_empty() {
                 *connection = Some(open);
                 return (End::Failed { error: errors.join("; ") }, false);
@@ -270,7 +294,7 @@ fn check(
     patience: Duration,
     id: &mut Option<String>,
 ) -> Result<(), Unmet> {
-    if step.expect == Expect::Answer {
+    if matches!(step.expect, Expect::Answer | Expect::Until { .. }) {
         return Ok(());
     }
     let end = Instant::now() + patience;
@@ -281,7 +305,7 @@ fn check(
         let mut unmet = Vec::new();
         let (mut hopeless, mut missing) = (false, false);
         match &step.expect {
-            Expect::Answer => {}
+            Expect::Answer | Expect::Until { .. } => {}
             Expect::Vms { names, states } => {
                 for name in names.iter() {
                     match vms.get(name) {
@@ -311,7 +335,7 @@ fn check(
         }
         if hopeless || Instant::now() >= end {
             let total = match &step.expect {
-                Expect::Answer | Expect::Named { .. } => 0,
+                Expect::Answer | Expect::Until { .. } | Expect::Named { .. } => 0,
                 Expect::Vms { names, .. } | Expect::Gone { names } => names.len(),
             };
             let partly = unmet.len() < total;

@@ -15,6 +15,7 @@ use crate::wire::{Transport, WireError};
 
 mod executor;
 mod file;
+mod gate;
 pub mod journal;
 pub mod lock;
 mod rollback;

@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use super::journal::Journal;
 use super::*;
@@ -329,4 +330,79 @@ proptest::proptest! {
         run(&mm, &ours(&mm, &b));
         proptest::prop_assert!(ours(&mm, &b).is_empty());
     }
+}
+
+const WAITING: &str = r#"
+experiment: lab
+vlans: { lan: {} }
+vms:
+  db: { memory: 64, networks: [lan], wait_for: { ping: 10.0.0.5, timeout: 1 } }
+  app: { memory: 64, networks: [lan], depends_on: [db] }
+  other: { memory: 64, networks: [lan] }
+"#;
+
+/// Answers a ping with an error until it was asked so often.
+struct Booting {
+    mm: Minimega,
+    asked: Arc<AtomicUsize>,
+    answers: usize,
+}
+
+impl Transport for Booting {
+    fn call(&mut self, command: &str) -> Result<Vec<crate::wire::Response>, WireError> {
+        if !command.contains("ping") {
+            return self.mm.call(command);
+        }
+        if self.asked.fetch_add(1, Ordering::SeqCst) + 1 < self.answers {
+            return self.mm.call("namespace lab shell false");
+        }
+        self.mm.call("namespace lab vm info")
+    }
+}
+
+fn wait_for_db(answers: usize, interrupt: &Interrupt) -> (Minimega, Outcome, usize, Vec<String>) {
+    let (mm, lab) = (Minimega::default(), file(WAITING));
+    let plan = planned(&mm, &lab);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let connect = || -> Result<Box<dyn Transport + Send>, WireError> {
+        Ok(Box::new(Booting { mm: mm.clone(), asked: asked.clone(), answers }))
+    };
+    let outcome = apply(&plan, &connect, None, interrupt, &mut |_| {});
+    let errors =
+        outcome.ends.iter().filter_map(|e| if let End::Failed { error } = e { Some(error.clone()) } else { None });
+    let errors = errors.collect();
+    (mm, outcome, asked.load(Ordering::SeqCst), errors)
+}
+
+#[test]
+fn a_gate_asks_until_the_answer_is_right() {
+    let (mm, outcome, asked, _) = wait_for_db(3, &Interrupt::default());
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(asked, 3);
+    assert_eq!(live(&mm, &file(WAITING)).vms.len(), 3);
+}
+
+#[test]
+fn a_gate_that_stays_shut_stops_what_depends_on_it_and_nothing_else() {
+    let (mm, outcome, asked, errors) = wait_for_db(usize::MAX, &Interrupt::default());
+    assert!(asked > 1);
+    assert_eq!((outcome.failed(), errors.len()), (1, 1));
+    assert!(errors[0].starts_with("not so within 1s; the last answer was: "), "{errors:?}");
+    let vms = live(&mm, &file(WAITING)).vms;
+    assert_eq!(vms.keys().collect::<Vec<_>>(), ["db", "other"]);
+}
+
+#[test]
+fn an_interruption_does_not_wait_for_a_gate() {
+    let interrupt = Interrupt::default();
+    interrupt.0.store(true, Ordering::SeqCst);
+    let (mm, lab) = (Minimega::default(), file(&WAITING.replace("timeout: 1", "timeout: 1d")));
+    let plan = planned(&mm, &lab);
+    let gate = plan.steps.iter().find(|step| step.command.contains("ping")).unwrap();
+    let crate::plan::Expect::Until { holds, .. } = &gate.expect else { panic!("{gate:?}") };
+    let connect = || -> Result<Box<dyn Transport + Send>, WireError> {
+        Ok(Box::new(Booting { mm: mm.clone(), asked: Arc::default(), answers: usize::MAX }))
+    };
+    let end = super::gate::wait(gate, holds, Duration::from_secs(86_400), &mut None, &connect, &interrupt);
+    assert!(matches!(end, End::Failed { error } if error.starts_with("interrupted; ")));
 }

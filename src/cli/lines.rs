@@ -1,5 +1,8 @@
 //! The raw commands of an experiment, held against the commands that megaform's own engine has.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use crate::commands;
 use crate::diagnostic::{Diagnostic, Spanned};
 use crate::language::CompileError;
@@ -10,11 +13,16 @@ use crate::spec::{refused_command, why_refused};
 /// Warnings for lines that are no commands here: another minimega may have more. Errors for commands that are refused,
 /// however they are spelled and whatever stands before them.
 pub fn check(experiment: &Experiment) -> Vec<Diagnostic> {
-    if experiment.commands.is_empty() {
+    // VMs of one entry share their body.
+    let mut seen = HashSet::new();
+    let bodies = experiment.vms.values().map(|vm| &vm.body).filter(|body| seen.insert(Arc::as_ptr(body)));
+    let waits: Vec<_> = bodies.filter_map(|body| body.wait_for.as_ref()?.command.as_ref()).collect();
+    if experiment.commands.is_empty() && waits.is_empty() {
         return Vec::new();
     }
     let grammar = commands::grammar(&commands::all());
-    let mut found = Vec::new();
+    let mut found: Vec<Diagnostic> =
+        waits.into_iter().filter_map(|line| of_line(&grammar, line, "`command` of a `wait_for`")).collect();
     for (name, entry) in &experiment.commands {
         let create = entry.create.iter().map(|line| ("create", line));
         let destroy = entry.destroy.iter().map(|line| ("destroy", line));

@@ -247,6 +247,9 @@ codes! {
         "minimega unbinds aliases by prefix: `clear vlans dmz` takes `dmz2` with it. Rename one of the two.";
     "vlan-range" Error "too few tags in the range":
         "`vlan_range` has fewer free tags than there are aliases without a fixed one.";
+    "wait-for-paused" Error "a wait for a guest that does not run":
+        "`wait_for` names what must be seen of a guest that runs. With `state: paused` nothing ever would be, and apply \
+         would wait until its time is over. Remove one of the two.";
     "wrong-type" Error "a value of the wrong type":
         "The message says what was expected. In YAML `no`, `off`, `1e3` and `0x10` are no text unless quoted.";
     "yaml-tag" Error "a YAML tag":

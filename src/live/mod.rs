@@ -205,11 +205,14 @@ fn observe_vlans(transport: &mut dyn Transport, namespace: &Namespace) -> Result
     Ok(vlans)
 }
 
+/// The sources of mirrors by their destinations.
+type Ends = BTreeMap<String, String>;
+
 /// The taps, and the mirrors between taps where the target lists them.
 fn observe_taps(
     transport: &mut dyn Transport,
     namespace: &Namespace,
-) -> Result<(BTreeMap<String, LiveTap>, Option<BTreeMap<String, String>>), LiveError> {
+) -> Result<(BTreeMap<String, LiveTap>, Option<Ends>), LiveError> {
     let command = format!("namespace {namespace} tap");
     let mut taps = BTreeMap::new();
     let entries = entries(transport, &command)?;

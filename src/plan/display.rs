@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::select::list;
-use super::{Action, Change, Plan, Reason, Step};
+use super::{Action, Change, Expect, Plan, Reason, Step};
 use crate::language::range;
 
 /// How to show a plan.
@@ -255,6 +256,13 @@ pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> Stri
                 Some(undo) => about.push_str(&format!("; undo: {}", undo.join("; "))),
             }
             line(&about);
+        }
+        if let Expect::Until { timeout, .. } = &step.expect {
+            let what = step.expect.wanted();
+            line(&format!(
+                "# asked until {what}, for at most {}",
+                humantime::format_duration(Duration::from_secs(u64::from(*timeout)))
+            ));
         }
         let own = before(step);
         if !own.is_empty() {

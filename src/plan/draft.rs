@@ -30,7 +30,9 @@ pub(super) struct Draft {
     /// The VMs that this plan launches.
     pub launched: HashSet<String>,
     /// The steps after which VMs are ready.
-    pub vms_ready: HashMap<String, StepId>,
+    pub vms_ready: HashMap<String, Vec<StepId>>,
+    /// The changes of raw commands that need a VM, by VM.
+    pub vms_needed: BTreeMap<String, Vec<usize>>,
     /// The taps that this plan deletes and makes again.
     pub remade_taps: HashSet<String>,
     /// The steps that make taps.
@@ -56,6 +58,9 @@ pub(super) struct Targets {
     pub names: Arc<[String]>,
     pub serves: Arc<[usize]>,
 }
+
+/// Commands as words.
+type Commands = Vec<Vec<String>>;
 
 /// A capture that is to start.
 pub(super) struct Pending {
@@ -132,6 +137,7 @@ impl Draft {
             before_tap: HashMap::new(),
             pending: BTreeMap::new(),
             capturing: None,
+            vms_needed: BTreeMap::new(),
             barrier: None,
         }
     }
@@ -210,7 +216,7 @@ impl Draft {
         // Those with equal settings share them.
         pending.sort_by(|a, b| a.before.cmp(&b.before));
         let mut started = Vec::new();
-        let mut open: Option<(Vec<Vec<String>>, Vec<Vec<String>>, Arc<[usize]>)> = None;
+        let mut open: Option<(Commands, Commands, Arc<[usize]>)> = None;
         for Pending { serves, needs: own, before, after, command, undo, mark } in pending {
             if open.as_ref().is_none_or(|(set, ..)| *set != before) {
                 if let Some((_, back, of)) = open.take() {

@@ -3,7 +3,7 @@
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::{Action, Change, Expect, Plan, Step};
+use super::{Action, Change, Expect, Holds, Plan, Step};
 use crate::name::{Address, Namespace};
 
 /// The version of the form.
@@ -16,6 +16,7 @@ enum ExpectView<'a> {
     Vms { names: &'a [String], states: &'a [crate::live::VmState] },
     Gone { names: &'a [String] },
     Named { kind: crate::name::Kind, key: &'a str, id: &'a str },
+    Until { holds: &'a Holds, timeout: u32 },
 }
 
 #[derive(serde::Serialize)]
@@ -54,6 +55,7 @@ fn view<'a>(experiment: &Namespace, changes: &'a [Change], step: &'a Step) -> St
             Expect::Vms { names, states } => ExpectView::Vms { names, states },
             Expect::Gone { names } => ExpectView::Gone { names },
             Expect::Named { kind, key, id } => ExpectView::Named { kind: *kind, key, id },
+            Expect::Until { holds, timeout } => ExpectView::Until { holds, timeout: *timeout },
         },
     }
 }

@@ -172,6 +172,35 @@ pub enum Expect {
         /// The id that it probably gets.
         id: String,
     },
+    /// The command only asks. It is sent again until the answer is the wanted one.
+    Until {
+        /// What the answer must say.
+        holds: Holds,
+        /// How long to ask, in seconds.
+        timeout: u32,
+    },
+}
+
+/// What the answer of a command that asks must say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Holds {
+    /// There is no error in it.
+    Success,
+    /// In its table, each of these VMs has `true` under `cc_active`.
+    Connected(Vec<String>),
+}
+
+impl Expect {
+    /// What is waited for, for a command that only asks.
+    pub fn wanted(&self) -> String {
+        match self {
+            Self::Until { holds: Holds::Connected(names), .. } => {
+                format!("cc is connected to {}", range::compress(names))
+            }
+            _ => "there is no error".to_owned(),
+        }
+    }
 }
 
 impl Change {

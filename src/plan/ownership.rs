@@ -136,6 +136,7 @@ mod tests {
             networks: Vec::new(),
             state: RunState::Running,
             depends_on: Vec::new(),
+            wait_for: None,
             lifecycle: Default::default(),
             links: Default::default(),
         }

@@ -16,7 +16,7 @@ use super::advice::CommandAdvice;
 use super::display::{Style, render_with};
 use super::goal::{Goal, unmet};
 use super::select::list;
-use super::{Action, Advice, Change, Expect, Mark, Plan, Step, StepId, Undo, Verb};
+use super::{Action, Advice, Change, Expect, Holds, Mark, Plan, Step, StepId, Undo, Verb};
 use crate::language::range;
 use crate::live::{Live, VmState};
 use crate::name::{Address, Kind, Namespace};
@@ -99,6 +99,7 @@ enum ExpectRecord {
     Vms { names: String, states: Vec<VmState> },
     Gone { names: String },
     Named { kind: Kind, key: String, id: String },
+    Until { holds: Holds, timeout: u32 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -166,6 +167,7 @@ impl StepRecord {
                 Expect::Named { kind, key, id } => {
                     ExpectRecord::Named { kind: *kind, key: key.clone(), id: id.clone() }
                 }
+                Expect::Until { holds, timeout } => ExpectRecord::Until { holds: holds.clone(), timeout: *timeout },
             },
             mark: step.mark.clone(),
         }
@@ -418,6 +420,7 @@ impl Reader {
                     ExpectRecord::Vms { names, states } => Expect::Vms { names: vms(&names)?, states: states.into() },
                     ExpectRecord::Gone { names } => Expect::Gone { names: vms(&names)? },
                     ExpectRecord::Named { kind, key, id } => Expect::Named { kind, key, id },
+                    ExpectRecord::Until { holds, timeout } => Expect::Until { holds, timeout },
                 },
                 mark: record.mark,
             });

@@ -147,6 +147,8 @@ keys! {
         "The state to bring the VM into: its guest runs, or it is launched and its guest does not run.";
     "depends_on" takes "a name, a name with ranges, or a list of them", default "none", shape::depends_on,
         "VMs that must be launched (and running, if they are to run) before this one.";
+    "wait_for" takes "a map", default "running is enough", shape::wait_for,
+        "What must be seen of the VM, once it runs, before what depends on it goes on, with the keys of a wait. It replaces that of a profile as a whole.";
     "lifecycle" takes "a map", default "nothing special", shape::lifecycle,
         "What a plan may do with the VM, with the keys of a lifecycle. It replaces that of a profile as a whole.";
     "count" takes "0 to 100000", default "one VM with the name as it is", shape::count,
@@ -329,6 +331,21 @@ keys! {
 }
 
 keys! {
+    /// What must be seen of a VM.
+    WAIT_FOR:
+    "ping" takes "an address", default "not pinged", shape::address,
+        "This address answers a ping, sent by the target's `shell` (megaform's engine: in the engine's network, so it takes a tap on that VLAN).";
+    "port" takes "`ADDRESS:PORT`", default "no port", shape::socket_address,
+        "This TCP port accepts a connection, asked in the same way.";
+    "cc" takes "`true` or `false`", default "`false`", shape::truth,
+        "The agent in the guest is connected (`cc_active` of `vm info`).";
+    "command" takes "a line", default "none", shape::line,
+        "A command that changes nothing, run in the experiment's namespace, answers without an error: whatever else tells that the guest is ready.";
+    "timeout" takes "seconds, or text with units", default "`2m`", shape::wait_timeout,
+        "How long each of these may take, from 1 second to 1 day, as in `90`, `\"90s\"` or `\"5m\"`. What depends on the VM is skipped then, and apply ends with 4.";
+}
+
+keys! {
     /// What a plan may do with a VM.
     LIFECYCLE:
     "prevent_destroy" takes "`true` or `false`", default "`false`", shape::truth,
@@ -441,6 +458,7 @@ pub fn reference() -> String {
     table("A name (`dns` of a server)", rows(DNS));
     table("A mirror (`mirrors`)", rows(MIRROR));
     table("A capture (`captures`)", rows(CAPTURE));
+    table("A wait (`wait_for`)", rows(WAIT_FOR));
     table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));
     table("Raw commands (`commands`)", rows(COMMAND));
     table("A variable (`variables`)", rows(VARIABLE));

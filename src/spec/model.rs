@@ -3,7 +3,7 @@
 //! All maps are sorted, so that nothing downstream depends on the order in the file.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::diagnostic::{Span, Spanned};
@@ -136,10 +136,29 @@ pub struct VmBody {
     pub state: RunState,
     /// VMs that must be launched (and running, if they are to run) before it, expanded.
     pub depends_on: Vec<Spanned<VmName>>,
+    /// What must be seen of it once it runs.
+    pub wait_for: Option<WaitFor>,
     /// What a plan may do with it.
     pub lifecycle: Lifecycle,
     /// Where the links stand that shape NICs, by the NIC's index.
     pub links: BTreeMap<usize, Span>,
+}
+
+/// What must be seen of a VM that runs before what depends on it goes on.
+#[derive(Debug, Clone)]
+pub struct WaitFor {
+    /// Where it stands.
+    pub span: Span,
+    /// How long each condition may take, in seconds.
+    pub timeout: u32,
+    /// The agent in the guest is connected (`cc`).
+    pub cc: bool,
+    /// The address answers an ICMP echo request.
+    pub ping: Option<Spanned<IpAddr>>,
+    /// The TCP port accepts a connection.
+    pub port: Option<Spanned<SocketAddr>>,
+    /// A command that changes nothing answers without an error.
+    pub command: Option<Spanned<String>>,
 }
 
 /// One NIC.

@@ -54,6 +54,19 @@ impl Experiment {
             for other in &body.depends_on {
                 line(&format!("vm.{name}.depends_on"), &**other);
             }
+            if let Some(wait) = &body.wait_for {
+                line(&format!("vm.{name}.wait_for.cc"), &wait.cc);
+                line(&format!("vm.{name}.wait_for.timeout"), &wait.timeout);
+                if let Some(ping) = &wait.ping {
+                    line(&format!("vm.{name}.wait_for.ping"), &**ping);
+                }
+                if let Some(port) = &wait.port {
+                    line(&format!("vm.{name}.wait_for.port"), &**port);
+                }
+                if let Some(command) = &wait.command {
+                    line(&format!("vm.{name}.wait_for.command"), &**command);
+                }
+            }
             if let Some(old) = &vm.renamed_from {
                 line(&format!("vm.{name}.lifecycle.renamed_from"), &**old);
             }

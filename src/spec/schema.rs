@@ -34,6 +34,7 @@ pub fn schema() -> Json {
         "dns": repeated(object(keys::DNS), &["when", "for_each"]),
         "object_lifecycle": object(keys::OBJECT_LIFECYCLE),
         "lifecycle": object(keys::LIFECYCLE),
+        "wait_for": object(keys::WAIT_FOR),
         "command": object(keys::COMMAND),
         "profile_lifecycle": profile_lifecycle(),
         "tap_lifecycle": object(keys::TAP_LIFECYCLE),
@@ -359,6 +360,15 @@ pub(super) mod shape {
     }
     pub fn count() -> Json {
         json!({ "type": "integer", "minimum": 0, "maximum": crate::spec::names::MAX_VMS })
+    }
+    pub fn wait_for() -> Json {
+        json!({ "$ref": "#/$defs/wait_for" })
+    }
+    pub fn socket_address() -> Json {
+        json!({ "type": "string", "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$" })
+    }
+    pub fn wait_timeout() -> Json {
+        json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 86_400 }, { "type": "string" }] })
     }
     pub fn lifecycle() -> Json {
         json!({ "$ref": "#/$defs/lifecycle" })

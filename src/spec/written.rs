@@ -47,6 +47,22 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
                 text.item(3, &scalar(other.as_str()), other.span);
             }
         }
+        if let Some(wait) = &body.wait_for {
+            text.open(2, "wait_for", Some(wait.span));
+            if wait.cc {
+                text.line(3, "cc", "true", None);
+            }
+            if let Some(ping) = &wait.ping {
+                text.line(3, "ping", &quoted(&ping.value.to_string()), Some(ping.span));
+            }
+            if let Some(port) = &wait.port {
+                text.line(3, "port", &quoted(&port.value.to_string()), Some(port.span));
+            }
+            if let Some(command) = &wait.command {
+                text.line(3, "command", &quoted(command), Some(command.span));
+            }
+            text.line(3, "timeout", &wait.timeout.to_string(), None);
+        }
         text.lifecycle(&body.lifecycle, vm.renamed_from.as_ref().map(|old| (old.as_str(), old.span)));
     }
     if !experiment.taps.is_empty() {

@@ -460,7 +460,7 @@ impl State {
                 };
                 let (ip, tap) = match rest {
                     ["ip", ip, tap] => (Some((*ip).to_owned()), *tap),
-                    ["name", tap] => (None, *tap),
+                    ["name" | "dhcp", tap] => (None, *tap),
                     _ => return invalid(name, words),
                 };
                 if self.namespaces.values().chain([&*ns]).any(|ns| ns.taps.contains_key(tap)) {

@@ -191,8 +191,10 @@ fn tunnel_words(bridge: &str, tunnel: &str) -> Vec<String> {
 /// Whether a bridge may be destroyed: it was not there before, it is not the usual one, and only what goes is on it.
 fn is_ours_alone(scene: &Scene<'_>, name: &str, live: &LiveObject) -> bool {
     let preexisting = super::object::one(&live.facts, "preexisting") != Some("false");
-    let made = scene.options.advice.objects.contains_key(&(Kind::Bridge, name.to_owned()));
-    if preexisting || !made || !scene.destroy() || name == BridgeName::default_bridge().as_str() {
+    let Some(made) = scene.options.advice.objects.get(&(Kind::Bridge, name.to_owned())) else { return false };
+    let trunks = all(&live.facts, "trunks").iter().all(|trunk| all(&made.facts, "trunks").contains(trunk));
+    let tunnels = all(&live.facts, "interfaces of tunnels").len() == all(&made.facts, "tunnels").len();
+    if preexisting || !trunks || !tunnels || !scene.destroy() || name == BridgeName::default_bridge().as_str() {
         return false;
     }
     let mut vlans: Vec<String> = Vec::new();

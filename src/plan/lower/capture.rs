@@ -269,7 +269,7 @@ impl<'a> Lower<'a> for Captures {
         // Those of VMs that are launched or started are under way already.
         let left: Vec<Option<String>> = draft.pending.keys().cloned().collect();
         for vm in left {
-            let needs: Vec<StepId> = vm.as_ref().and_then(|vm| draft.vms_ready.get(vm)).copied().into_iter().collect();
+            let needs: Vec<StepId> = vm.as_ref().and_then(|vm| draft.vms_ready.get(vm)).cloned().unwrap_or_default();
             draft.start_pending(vm.as_ref(), &needs);
         }
     }

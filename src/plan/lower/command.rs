@@ -261,6 +261,11 @@ impl<'a> Lower<'a> for Commands {
             }
         }
         self.work.sort_by(|a, b| a.name.cmp(&b.name));
+        for work in &self.work {
+            for vm in work.create.iter().flat_map(|(lines, _)| &lines.depends_on) {
+                draft.vms_needed.entry(vm.clone()).or_default().push(work.change);
+            }
+        }
     }
 
     fn remove(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
@@ -288,7 +293,7 @@ impl<'a> Lower<'a> for Commands {
         for work in &self.work {
             let Some((lines, from)) = &work.create else { continue };
             let mut needs: Vec<StepId> = self.removed.get(&work.name).cloned().unwrap_or_default();
-            needs.extend(lines.depends_on.iter().filter_map(|vm| draft.vms_ready.get(vm)));
+            needs.extend(lines.depends_on.iter().filter_map(|vm| draft.vms_ready.get(vm)).flatten());
             needs.sort_unstable();
             needs.dedup();
             let mut undo = match &lines.destroy[..] {

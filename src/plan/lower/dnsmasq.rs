@@ -154,11 +154,7 @@ impl<'a> Lower<'a> for Servers {
                 started += 1;
                 let id = next.clone().unwrap_or_else(|| new.key.clone());
                 needs.extend(draft.removed.get(&(Kind::Dnsmasq, work.name.clone())).into_iter().flatten());
-                let tap = scene
-                    .experiment
-                    .taps
-                    .iter()
-                    .find(|(_, tap)| address_of(tap) == Some(new.key.as_str()).map(str::to_owned));
+                let tap = scene.experiment.taps.iter().find(|(_, tap)| address_of(tap).as_ref() == Some(&new.key));
                 needs.extend(tap.and_then(|(name, _)| draft.taps_ready.get(name.as_str())));
                 needs.sort_unstable();
                 let named = next.map(|id| Expect::Named { kind: Kind::Dnsmasq, key: new.key.clone(), id });

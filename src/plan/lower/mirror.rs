@@ -104,7 +104,7 @@ impl<'a> Lower<'a> for Mirrors {
             let Some(new) = &work.new else { continue };
             let mut needs: Vec<StepId> =
                 draft.removed.get(&(Kind::Mirror, work.name.clone())).cloned().unwrap_or_default();
-            needs.extend(vms(&new.facts).iter().filter_map(|vm| draft.vms_ready.get(vm)));
+            needs.extend(vms(&new.facts).iter().filter_map(|vm| draft.vms_ready.get(vm)).flatten());
             let ends = ["from", "to"].into_iter().filter_map(|key| one(&new.facts, key));
             needs.extend(ends.filter_map(|tap| draft.taps_ready.get(tap)));
             needs.sort_unstable();

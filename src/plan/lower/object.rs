@@ -70,13 +70,16 @@ impl Work {
     }
 }
 
+/// Whether a setting, by its key, can change from some values to others while its object stays.
+type InPlace<'r> = dyn Fn(&str, &[String], &[String]) -> bool + 'r;
+
 /// What is different about a kind.
 pub(super) struct Rules<'r> {
     pub kind: Kind,
     /// The section of the file.
     pub section: &'static str,
     /// Whether a setting can change from one to the other while the object stays.
-    pub in_place: &'r dyn Fn(&str, &[String], &[String]) -> bool,
+    pub in_place: &'r InPlace<'r>,
     /// Settings that are left alone where the file does not give them.
     pub open: &'static [&'static str],
     /// Why an object that is as it is to be must be made anew all the same.

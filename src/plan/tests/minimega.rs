@@ -235,7 +235,7 @@ impl State {
                 };
                 let (ip, tap) = match rest {
                     ["ip", ip, tap] => (*ip, *tap),
-                    ["name", tap] => ("", *tap),
+                    ["name" | "dhcp", tap] => ("", *tap),
                     other => panic!("no such form of tap create: {other:?}"),
                 };
                 if self.namespaces.values().chain([&*ns]).any(|n| n.taps.contains_key(tap)) {

@@ -13,6 +13,7 @@ mod networks;
 pub(crate) mod properties;
 mod scenarios;
 mod selection;
+mod waits;
 
 use minimega::Minimega;
 
@@ -58,13 +59,14 @@ pub fn carry_out(mm: &Minimega, plan: &Plan) {
             observe(&mut mm.clone(), &plan.experiment).unwrap().objects[kind][key].id.clone()
         };
         let command = plan.command_of(step, &got);
-        for response in mm.clone().call(&command).unwrap() {
+        let asks = matches!(step.expect, Expect::Until { .. });
+        for response in mm.clone().call(&command).unwrap().into_iter().filter(|_| !asks) {
             assert_eq!(response.errors().next(), None, "{command}");
         }
         // Lists namespaces first, because asking inside one that is gone would make it again.
         let vms = observe(&mut mm.clone(), &plan.experiment).unwrap().vms;
         match &step.expect {
-            Expect::Answer => {}
+            Expect::Answer | Expect::Until { .. } => {}
             Expect::Vms { names, states } => {
                 for name in names.iter() {
                     assert!(states.contains(&vms[name].state), "{name} after {}", step.command);

@@ -183,7 +183,7 @@ fn go(mm: &Minimega, file: &File, advice: &mut Advice, selection: Selection) -> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn every_plan_converges(a in with_raw_commands(), b in with_raw_commands(), shows in any::<bool>(), seed in 0usize..6) {

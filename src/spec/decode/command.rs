@@ -63,7 +63,7 @@ impl Decoder<'_> {
         }
     }
 
-    fn line(&mut self, node: &Node, at: At<'_>) -> Option<Spanned<String>> {
+    pub(super) fn line(&mut self, node: &Node, at: At<'_>) -> Option<Spanned<String>> {
         let Value::String(text) = &node.value else {
             self.wrong_type(node, at, "a command, such as \"vm tag fw role edge\"", true);
             return None;

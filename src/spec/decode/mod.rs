@@ -22,6 +22,7 @@ mod object;
 mod qos;
 mod scalar;
 mod vm;
+mod wait;
 
 pub use command::why_refused;
 use lifecycle::Holder;

@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::language::field::{Field, FieldType, FieldValue, Initial, VmConfig};
 use crate::name::{ProfileName, VmName};
 use crate::spec::keys::{VM, VmKey};
-use crate::spec::model::{Lifecycle, Nic, RunState, Vm, VmBody, VmKind};
+use crate::spec::model::{Lifecycle, Nic, RunState, Vm, VmBody, VmKind, WaitFor};
 use crate::spec::names::MAX_VMS;
 use crate::spec::shown;
 use crate::spec::syntax::{Node, Value};
@@ -25,6 +25,7 @@ struct Settings {
     networks: Option<Spanned<Vec<Spanned<Nic>>>>,
     state: Option<Spanned<RunState>>,
     depends_on: Option<Vec<Spanned<VmName>>>,
+    wait_for: Option<WaitFor>,
     lifecycle: Option<Lifecycle>,
 }
 
@@ -49,6 +50,9 @@ impl Settings {
         self.state = other.state.clone().or(self.state.take());
         if other.depends_on.is_some() {
             self.depends_on.clone_from(&other.depends_on);
+        }
+        if other.wait_for.is_some() {
+            self.wait_for.clone_from(&other.wait_for);
         }
         if other.lifecycle.is_some() {
             self.lifecycle.clone_from(&other.lifecycle);
@@ -77,6 +81,7 @@ impl Settings {
             networks: networks.unwrap_or_default(),
             state: state.unwrap_or(RunState::Running),
             depends_on: self.depends_on.unwrap_or_default(),
+            wait_for: self.wait_for,
             lifecycle: self.lifecycle.unwrap_or_default(),
             links: BTreeMap::new(),
         }
@@ -308,6 +313,7 @@ impl Decoder<'_> {
                         });
                     }
                     "depends_on" => entry.settings.depends_on = self.vm_names(node, at),
+                    "wait_for" => entry.settings.wait_for = self.wait_for(node, at),
                     "lifecycle" => {
                         let written = self.lifecycle(node, at, if profile { Holder::Profile } else { Holder::Vm });
                         entry.settings.lifecycle = Some(written.lifecycle);

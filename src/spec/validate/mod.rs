@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::decode::Draft;
-use super::model::{VlanRef, VmBody};
+use super::model::{RunState, VlanRef, VmBody};
 use super::suggest::Suggester;
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::name::{VlanAlias, VmName};
@@ -134,6 +134,15 @@ impl<'d> Checks<'d> {
 
     fn dependencies(&mut self, name: &VmName, body: &'d VmBody) {
         let draft = self.draft;
+        if let Some(wait) = body.wait_for.as_ref().filter(|_| body.state == RunState::Paused) {
+            let mut diagnostic =
+                Diagnostic::error("wait-for-paused", wait.span, format!("`{name}` is to be paused and is waited for"))
+                    .hint("nothing is seen of a guest that does not run: remove `wait_for`, or `state: paused`");
+            if let Some(state) = body.spans.get("state") {
+                diagnostic = diagnostic.label(*state, "paused here");
+            }
+            self.push(diagnostic);
+        }
         for other in &body.depends_on {
             match draft.vms.get(&other.value) {
                 Some(vm) if std::ptr::eq(&*vm.body, body) => {

@@ -17,6 +17,7 @@ use crate::spec::model::{RunState, Vm, VmBody};
 
 mod class;
 mod compare;
+mod gate;
 mod qos;
 
 use super::super::ownership::{self, short_hash};
@@ -31,7 +32,7 @@ struct Launch<'a> {
 
 /// What VMs wait for before they start.
 #[derive(Default)]
-struct Gate {
+struct Before {
     /// Steps that must have succeeded.
     needs: Vec<StepId>,
     /// Steps that must have ended, so that traffic is shaped and captured from the first frame on.
@@ -67,6 +68,9 @@ pub(super) struct Vms<'a> {
 
 /// Names by place and sentence.
 type Protected<'a> = BTreeMap<(Span, String), Vec<&'a str>>;
+
+/// The steps after which VMs are ready for what needs them.
+type Ready<'a> = HashMap<&'a str, Vec<StepId>>;
 
 /// The costs of ending a VM.
 fn end_costs(vm: &LiveVm, again: bool) -> Vec<Cost> {
@@ -213,9 +217,8 @@ impl<'a> Vms<'a> {
         scene: &Scene<'a>,
         draft: &mut Draft,
         launch: &Launch<'a>,
-        mut needs: Vec<StepId>,
-        after: Option<StepId>,
-        ready: &mut HashMap<&'a str, StepId>,
+        (mut needs, after): (Vec<StepId>, Option<StepId>),
+        ready: &mut Ready<'a>,
         shaped: &mut Vec<StepId>,
     ) -> StepId {
         let class: &Class<'a> = self.classes.get(launch.class);
@@ -249,7 +252,7 @@ impl<'a> Vms<'a> {
             for (name, _) in &launch.members {
                 // Members are spread over the parts by name.
                 if part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok() {
-                    ready.insert(*name, last);
+                    ready.insert(*name, vec![last]);
                 }
             }
         }
@@ -264,22 +267,22 @@ impl<'a> Vms<'a> {
         scene: &Scene<'a>,
         draft: &mut Draft,
         (members, ended): (Members<'a>, bool),
-        gate: &Gate,
-        ready: &mut HashMap<&'a str, StepId>,
+        before: &Before,
+        ready: &mut Ready<'a>,
     ) {
         for part in targets(members.clone()) {
-            let mut needs = gate.needs.clone();
+            let mut needs = before.needs.clone();
             let mine: Vec<&str> = members
                 .iter()
                 .map(|m| m.0)
                 .filter(|name| part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok())
                 .collect();
-            needs.extend(mine.iter().filter_map(|name| ready.get(name)));
+            needs.extend(mine.iter().filter_map(|name| ready.get(name)).flatten());
             needs.sort_unstable();
             needs.dedup();
             let extra = Extra {
                 needs,
-                after: gate.after.clone(),
+                after: before.after.clone(),
                 undo: Undo::Act(if ended { Verb::Kill } else { Verb::Stop }, part.names.clone()),
                 guard: guard(scene, &part.names),
                 expect: Some(Expect::Vms { names: part.names.clone(), states: Cow::Borrowed(&[VmState::Running]) }),
@@ -287,19 +290,15 @@ impl<'a> Vms<'a> {
             };
             let step = draft.step(&part.serves, &["vm", "start", &part.text], extra);
             for name in mine {
-                ready.insert(name, step);
+                ready.insert(name, vec![step]);
             }
         }
+        gate::gates(scene, draft, &members, ready);
     }
 
     /// Launches and starts, dependencies first. Returns for each VM the step after which it is ready.
-    fn bring_up(
-        &self,
-        scene: &Scene<'a>,
-        draft: &mut Draft,
-        flushed: &HashMap<&str, StepId>,
-    ) -> HashMap<&'a str, StepId> {
-        let mut ready: HashMap<&'a str, StepId> = HashMap::new();
+    fn bring_up(&self, scene: &Scene<'a>, draft: &mut Draft, flushed: &HashMap<&str, StepId>) -> Ready<'a> {
+        let mut ready = Ready::new();
         let mut order: Vec<(usize, &str, (bool, bool), &Launch<'a>)> = Vec::new();
         let launches = self.launches.values().map(|group| (true, false, group));
         let starts = self.starts.iter().map(|((_, ended), group)| (false, *ended, group));
@@ -312,21 +311,24 @@ impl<'a> Vms<'a> {
         let mut last = None;
         for (_, _, (launched, ended), group) in order {
             let class = self.classes.get(group.class);
-            let mut needs: Vec<StepId> = class.depends_on.iter().filter_map(|d| ready.get(d)).copied().collect();
+            let serves = group.members.iter().map(|member| member.1).collect();
+            gate::gates_of_needed(scene, draft, &class.depends_on, serves, &mut ready);
+            let mut needs: Vec<StepId> =
+                class.depends_on.iter().filter_map(|d| ready.get(d)).flatten().copied().collect();
             if launched {
                 let old = |name| self.renamed.get(name).copied().unwrap_or(name);
                 needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
-                let mut gate = Gate::default();
-                last = Some(self.launch_steps(scene, draft, group, needs, last, &mut ready, &mut gate.after));
-                gate.after.extend(captures(draft, group, &ready));
+                let mut before = Before::default();
+                last = Some(self.launch_steps(scene, draft, group, (needs, last), &mut ready, &mut before.after));
+                before.after.extend(captures(draft, group, &ready));
                 if class.state == RunState::Running {
-                    self.start_steps(scene, draft, (group.members.clone(), false), &gate, &mut ready);
+                    self.start_steps(scene, draft, (group.members.clone(), false), &before, &mut ready);
                 }
             } else {
                 // A VM that ended has no interface to listen on before it starts.
                 let after = if ended { Vec::new() } else { captures(draft, group, &ready) };
-                let gate = Gate { needs, after };
-                self.start_steps(scene, draft, (group.members.clone(), ended), &gate, &mut ready);
+                let before = Before { needs, after };
+                self.start_steps(scene, draft, (group.members.clone(), ended), &before, &mut ready);
             }
         }
         if let Some(last) = last {
@@ -338,13 +340,13 @@ impl<'a> Vms<'a> {
 }
 
 /// Start the captures of VMs that are there but do not run yet; the steps.
-fn captures(draft: &mut Draft, group: &Launch<'_>, ready: &HashMap<&str, StepId>) -> Vec<StepId> {
+fn captures(draft: &mut Draft, group: &Launch<'_>, ready: &Ready<'_>) -> Vec<StepId> {
     if draft.pending.is_empty() {
         return Vec::new();
     }
     let mut steps = Vec::new();
     for (name, _) in &group.members {
-        let needs: Vec<StepId> = ready.get(name).copied().into_iter().collect();
+        let needs: Vec<StepId> = ready.get(name).cloned().unwrap_or_default();
         steps.extend(draft.start_pending(Some(&(*name).to_owned()), &needs));
     }
     steps
@@ -494,9 +496,12 @@ impl<'a> Lower<'a> for Vms<'a> {
     }
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
-        let ready = self.bring_up(scene, draft, &self.flushed);
+        let mut ready = self.bring_up(scene, draft, &self.flushed);
+        for (name, changes) in std::mem::take(&mut draft.vms_needed) {
+            gate::gates_of_needed(scene, draft, &[&name], changes, &mut ready);
+        }
         if !scene.experiment.commands.is_empty() || !scene.experiment.objects.is_empty() {
-            draft.vms_ready = ready.iter().map(|(name, step)| ((*name).to_owned(), *step)).collect();
+            draft.vms_ready = ready.iter().map(|(name, steps)| ((*name).to_owned(), steps.clone())).collect();
         }
         for part in targets(self.stops.clone()) {
             let extra = Extra {
@@ -511,12 +516,13 @@ impl<'a> Lower<'a> for Vms<'a> {
             draft.step(&part.serves, &["vm", "stop", &part.text], extra);
         }
         let after_start = |names: &[String]| {
-            let mut needs: Vec<StepId> = names.iter().filter_map(|n| ready.get(n.as_str())).copied().collect();
+            let mut needs: Vec<StepId> =
+                names.iter().filter_map(|n| ready.get(n.as_str())).flatten().copied().collect();
             needs.sort_unstable();
             needs.dedup();
             needs
         };
-        let mut shapeable: HashMap<&str, Vec<StepId>> = ready.iter().map(|(name, step)| (*name, vec![*step])).collect();
+        let mut shapeable: HashMap<&str, Vec<StepId>> = ready.clone();
         for (connect, members) in &self.connects {
             for part in targets(members.clone()) {
                 let mut needs = after_start(&part.names);

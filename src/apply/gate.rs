@@ -1,0 +1,93 @@
+//! Steps that only ask, again and again, until the answer is the wanted one.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::executor::{chain, errors};
+use super::{Connect, End, Interrupt};
+use crate::plan::{Holds, Step};
+use crate::wire::{Response, Transport};
+
+/// The shortest and the longest pause between two questions.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// How often the pause looks whether it is interrupted.
+const TICK: Duration = Duration::from_millis(100);
+/// What begins the error of a command that a target does not have; asking again would not help.
+const NO_COMMAND: &str = "invalid command";
+
+/// Ask until the answer holds. A question may be asked again whatever became of the one before.
+pub(super) fn wait(
+    step: &Step,
+    holds: &Holds,
+    patience: Duration,
+    connection: &mut Option<Box<dyn Transport + Send>>,
+    connect: Connect<'_>,
+    interrupt: &Interrupt,
+) -> End {
+    let end = Instant::now() + patience;
+    let mut pause = PAUSES.0;
+    loop {
+        let unmet = match ask(step, holds, connection, connect) {
+            Ok(()) => return End::Done,
+            Err(unmet) => unmet,
+        };
+        if unmet.contains(NO_COMMAND) {
+            return End::Failed { error: unmet };
+        }
+        if Instant::now() >= end {
+            let seconds = Duration::from_secs(patience.as_secs());
+            let error = format!("not so within {}; the last answer was: {unmet}", humantime::format_duration(seconds));
+            return End::Failed { error };
+        }
+        let next = Instant::now() + pause;
+        while Instant::now() < next {
+            if interrupt.requested() {
+                return End::Failed { error: format!("interrupted; the last answer was: {unmet}") };
+            }
+            thread::sleep(TICK.min(next.saturating_duration_since(Instant::now())));
+        }
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// Ask once. The error says what is not as it is to be.
+fn ask(
+    step: &Step,
+    holds: &Holds,
+    connection: &mut Option<Box<dyn Transport + Send>>,
+    connect: Connect<'_>,
+) -> Result<(), String> {
+    let mut open = match connection.take() {
+        Some(open) => open,
+        None => connect().map_err(|error| chain(&error))?,
+    };
+    let responses = open.call(&step.command).map_err(|error| chain(&error))?;
+    *connection = Some(open);
+    let errors = errors(&responses);
+    if !errors.is_empty() {
+        return Err(errors.join("; "));
+    }
+    match holds {
+        Holds::Success => Ok(()),
+        Holds::Connected(names) => {
+            let waiting: Vec<&str> =
+                names.iter().map(String::as_str).filter(|name| !connected(&responses, name)).collect();
+            match &waiting[..] {
+                [] => Ok(()),
+                [name] => Err(format!("cc is not connected to {name}")),
+                [name, more @ ..] => Err(format!("cc is not connected to {name} and {} more", more.len())),
+            }
+        }
+    }
+}
+
+/// Whether a table of VMs shows the agent of one as connected.
+fn connected(responses: &[Response], name: &str) -> bool {
+    responses.iter().flat_map(|response| response.resp.iter().flatten()).any(|entry| {
+        let (Some(header), Some(rows)) = (&entry.header, &entry.tabular) else { return false };
+        let column = |wanted: &str| header.iter().position(|column| column == wanted);
+        let (Some(names), Some(active)) = (column("name"), column("cc_active")) else { return false };
+        let cell = |row: &Vec<String>, column: usize, text: &str| row.get(column).is_some_and(|cell| cell == text);
+        rows.iter().any(|row| cell(row, names, name) && cell(row, active, "true"))
+    })
+}
