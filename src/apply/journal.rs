@@ -11,9 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{End, file};
-use crate::language::qos::Qos;
 use crate::name::{Kind, Namespace};
-use crate::plan::advice::{Answer, CommandAdvice, TapEffect, tap_effect};
+use crate::plan::advice::{Answer, CommandAdvice, Qos, TapEffect, tap_effect};
 use crate::plan::{Advice, Made, Mark, Step, TapAdvice};
 
 /// A journal above this size is reduced to its advice when it is opened.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::language::qos::Qos;
+pub use crate::language::qos::Qos;
 use crate::language::{range, token};
 use crate::live::Facts;
 use crate::name::Kind;
