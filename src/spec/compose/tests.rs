@@ -536,6 +536,8 @@ networks = [{ when = true, vlan = "a" }, "b"]
     assert_eq!(toml.outputs, first.outputs);
 }
 
+mod orders;
+
 mod properties {
     use proptest::prelude::*;
 
