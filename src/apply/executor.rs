@@ -30,6 +30,8 @@ struct Board<'p> {
     started: Vec<bool>,
     /// Steps that failed for some of their VMs but not for all.
     partly: Vec<bool>,
+    /// The ids that steps got for objects.
+    ids: Vec<Option<String>>,
     running: usize,
     /// Of these, the steps that only ask.
     asking: usize,
@@ -102,6 +104,7 @@ pub fn apply(
         ends: vec![None; count],
         started: vec![false; count],
         partly: vec![false; count],
+        ids: vec![None; count],
         running: 0,
         asking: 0,
         draining: false,
@@ -135,13 +138,14 @@ fn work(
     let mut connection: Option<Box<dyn Transport + Send>> = None;
     loop {
         let mut guard = locked(board);
-        let (plan, step) = loop {
+        let (plan, step, command) = loop {
             if interrupt.requested() && !guard.draining {
                 guard.draining = true;
                 let _receiver_is_gone = events.send(Event::Draining);
             }
             if let Some(step) = guard.next(events) {
-                break (guard.plan, step);
+                let command = guard.plan.command_of(step, &|id| guard.ids[id - 1].clone());
+                break (guard.plan, step, command);
             }
             if guard.running == 0 {
                 changed.notify_all();
@@ -152,6 +156,10 @@ fn work(
         drop(guard);
         // Another worker may find a step that is ready besides this one.
         changed.notify_all();
+        let renamed =
+            (command != step.command.as_str()).then(|| Step { command: command.into_owned(), ..step.clone() });
+        let step = renamed.as_ref().unwrap_or(step);
+        let mut id = None;
         let (end, partly) = match journal.map(|j| j.started(step)) {
             Some(Err(error)) => {
                 (End::Failed { error: format!("not sent, because the journal cannot be written: {error}") }, false)
@@ -163,7 +171,7 @@ fn work(
                         let patience = Duration::from_secs(u64::from(*timeout));
                         (gate::wait(step, holds, patience, &mut connection, connect, interrupt), false)
                     }
-                    _ => run(plan, step, &mut connection, connect),
+                    _ => run(plan, step, &mut connection, connect, &mut id),
                 }
             }
         };
@@ -175,6 +183,7 @@ fn work(
         let mut guard = locked(board);
         guard.ends[step.id - 1] = Some(end);
         guard.partly[step.id - 1] = partly;
+        guard.ids[step.id - 1] = id;
         guard.running -= 1;
         guard.asking -= usize::from(asks(step));
         drop(guard);
@@ -219,6 +228,7 @@ fn run(
     step: &Step,
     connection: &mut Option<Box<dyn Transport + Send>>,
     connect: Connect<'_>,
+    id: &mut Option<String>,
 ) -> (End, bool) {
     let mut open = match connection.take() {
         Some(open) => open,
@@ -234,7 +244,7 @@ fn run(
                 *connection = Some(open);
                 return (End::Failed { error: errors.join("; ") }, false);
             }
-            let checked = check(plan, step, open.as_mut(), SETTLE);
+            let checked = check(plan, step, open.as_mut(), SETTLE, id);
             if !matches!(checked, Err(Unmet::Lost(_))) {
                 *connection = Some(open);
             }
@@ -252,7 +262,7 @@ fn run(
                 return lost;
             }
             let Ok(mut fresh) = connect() else { return lost };
-            match check(plan, step, fresh.as_mut(), SETTLE_LOST) {
+            match check(plan, step, fresh.as_mut(), SETTLE_LOST, id) {
                 Ok(()) => {
                     *connection = Some(fresh);
                     (End::Done, false)
@@ -277,7 +287,13 @@ enum Unmet {
 
 /// Wait until what a step is to bring about can be observed. `vm launch` of minimega answers without an error even
 /// where a VM could not be launched, and a target that names several VMs skips those that are not there.
-fn check(plan: &Plan, step: &Step, connection: &mut dyn Transport, patience: Duration) -> Result<(), Unmet> {
+fn check(
+    plan: &Plan,
+    step: &Step,
+    connection: &mut dyn Transport,
+    patience: Duration,
+    id: &mut Option<String>,
+) -> Result<(), Unmet> {
     if matches!(step.expect, Expect::Answer | Expect::Until { .. }) {
         return Ok(());
     }
@@ -285,7 +301,7 @@ fn check(plan: &Plan, step: &Step, connection: &mut dyn Transport, patience: Dur
     let mut pause = Duration::from_millis(10);
     loop {
         let live = observe(connection, &plan.experiment).map_err(|e| Unmet::Lost(chain(&e)))?;
-        let vms = live.vms;
+        let (vms, objects) = (live.vms, live.objects);
         let mut unmet = Vec::new();
         let (mut hopeless, mut missing) = (false, false);
         match &step.expect {
@@ -309,13 +325,17 @@ fn check(plan: &Plan, step: &Step, connection: &mut dyn Transport, patience: Dur
             Expect::Gone { names } => {
                 unmet.extend(names.iter().filter(|n| vms.contains_key(*n)).map(|n| format!("{n} is still there")));
             }
+            Expect::Named { kind, key, .. } => match objects.get(kind).and_then(|objects| objects.get(key)) {
+                Some(object) => id.clone_from(&object.id),
+                None => unmet.push(format!("no {kind} of {key} is there")),
+            },
         }
         if unmet.is_empty() {
             return Ok(());
         }
         if hopeless || Instant::now() >= end {
             let total = match &step.expect {
-                Expect::Answer | Expect::Until { .. } => 0,
+                Expect::Answer | Expect::Until { .. } | Expect::Named { .. } => 0,
                 Expect::Vms { names, .. } | Expect::Gone { names } => names.len(),
             };
             let partly = unmet.len() < total;

@@ -11,9 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{End, file};
-use crate::name::Namespace;
-use crate::plan::advice::{Answer, CommandAdvice, TapEffect, tap_effect};
-use crate::plan::{Advice, Mark, Step, TapAdvice};
+use crate::name::{Kind, Namespace};
+use crate::plan::advice::{Answer, CommandAdvice, Qos, TapEffect, tap_effect};
+use crate::plan::{Advice, Made, Mark, Step, TapAdvice};
 
 /// A journal above this size is reduced to its advice when it is opened.
 const COMPACT: u64 = 256 << 10;
@@ -56,7 +56,16 @@ enum Line {
         of: Of,
     },
     /// A tap of ours, from a journal that was reduced.
-    Tap { name: String, address: Option<String> },
+    Tap {
+        name: String,
+        address: Option<String>,
+        #[serde(default)]
+        dhcp: bool,
+    },
+    /// An object of ours, from a journal that was reduced.
+    Object { kind: Kind, name: String, made: Made },
+    /// What a NIC was shaped by, from a journal that was reduced.
+    Qos { vm: String, nic: usize, settings: String },
     /// Raw commands of ours, from a journal that was reduced.
     Commands { name: String, entry: CommandAdvice },
 }
@@ -102,7 +111,14 @@ pub fn cut_off(socket: &Path, experiment: &Namespace) -> io::Result<bool> {
             Ok(Line::Done { step, .. } | Line::Failed { step, .. }) => {
                 open.remove(&step);
             }
-            Ok(Line::Unknown { .. } | Line::Tap { .. } | Line::Commands { .. }) | Err(_) => {}
+            Ok(
+                Line::Unknown { .. }
+                | Line::Tap { .. }
+                | Line::Object { .. }
+                | Line::Qos { .. }
+                | Line::Commands { .. },
+            )
+            | Err(_) => {}
         }
     }
     Ok(!open.is_empty())
@@ -140,8 +156,16 @@ fn read(lines: impl BufRead) -> Advice {
                 }
             }
             Ok(Line::Begun | Line::Unknown { .. }) | Err(_) => {}
-            Ok(Line::Tap { name, address }) => {
-                advice.taps.insert(name, TapAdvice { address });
+            Ok(Line::Tap { name, address, dhcp }) => {
+                advice.taps.insert(name, TapAdvice { address, dhcp });
+            }
+            Ok(Line::Object { kind, name, made }) => {
+                advice.objects.insert((kind, name), made);
+            }
+            Ok(Line::Qos { vm, nic, settings }) => {
+                if let Some(qos) = Qos::read(&settings) {
+                    advice.qos.insert((vm, nic), qos);
+                }
             }
             Ok(Line::Commands { name, entry }) => {
                 advice.commands.insert(name, entry);
@@ -165,7 +189,13 @@ impl Journal {
             }
             let mut new = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&reduced)?;
             for (name, tap) in advice.taps {
-                write(&mut new, &Line::Tap { name, address: tap.address })?;
+                write(&mut new, &Line::Tap { name, address: tap.address, dhcp: tap.dhcp })?;
+            }
+            for ((kind, name), made) in advice.objects {
+                write(&mut new, &Line::Object { kind, name, made })?;
+            }
+            for ((vm, nic), qos) in advice.qos {
+                write(&mut new, &Line::Qos { vm, nic, settings: qos.to_string() })?;
             }
             for (name, entry) in advice.commands {
                 write(&mut new, &Line::Commands { name, entry })?;

@@ -147,7 +147,7 @@ pub fn plan_on(
         return Ok(plan);
     }
     for command in plan.learn {
-        learn(connection, &mut live, command).map_err(ReplanError::Observe)?;
+        learn(connection, &mut live, &experiment.name.value, command).map_err(ReplanError::Observe)?;
     }
     Ok(plan::plan(experiment, graph, &live, options)?)
 }

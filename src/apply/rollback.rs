@@ -92,8 +92,12 @@ impl Back<'_> {
         match &step.undo {
             Undo::Nothing | Undo::Impossible => {}
             // Where it is not known whether it was carried out, taking it back could harm what somebody else made.
-            Undo::Command(_) | Undo::Reconnect(_) | Undo::Lines { .. } if *end != End::Done => {}
-            Undo::Command(command) | Undo::Reconnect(command) => self.send(command.clone()),
+            Undo::Command(_) | Undo::Commands(_) | Undo::Reconnect(_) | Undo::Lines { .. } if *end != End::Done => {}
+            Undo::Command(command) | Undo::Reconnect(command) => {
+                let command = self.named(step, command);
+                self.send(command);
+            }
+            Undo::Commands(commands) => commands.iter().for_each(|command| self.send(command.clone())),
             Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
             Undo::Rebind(..) if *end != End::Done => {}
@@ -104,6 +108,14 @@ impl Back<'_> {
                 self.act(Verb::Flush, names);
             }
         }
+    }
+
+    /// A command with the id that an object got.
+    fn named(&mut self, step: &Step, command: &str) -> String {
+        let Expect::Named { kind, key, id } = &step.expect else { return command.to_owned() };
+        let live = self.look();
+        let object = live.as_ref().and_then(|live| live.objects.get(kind)?.get(key)?.id.clone());
+        object.map_or_else(|| command.to_owned(), |real| crate::plan::renamed(command, id, &real))
     }
 
     /// What is live; None if nobody answers.

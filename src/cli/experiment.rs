@@ -258,6 +258,7 @@ pub fn named(name: &Namespace) -> Loaded {
         vlan_range: None,
         vms: Default::default(),
         taps: Default::default(),
+        objects: Default::default(),
         commands: Default::default(),
     };
     let graph = Graph::new(&experiment).expect("nothing needs nothing, so there is no cycle");

@@ -11,11 +11,13 @@ use super::output;
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::language::range::natural_cmp;
-use crate::live::{Live, LiveNic};
-use crate::name::Namespace;
+use crate::live::{Live, LiveNic, same_key};
+use crate::name::{Kind, Namespace};
 use crate::plan::ownership::owns;
+use crate::spec::model::Object;
 
-/// Show what is live in an experiment's namespace: VMs with their states, VLANs and taps, what is managed, and the outputs of
+/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, mirrors, captures and dnsmasq
+/// servers, what is managed, and the outputs of
 /// the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
@@ -44,7 +46,23 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
     }
     let known = advice(target, name)?;
     let tap_managed = |tap: &str| loaded.experiment.taps.contains_key(tap) || known.taps.contains_key(tap);
-    print(&loaded.secrets.mask(&text(name, &live, &tap_managed)))?;
+    let experiment = &loaded.experiment;
+    let object_managed = |kind: Kind, key: &str| {
+        let made = known.objects.iter().any(|((of, _), made)| *of == kind && same_key(&made.key, key));
+        let declares = |object: &Object| {
+            let keys: &[&str] = match kind {
+                Kind::Dnsmasq => &["address"],
+                Kind::Mirror => &["to"],
+                _ => &["file", "to"],
+            };
+            keys.iter().any(|of| object.one(of).is_some_and(|value| same_key(value, key)))
+        };
+        made || match kind {
+            Kind::Bridge => experiment.declares(kind, key),
+            kind => experiment.of(kind).any(|(_, object)| declares(object)),
+        }
+    };
+    print(&loaded.secrets.mask(&text(name, &live, &tap_managed, &object_managed)))?;
     print(&output::text(&loaded.outputs))?;
     Ok(Exit::Success)
 }
@@ -66,7 +84,22 @@ fn vlan(alias: Option<&str>, tag: Option<u16>) -> String {
     }
 }
 
-fn text(name: &Namespace, live: &Live, tap_managed: &dyn Fn(&str) -> bool) -> String {
+/// The NICs whose traffic is shaped.
+fn shapes(out: &mut String, live: &Live, vms: &[&str]) {
+    let rows = vms.iter().flat_map(|vm| {
+        let nics = live.vms[*vm].nics.iter().enumerate();
+        let shaped = nics.filter_map(|(index, nic)| Some((index, nic.qos.filter(|qos| !qos.is_none())?)));
+        shaped.map(move |(index, qos)| vec![format!("{vm}.{index}"), qos.to_string()])
+    });
+    table(out, &["nic", "qos"], rows.collect());
+}
+
+fn text(
+    name: &Namespace,
+    live: &Live,
+    tap_managed: &dyn Fn(&str) -> bool,
+    object_managed: &dyn Fn(Kind, &str) -> bool,
+) -> String {
     let mut out = String::new();
     let mut names: Vec<&str> = live.vms.keys().map(String::as_str).collect();
     names.sort_by(|a, b| natural_cmp(a, b));
@@ -91,6 +124,17 @@ fn text(name: &Namespace, live: &Live, tap_managed: &dyn Fn(&str) -> bool) -> St
         vec![tap.clone(), at, t.bridge.clone(), addresses, managed(tap_managed(tap))]
     });
     table(&mut out, &["tap", "vlan", "bridge", "addresses", "owner"], taps.collect());
+    shapes(&mut out, live, &names);
+    for (kind, objects) in &live.objects {
+        let rows = objects.iter().map(|(key, object)| {
+            let facts = object.facts.iter().filter(|(fact, values)| {
+                !values.is_empty() && values.as_slice() != std::slice::from_ref(key) && fact.as_str() != "preexisting"
+            });
+            let facts: Vec<String> = facts.map(|(fact, values)| format!("{fact} {}", values.join(" "))).collect();
+            vec![key.clone(), facts.join(", "), managed(object_managed(*kind, key))]
+        });
+        table(&mut out, &[kind.word(), "settings", "owner"], rows.collect());
+    }
     if out.is_empty() {
         return format!("Namespace {name} is empty.\n");
     }

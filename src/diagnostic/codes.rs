@@ -38,28 +38,44 @@ codes! {
     "cannot-quote" Error "a value that the command language cannot carry":
         "Commands are lines of words; a NUL, or a mix of quotes that no quoting carries, cannot be sent. Write the value \
          without it.";
+    "capture-shared" Error "a capture of somebody else that would be stopped along":
+        "minimega stops all captures of a VM, or of a bridge, by one command. Captures of the experiment that are stopped along are started again; one that it does not know is not, so the plan is refused. Stop it by hand first.";
     "cpu-topology" Error "virtual CPUs that do not fill their sockets, cores and threads":
         "QEMU starts only if vcpus equals sockets x cores x threads; parts that are not given are computed, so vcpus must be \
          a multiple of those that are.\n\n    vcpus: 4\n    sockets: 1\n    cores: 4    # threads is 1 then";
     "dependency-cycle" Error "things that need each other":
         "`depends_on` says what must be there first. Here a chain of it comes back to its beginning, so nothing could be \
          first. The message shows the whole chain; remove one link.";
+    "dnsmasq-tap" Error "a DHCP and DNS server on an address that nothing has":
+        "A dnsmasq server listens on an address of the engine on a VLAN, which a tap has.\n\n    taps: { gateway: { vlan: lan, ip: 10.0.0.1/24 } }\n    dnsmasq: { lan: { address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99] } }";
+    "duplicate-file" Error "two captures into one file":
+        "Each capture writes a file from its beginning, so two would destroy each other's. Give each its own.";
     "duplicate-ip" Error "an address given twice":
         "Two taps would have the same address in the engine's network, and answers would go to either. Give each its own.";
+    "duplicate-item" Error "an item given twice in a list":
+        "The order of this list says nothing, and each item counts once. Remove one of the two.";
     "duplicate-key" Error "a key given twice in one map":
         "YAML and TOML both forbid it, because readers differ in which of the two counts. Remove one.";
+    "duplicate-lease" Error "two leases of one NIC or one address":
+        "A DHCP server gives a NIC one fixed address, and an address to one NIC. Keep one of the two.";
     "duplicate-mac" Error "a MAC address given twice":
         "Two NICs with one MAC address on a VLAN take each other's frames. Leave `mac` out to have a stable one assigned.";
+    "duplicate-mirror" Error "two mirrors to one destination":
+        "A mirror is known by its destination, which gets the frames of one source. Use another tap or NIC for the second.";
     "duplicate-name" Error "two entries of one name":
         "Names of VMs, VLANs, profiles and taps are given once, after `for_each`, `count` and `include` are expanded. The message shows both places, and for which elements. A repeated entry needs `{{ each.key }}` or `{{ count.index }}` in its name, a file that is included twice a `prefix`.";
     "duplicate-tag" Error "a VLAN tag given twice":
         "Two aliases with the same tag are one broadcast domain under two names. Use one alias, or another tag.";
+    "duplicate-trunk" Error "an interface that is a trunk of two bridges":
+        "An interface is a port of one bridge. Keep one of the two.";
     "duplicate-uuid" Error "a UUID given twice":
         "minimega launches only one VM with a UUID; the second launch fails. Leave `uuid` out to have one assigned.";
     "duplicate-vm" Error "two VMs of one name":
         "Names are unique in a namespace. Ranges and counts are expanded first, so `web[0-2]` and `web1` clash.";
     "empty-command" Error "a line without a command":
         "A line of `commands` is empty or only a comment. Write a command, or remove the line; comments belong into YAML or TOML.";
+    "exclusive-keys" Error "keys that exclude each other":
+        "Only one of the keys can be given, or a key that means nothing for what the entry is. The message names them; docs/experiment.md says which keys go together.";
     "expansion-limit" Error "composition that makes too much":
         "The limits on values and copies are in docs/experiment.md. For many VMs with the same settings, `count` and ranges in names make one entry of them instead of thousands.";
     "expression" Error "an expression without a value":
@@ -90,11 +106,19 @@ codes! {
         "The key exists and the type is right, but the value is not one of those it takes. The message says which are.";
     "key-type" Error "a key that is no text":
         "Keys of maps are text. Quote a number or truth value that is meant as a name.";
+    "link-conflict" Error "an interface that is shaped twice":
+        "A link is a shape on the NICs at both of its ends, and an interface has one shape. This NIC has a `qos` of its own, or is the end of another link. Keep one of the two.";
+    "link-ends" Error "a link whose ends are not connected":
+        "A link shapes the traffic between two NICs, so they are two different ones, on one VLAN of one bridge. A VLAN with just these two is a point-to-point link.";
+    "link-unshaped" Warning "a link that shapes nothing":
+        "Two NICs on one VLAN reach each other without a link. Give it a rate, a delay or a loss, or remove it.";
     "lonely-vlan" Warning "a VLAN with one member":
         "Only one NIC or tap is on it, so its traffic reaches nobody. Often a misspelled alias; if it is on purpose, a tap \
          on the same VLAN (or the warning) tells the next reader.";
     "merge-key" Error "a merge key without a map":
         "`<<` copies the entries of a map, or of a list of maps, given by alias.\n\n    web: { <<: *base, memory: 512 }";
+    "mirror-ends" Error "a mirror between ends that do not go together":
+        "Both ends of a mirror are NICs of VMs, or both are taps: `tap mirror` has a form for each and none for a mix. The ends differ, and only taps name their bridge.";
     "missing-file" Warning "a file that is not there":
         "The path is sent as it is written. A relative path that exists beside the experiment file is made absolute; \
          otherwise the engine looks in its files folder, and a launch fails if the file is not there by then.";
@@ -104,6 +128,8 @@ codes! {
         "A variable without a `default` is given with --var, --var-file or MEGAFORM_VAR_NAME; that of an included file in `with`.";
     "needs-kernel" Error "append or initrd without kernel":
         "QEMU passes both to a kernel that it boots directly (`-kernel`). With a disk, the guest's boot loader has its own.";
+    "no-such-command" Error "a kind of object that the target has no commands for":
+        "The target answered that it does not have the command, so an entry that needs it cannot be carried out there.";
     "not-carried" Error "a value that the command language would change":
         "The target expands `$NAME`, and fetches words that begin with `file:`, `http:` or `tar:`, before a command sees them, \
          so this value would arrive as another. The message says which part it is.";
@@ -115,11 +141,17 @@ codes! {
         "The message gives the first byte that is not. Save the file as UTF-8.";
     "out-of-range" Error "a number outside its range":
         "The message gives the range, both ends included.";
+    "outside-subnet" Error "an address outside the subnet":
+        "A DHCP server gives out addresses of the network that it is in: the subnet of the tap whose address it listens on.";
     "prevent-destroy" Error "an object that must not go":
         "The plan would remove an object, even if only to make it again, and its `lifecycle` has `prevent_destroy`. The message \
          names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
     "profile-cycle" Error "profiles that extend each other":
         "A profile takes what it does not say itself from the profile that it names. Here that comes back to itself.";
+    "qos-jitter" Error "a jitter without a delay, or longer than it":
+        "Jitter varies a delay either way, so there is a delay, and it is at least as long.\n\n    qos: { delay: 20 ms, jitter: 5 ms }";
+    "qos-unsupported" Error "a shape that the target cannot give an interface":
+        "minimega shapes an interface by a rate, or by a delay and a loss, and setting one of the two silently drops the other; it has no jitter. megaform's engine combines all of them (`qos set`). The target's `help qos` tells which of the two it is.";
     "queueing" Error "a namespace that queues launches":
         "With `ns queueing true`, `vm launch` only queues, so the VMs of a plan would not come. Launch or flush the queue and turn \
          queueing off; the message has the commands.";
@@ -169,8 +201,12 @@ codes! {
     "too-much-memory" Warning "more memory than this machine has":
         "QEMU takes memory as the guest touches it, so the VMs start, and the kernel ends some of them when there is none left. \
          The sum counts the VMs that are to run.";
+    "tunnel-unknown" Error "a tunnel that cannot be told from others":
+        "A target shows a tunnel as the name of an interface, not where it leads. Where there are more tunnels on a bridge than megaform made, it cannot tell which one is to go. Remove it by hand, then plan again.";
     "undefined-name" Error "a name that an expression does not know":
         "Names are `var.NAME`, `local.NAME`, `module.NAME.OUTPUT`, `experiment.name`, `prefix`, and in repeated entries `each` and `count`. `x | default(1)` stands in for what may be missing.";
+    "unknown-bridge" Warning "a bridge that nothing is on":
+        "Nothing of the file is on this bridge, so the name may be misspelt. A bridge of the host that is there all the same can be added to `bridges` without settings.";
     "unknown-command" Warning "a line that is no command of megaform":
         "The line may still be a command of another minimega, which then decides. On megaform's own engine it fails. \
          `megaform -e help` lists the commands.";
@@ -180,8 +216,12 @@ codes! {
         "docs/experiment.md lists the functions; filters and tests are those of minijinja.";
     "unknown-key" Error "a key that does not exist here":
         "Nothing that is written is ignored. The message lists the keys of this place, or the nearest one.";
+    "unknown-nic" Error "a NIC that its VM does not have":
+        "NICs are named as VM and index, from 0: `web.0` is the first of `networks`.";
     "unknown-profile" Error "a profile that does not exist":
         "Profiles are entries of `profiles`.";
+    "unknown-tap" Error "a tap that does not exist":
+        "The entry names a tap that `taps` does not have.";
     "unknown-variable" Error "a variable that does not exist":
         "--var, --var-file and `with` can set only what the file declares in `variables`.";
     "unknown-vlan" Error "a VLAN alias that is not declared":
@@ -285,7 +325,14 @@ mod tests {
         let missing: Vec<_> = reported.difference(&known).collect();
         assert!(missing.is_empty(), "codes without an explanation: {missing:?}");
         // Some are given to a function that reports them.
-        let indirect = ["duplicate-mac", "duplicate-uuid", "unknown-function"];
+        let indirect = [
+            "duplicate-file",
+            "duplicate-mirror",
+            "duplicate-trunk",
+            "duplicate-mac",
+            "duplicate-uuid",
+            "unknown-function",
+        ];
         let unused: Vec<_> = known.difference(&reported).filter(|code| !indirect.contains(&code.as_str())).collect();
         assert!(unused.is_empty(), "codes that nothing reports: {unused:?}");
     }

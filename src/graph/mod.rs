@@ -10,7 +10,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef as _;
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::name::{Address, VlanAlias};
+use crate::name::{Address, Kind, VlanAlias};
 use crate::spec::model::{Experiment, VlanRef, VmBody};
 
 mod flow;
@@ -69,6 +69,10 @@ impl Graph {
         for alias in experiment.vlans.keys() {
             vlans.insert(alias, add(&mut graph, Address::vlan(alias)));
         }
+        let mut bridges: HashMap<&str, NodeIndex> = HashMap::new();
+        for (name, _) in experiment.of(Kind::Bridge) {
+            bridges.insert(name, add(&mut graph, Address::new(Kind::Bridge, name)));
+        }
         let vms: Vec<NodeIndex> = experiment.vms.keys().map(|name| add(&mut graph, Address::vm(name))).collect();
         let by_name: HashMap<_, _> = experiment.vms.keys().zip(vms.iter().copied()).collect();
         let mut bodies: HashMap<*const VmBody, NodeIndex> = HashMap::new();
@@ -81,6 +85,9 @@ impl Graph {
                         && let Some(&vlan) = vlans.get(alias)
                     {
                         graph.update_edge(needs, vlan, nic.span);
+                    }
+                    if let Some(&bridge) = nic.bridge.as_ref().and_then(|bridge| bridges.get(bridge.as_str())) {
+                        graph.update_edge(needs, bridge, nic.span);
                     }
                 }
                 for other in &vm.body.depends_on {
@@ -101,12 +108,37 @@ impl Graph {
             {
                 graph.add_edge(index, vlan, tap.vlan.span);
             }
+            if let Some(bridge) = &tap.bridge
+                && let Some(&of) = bridges.get(bridge.value.as_str())
+            {
+                graph.add_edge(index, of, bridge.span);
+            }
+        }
+        let mut objects = Vec::new();
+        for (kind, named) in experiment.objects.iter().filter(|(kind, _)| **kind != Kind::Bridge) {
+            for (name, object) in named {
+                objects.push((*kind, object, add(&mut graph, Address::new(*kind, name))));
+            }
         }
         for (name, entry) in &experiment.commands {
             let index = add(&mut graph, Address::command(name));
             for other in &entry.depends_on {
                 if let Some(&vm) = by_name.get(&other.value) {
                     graph.update_edge(index, vm, other.span);
+                }
+            }
+        }
+        for (kind, object, index) in objects {
+            let mut needs = object.references(kind);
+            if let (Kind::Dnsmasq, Some(address)) = (kind, object.one("address")) {
+                let has =
+                    |tap: &crate::spec::model::Tap| tap.ip.as_ref().is_some_and(|ip| ip.value.0.to_string() == address);
+                let taps = experiment.taps.iter().filter(|(_, tap)| has(tap));
+                needs.extend(taps.map(|(name, _)| (Address::tap(name), object.place("address"))));
+            }
+            for (address, span) in needs {
+                if let Some(&needed) = nodes.get(&address) {
+                    graph.update_edge(index, needed, span);
                 }
             }
         }

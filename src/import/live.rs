@@ -42,9 +42,10 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
         for address in addresses.iter().skip(1) {
             found.notes.push(format!("the tap {tap} also has the address {address}; a tap of an experiment has one"));
         }
-        let tap_of = FoundTap { vlan, ip: addresses.first().cloned(), bridge: bridge(&seen.bridge) };
+        let tap_of = FoundTap { vlan, ip: addresses.first().cloned(), dhcp: false, bridge: bridge(&seen.bridge) };
         found.taps.insert(tap.clone(), tap_of);
     }
+    super::object::live(live, &mut found);
     found
 }
 
@@ -117,5 +118,6 @@ fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> 
         mac: (fixed && !nic.mac.is_empty()).then(|| nic.mac.clone()),
         driver: nic.driver.clone().filter(|driver| driver != DEFAULT_DRIVER && !driver.is_empty()),
         bridge: bridge(&nic.bridge),
+        qos: nic.qos.filter(|qos| !qos.is_none()),
     })
 }

@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 
 use crate::language::field::VmConfig;
+use crate::live::Facts;
+use crate::name::Kind;
 
 mod live;
+mod object;
 mod script;
 mod write;
 
@@ -28,6 +31,8 @@ pub struct Found {
     pub vms: BTreeMap<String, FoundVm>,
     /// Host taps by name.
     pub taps: BTreeMap<String, FoundTap>,
+    /// Bridges, dnsmasq servers, mirrors and captures: their settings by kind and name.
+    pub objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
     /// What the file cannot say, one sentence each.
     pub notes: Vec<String>,
 }
@@ -56,6 +61,8 @@ pub struct FoundNic {
     pub driver: Option<String>,
     /// Its bridge, where it is not the usual one.
     pub bridge: Option<String>,
+    /// What shapes its traffic.
+    pub qos: Option<crate::language::qos::Qos>,
 }
 
 /// One tap.
@@ -65,6 +72,8 @@ pub struct FoundTap {
     pub vlan: String,
     /// Its address and prefix length.
     pub ip: Option<String>,
+    /// It asks for its address by DHCP.
+    pub dhcp: bool,
     /// Its bridge, where it is not the usual one.
     pub bridge: Option<String>,
 }

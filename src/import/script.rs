@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 
+mod objects;
+
 use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
 use crate::language::field::{FieldType, FieldValue, VmConfig, field};
 use crate::language::grammar::{Args, Compiled, Grammar};
 use crate::language::netspec::NetSpec;
+use crate::language::qos::Qos;
 use crate::language::range;
+use crate::live::Facts;
+use crate::name::Kind;
 use crate::plan::ownership;
 
 /// How deep scripts may `read` others. minimega refuses the first nested one.
@@ -64,6 +69,8 @@ struct Vm {
     state: State,
     /// NICs that are disconnected.
     cut: Vec<usize>,
+    /// What shapes NICs, by index.
+    qos: BTreeMap<usize, Qos>,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +81,9 @@ struct Space {
     vlans: BTreeMap<String, u16>,
     range: Option<(u16, u16)>,
     taps: BTreeMap<String, FoundTap>,
+    objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
+    /// Settings of captures that start from now on.
+    capturing: Facts,
     notes: Vec<String>,
 }
 
@@ -117,7 +127,14 @@ pub fn script(
 }
 
 fn found(name: String, space: Space) -> Found {
-    let mut found = Found { name, vlan_range: space.range, taps: space.taps, notes: space.notes, ..Found::default() };
+    let mut found = Found {
+        name,
+        vlan_range: space.range,
+        taps: space.taps,
+        objects: space.objects,
+        notes: space.notes,
+        ..Found::default()
+    };
     found.vlans = space.vlans.into_iter().map(|(alias, tag)| (alias, Some(tag))).collect();
     let mut used: Vec<String> = found.taps.values().map(|tap| tap.vlan.clone()).collect();
     for (name, vm) in space.vms {
@@ -141,6 +158,7 @@ fn found(name: String, space: Space) -> Found {
                 mac: spec.mac.map(|mac| mac.to_string()),
                 driver: spec.driver,
                 bridge: spec.bridge.as_deref().and_then(bridge),
+                qos: vm.qos.get(&index).copied(),
             });
         }
         // A plan's script sets the tags that every apply sets.
@@ -306,11 +324,19 @@ impl Space {
                 })?;
             }
             "vm net connect" | "vm net disconnect" => self.nic(name.ends_with(" connect"), &target(args), args)?,
+            "qos" => self.qos(&target(args), args)?,
+            "clear qos" => self.clear_qos(&target(args), args)?,
             "vlans" => self.vlans(args)?,
             "clear vlans" => match args.str("prefix") {
                 Some(prefix) => self.vlans.retain(|alias, _| !alias.starts_with(prefix)),
                 None => self.vlans.clear(),
             },
+            "tap" if args.flag("mirror") => self.mirror(args),
+            "clear tap mirror" => self.clear_mirror(args),
+            "capture" | "capture pcap" | "capture netflow" => self.capture(args),
+            "clear capture" => drop(self.objects.remove(&Kind::Capture)),
+            "bridge" => self.bridge(args),
+            "dnsmasq" | "dnsmasq configure" => self.server(args)?,
             "tap" => self.tap(args),
             "clear tap" => self.taps.clear(),
             _ => return Ok(false),
@@ -356,7 +382,10 @@ impl Space {
             return Err(format!("there is a VM {name} already"));
         }
         for name in names {
-            self.vms.insert(name, Vm { config: config.clone(), state: State::Building, cut: Vec::new() });
+            self.vms.insert(
+                name,
+                Vm { config: config.clone(), state: State::Building, cut: Vec::new(), qos: BTreeMap::new() },
+            );
         }
         Ok(())
     }
@@ -401,6 +430,42 @@ impl Space {
         if outside { Err(format!("a VM has no NIC {index}")) } else { Ok(()) }
     }
 
+    fn qos(&mut self, target: &str, args: &Args) -> Result<(), String> {
+        let position = args.str("interface").unwrap_or_default();
+        let index: usize = position.parse().map_err(|_| format!("`{position}` is no position of a NIC"))?;
+        // A rate and the others replace one another; `qos set` replaces everything.
+        let mut set = Qos::default();
+        let add = args.flag("add");
+        if args.flag("set") {
+            set = Qos::read(&args.list("setting").join(" ")).ok_or("its settings cannot be read")?;
+        } else if add {
+            let (setting, value) = match () {
+                () if args.flag("rate") => {
+                    let unit = args.choice("kbit,mbit,gbit").unwrap_or_default();
+                    ("rate", format!("{}{unit}", args.str("bw").unwrap_or_default()))
+                }
+                () if args.flag("delay") => ("delay", args.str("duration").unwrap_or_default().to_owned()),
+                () => ("loss", args.str("percent").unwrap_or_default().to_owned()),
+            };
+            set.set(setting, &value).map_err(|error| error.to_string())?;
+        }
+        self.each(target, |vm| {
+            let old = vm.qos.remove(&index).unwrap_or_default();
+            let stays = if add && set.rate.is_none() { Qos { rate: None, ..old } } else { Qos::default() };
+            vm.qos.insert(index, set.over(stays));
+        })
+    }
+
+    fn clear_qos(&mut self, target: &str, args: &Args) -> Result<(), String> {
+        match args.str("tap index") {
+            Some("all") | None => self.each(target, |vm| vm.qos.clear()),
+            Some(position) => {
+                let index: usize = position.parse().map_err(|_| format!("`{position}` is no position of a NIC"))?;
+                self.each(target, |vm| vm.qos.retain(|other, _| *other != index))
+            }
+        }
+    }
+
     fn vlans(&mut self, args: &Args) -> Result<(), String> {
         let tag = |name: &str| {
             let text = args.str(name)?;
@@ -429,6 +494,7 @@ impl Space {
             let tap = FoundTap {
                 vlan: args.str("vlan").unwrap_or_default().to_owned(),
                 ip: args.str("ip").map(str::to_owned),
+                dhcp: args.flag("dhcp"),
                 bridge: args.str("bridge").and_then(bridge),
             };
             self.taps.insert(name, tap);

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{Found, FoundNic, FoundVm};
 use crate::language::field::VmConfig;
 use crate::language::range;
-use crate::spec::{field_value, list, scalar};
+use crate::spec::{SECTIONS, field_value, list, scalar, setting};
 
 /// A configuration of at least so many fields becomes a profile where several entries have it.
 const PROFILE_FIELDS: usize = 2;
@@ -17,7 +17,7 @@ fn vlan(text: &str) -> String {
 }
 
 fn nic(nic: &FoundNic) -> String {
-    if nic.mac.is_none() && nic.driver.is_none() && nic.bridge.is_none() {
+    if nic.mac.is_none() && nic.driver.is_none() && nic.bridge.is_none() && nic.qos.is_none() {
         return vlan(&nic.vlan);
     }
     let mut text = format!("{{ vlan: {}", vlan(&nic.vlan));
@@ -25,6 +25,9 @@ fn nic(nic: &FoundNic) -> String {
         if let Some(part) = part {
             write!(text, ", {key}: {}", scalar(part)).expect("a string takes everything");
         }
+    }
+    if let Some(qos) = &nic.qos {
+        write!(text, ", qos: {}", crate::spec::qos(qos)).expect("a string takes everything");
     }
     text + " }"
 }
@@ -134,7 +137,17 @@ pub fn write(found: &Found, source: &str) -> String {
         for (name, tap) in &found.taps {
             let mut parts = vec![format!("vlan: {}", vlan(&tap.vlan))];
             parts.extend(tap.ip.as_ref().map(|ip| format!("ip: {}", scalar(ip))));
+            parts.extend(tap.dhcp.then(|| "dhcp: true".to_owned()));
             parts.extend(tap.bridge.as_ref().map(|bridge| format!("bridge: {}", scalar(bridge))));
+            writeln!(text, "  {}: {{ {} }}", scalar(name), parts.join(", ")).expect("a string takes everything");
+        }
+    }
+    for (section, kind) in SECTIONS {
+        let Some(objects) = found.objects.get(kind).filter(|objects| !objects.is_empty()) else { continue };
+        writeln!(text, "{section}:").expect("a string takes everything");
+        for (name, facts) in objects {
+            let parts: Vec<String> =
+                facts.iter().map(|(key, values)| format!("{key}: {}", setting(key, values))).collect();
             writeln!(text, "  {}: {{ {} }}", scalar(name), parts.join(", ")).expect("a string takes everything");
         }
     }

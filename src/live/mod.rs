@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::language::entry::Entry;
-use crate::name::Namespace;
+use crate::name::{Kind, Namespace};
 use crate::wire::{Transport, WireError};
 
+mod object;
+mod qos;
 mod table;
 mod vm;
 
+pub use object::{Facts, LiveObject, Objects, find, same_key};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, VmState};
 
@@ -30,6 +33,8 @@ pub struct Live {
     pub vlans: BTreeMap<String, u16>,
     /// Host taps by name.
     pub taps: BTreeMap<String, LiveTap>,
+    /// Bridges, dnsmasq servers, mirrors and captures by kind. A kind that the target does not list is not there.
+    pub objects: BTreeMap<Kind, Objects>,
     /// Launches are queued instead of carried out.
     pub queueing: bool,
     /// What the target's help says of commands, by their first words, as far as it was asked ([`learn`]).
@@ -95,6 +100,7 @@ impl Live {
             vms: BTreeMap::new(),
             vlans: BTreeMap::new(),
             taps: BTreeMap::new(),
+            objects: BTreeMap::new(),
             queueing: false,
             help: BTreeMap::new(),
             checks: BTreeMap::new(),
@@ -199,11 +205,19 @@ fn observe_vlans(transport: &mut dyn Transport, namespace: &Namespace) -> Result
     Ok(vlans)
 }
 
-fn observe_taps(transport: &mut dyn Transport, namespace: &Namespace) -> Result<BTreeMap<String, LiveTap>, LiveError> {
+/// The sources of mirrors by their destinations.
+type Ends = BTreeMap<String, String>;
+
+/// The taps, and the mirrors between taps where the target lists them.
+fn observe_taps(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+) -> Result<(BTreeMap<String, LiveTap>, Option<Ends>), LiveError> {
     let command = format!("namespace {namespace} tap");
     let mut taps = BTreeMap::new();
-    for entry in entries(transport, &command)? {
-        for row in Table::new(&entry).rows() {
+    let entries = entries(transport, &command)?;
+    for entry in &entries {
+        for row in Table::new(entry).rows() {
             let column = |name| row.get(name).ok_or(LiveError::Column { command: command.clone(), column: name });
             let (alias, vlan) = table::vlan_cell(column("vlan")?);
             let tap = LiveTap {
@@ -216,7 +230,7 @@ fn observe_taps(transport: &mut dyn Transport, namespace: &Namespace) -> Result<
             taps.insert(column("tap")?.to_owned(), tap);
         }
     }
-    Ok(taps)
+    Ok((taps, object::mirrors(&entries)))
 }
 
 /// The command that shows the addresses of interfaces: `tap` does not, on any release.
@@ -265,9 +279,18 @@ fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Res
 }
 
 /// Ask the target which forms of a command it has, given its first words. A target without help, or without the command,
-/// is noted with an empty text.
-pub fn learn(transport: &mut dyn Transport, live: &mut Live, command: &'static str) -> Result<(), LiveError> {
-    let line = format!("help {command}");
+/// is noted with an empty text. What begins with `capture ` is a setting of the namespace, which is asked for its value.
+pub fn learn(
+    transport: &mut dyn Transport,
+    live: &mut Live,
+    namespace: &Namespace,
+    command: &'static str,
+) -> Result<(), LiveError> {
+    let line = if command.starts_with("capture ") {
+        format!("namespace {namespace} {command}")
+    } else {
+        format!("help {command}")
+    };
     let responses = transport.call(&line).map_err(|source| LiveError::Wire { command: line, source })?;
     let entries = responses.into_iter().filter_map(|r| r.resp).flatten().filter(|e| e.error.is_empty());
     let text: Vec<String> = entries.map(|e| e.response).collect();
@@ -297,10 +320,12 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
         return Ok(Live::absent());
     };
     let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
-    let mut taps = observe_taps(transport, namespace)?;
+    let (mut taps, mirrors) = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
+    let objects = object::observe(transport, namespace, &vms, mirrors)?;
     let queueing = observe_queueing(transport, namespace)?;
-    Ok(Live { present: true, vlan_range, vms, vlans, taps, queueing, help: BTreeMap::new(), checks: BTreeMap::new() })
+    let (help, checks) = (BTreeMap::new(), BTreeMap::new());
+    Ok(Live { present: true, vlan_range, vms, vlans, taps, objects, queueing, help, checks })
 }
 
 #[cfg(test)]

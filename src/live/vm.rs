@@ -10,9 +10,11 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::qos::{Shapes, qos_cell, qos_of_record};
 use super::table::{Row, Table, list_cell, vlan_cell};
 use crate::language::entry::Entry;
 use crate::language::field::{FIELDS, Field, FieldType, FieldValue};
+use crate::language::qos::Qos;
 
 /// The state of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -86,6 +88,8 @@ pub struct LiveNic {
     pub launched_as: Option<String>,
     /// It is connected to a VLAN.
     pub connected: bool,
+    /// What shapes its traffic toward the VM; None where the target does not show it.
+    pub qos: Option<Qos>,
 }
 
 /// One VM.
@@ -199,7 +203,9 @@ impl VmEntry<'_> {
         let records: Vec<Record> = serde_json::from_str(self.data.get()).unwrap_or_default();
         let told = |record: &Record| !record.name.is_empty() && record.kind.is_some() && record.state.is_some();
         if !records.is_empty() && records.iter().all(told) {
-            return Ok(records.into_iter().map(|record| self.vm(record, None, shared)).collect());
+            let mut vms: Vec<LiveVm> = records.into_iter().map(|record| self.vm(record, None, shared)).collect();
+            self.shape(&mut vms);
+            return Ok(vms);
         }
         let tabular: Option<Vec<Vec<String>>> = serde_json::from_str(self.tabular.get())?;
         let entry = Entry { header: self.header.clone(), tabular, ..Entry::default() };
@@ -215,6 +221,25 @@ impl VmEntry<'_> {
             self.vm(record, row, shared)
         };
         Ok(records.into_iter().map(with_row).collect())
+    }
+
+    /// Enter what shapes NICs from the table, where the records do not tell.
+    fn shape(&self, vms: &mut [LiveVm]) {
+        if vms.iter().all(|vm| vm.nics.iter().all(|nic| nic.qos.is_some())) {
+            return;
+        }
+        let place = |column: &str| self.header.as_ref()?.iter().position(|header| header == column);
+        let Some((name, qos)) = place("name").zip(place("qos")) else { return };
+        let mut rows = serde_json::Deserializer::from_str(self.tabular.get());
+        let seed = &Shapes { name, qos };
+        let Ok(cells) = serde::de::DeserializeSeed::deserialize(seed, &mut rows) else { return };
+        for vm in vms {
+            let cell = cells.get(&vm.name).map_or("[]", String::as_str);
+            let Some(shapes) = qos_cell(cell, vm.nics.len()) else { continue };
+            for (nic, qos) in vm.nics.iter_mut().zip(shapes) {
+                nic.qos.get_or_insert(qos);
+            }
+        }
     }
 
     fn vm(&self, record: Record, row: Option<Row<'_>>, shared: &mut Shared) -> LiveVm {
@@ -400,6 +425,7 @@ fn nic_of(record: &Value) -> LiveNic {
         driver: text("Driver"),
         launched_as: text("Raw"),
         connected,
+        qos: qos_of_record(record),
     }
 }
 
@@ -407,6 +433,7 @@ fn nics_of_row(row: Row<'_>) -> Vec<LiveNic> {
     let column = |name: &str| row.get(name).map(list_cell).unwrap_or_default();
     let (vlans, bridges, taps, macs) = (column("vlan"), column("bridge"), column("tap"), column("mac"));
     let at = |list: &[&str], i: usize| list.get(i).map(|t| (*t).to_owned()).unwrap_or_default();
+    let shapes = row.get("qos").and_then(|cell| qos_cell(cell, vlans.len()));
     vlans
         .iter()
         .enumerate()
@@ -423,6 +450,7 @@ fn nics_of_row(row: Row<'_>) -> Vec<LiveNic> {
                 driver: None,
                 launched_as: None,
                 connected,
+                qos: shapes.as_ref().map(|shapes| shapes[i]),
             }
         })
         .collect()

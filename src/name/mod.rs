@@ -200,6 +200,10 @@ name! {
     CommandName, "command", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
 }
 name! {
+    /// The name of an entry of another section of an experiment file, such as a link or a capture.
+    ObjectName, "entry", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
+}
+name! {
     /// The key of a VM tag in an experiment file.
     TagKey, "tag", limit 64, extra ['-', '_', '.'], "letters, numbers, hyphens, underscores and dots", strict true
 }
@@ -245,27 +249,55 @@ impl fmt::Display for VlanTag {
 }
 
 /// The kind of an object that an experiment declares; it orders addresses in output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A VLAN alias.
     Vlan,
+    /// A bridge.
+    Bridge,
     /// A host tap.
     Tap,
     /// A virtual machine.
     Vm,
+    /// A dnsmasq server.
+    Dnsmasq,
+    /// A mirror.
+    Mirror,
+    /// A capture.
+    Capture,
     /// Raw commands.
     Command,
 }
 
+impl Kind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 8] =
+        [Self::Vlan, Self::Bridge, Self::Tap, Self::Vm, Self::Dnsmasq, Self::Mirror, Self::Capture, Self::Command];
+
+    /// The word before the dot of an address.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Vlan => "vlan",
+            Self::Bridge => "bridge",
+            Self::Tap => "tap",
+            Self::Vm => "vm",
+            Self::Dnsmasq => "dnsmasq",
+            Self::Mirror => "mirror",
+            Self::Capture => "capture",
+            Self::Command => "command",
+        }
+    }
+
+    /// The kind of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Kind::Vlan => "vlan",
-            Kind::Tap => "tap",
-            Kind::Vm => "vm",
-            Kind::Command => "command",
-        })
+        f.pad(self.word())
     }
 }
 
@@ -279,6 +311,10 @@ pub struct Address {
 }
 
 impl Address {
+    /// The address of a name of a kind.
+    pub fn new(kind: Kind, name: &str) -> Self {
+        Self { kind, name: name.to_owned() }
+    }
     /// The address of a VM.
     pub fn vm(name: &VmName) -> Self {
         Self { kind: Kind::Vm, name: name.to_string() }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::language::qos::Qos;
 use crate::language::{range, token};
+use crate::live::Facts;
+use crate::name::Kind;
 
 /// What was done on this machine before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +16,19 @@ pub struct Advice {
     pub taps: BTreeMap<String, TapAdvice>,
     /// The raw commands that were run and not taken back, by the names of their entries.
     pub commands: BTreeMap<String, CommandAdvice>,
+    /// What megaform made of bridges, dnsmasq servers, mirrors and captures, by kind and name.
+    pub objects: BTreeMap<(Kind, String), Made>,
+    /// What NICs were last shaped by, by VM and index.
+    pub qos: BTreeMap<(String, usize), Qos>,
+}
+
+/// What is remembered of an object that is a set of settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// What tells it from others of its kind.
+    pub key: String,
+    /// The settings that it was made with.
+    pub facts: Facts,
 }
 
 /// What is remembered of a tap.
@@ -20,6 +36,8 @@ pub struct Advice {
 pub struct TapAdvice {
     /// The address that it was made with, as `10.0.0.254/24`; None for none.
     pub address: Option<String>,
+    /// It was made to ask for its address by DHCP.
+    pub dhcp: bool,
 }
 
 /// What a command does to a tap.
@@ -40,10 +58,12 @@ pub fn tap_effect(command: &str) -> Option<TapEffect> {
         ["namespace", _, "tap", "create", _, rest @ ..] => {
             let rest = if let ["bridge", _, rest @ ..] = rest { rest } else { rest };
             match rest {
-                ["name", name] => Some(TapEffect::Made((*name).to_owned(), TapAdvice { address: None })),
-                ["ip", ip, name] => {
-                    Some(TapEffect::Made((*name).to_owned(), TapAdvice { address: Some((*ip).to_owned()) }))
-                }
+                ["name", name] => Some(TapEffect::Made((*name).to_owned(), TapAdvice::default())),
+                ["dhcp", name] => Some(TapEffect::Made((*name).to_owned(), TapAdvice { address: None, dhcp: true })),
+                ["ip", ip, name] => Some(TapEffect::Made(
+                    (*name).to_owned(),
+                    TapAdvice { address: Some((*ip).to_owned()), dhcp: false },
+                )),
                 _ => None,
             }
         }
@@ -110,6 +130,31 @@ pub enum Mark {
         /// It is the last.
         last: bool,
     },
+    /// The first command that makes an object, or that makes something else of it.
+    Make {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// What it is then.
+        made: Made,
+        /// It was not there before.
+        new: bool,
+    },
+    /// The last command that removes an object.
+    Unmake {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Mark {
+    /// It is a line of the user's own.
+    pub fn is_raw(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Destroy { .. })
+    }
 }
 
 /// How the command of a step ended.
@@ -133,6 +178,7 @@ impl CommandAdvice {
 impl Advice {
     /// Note that a command is about to be sent: it may be carried out, even if nobody lives to note it.
     pub fn sent(&mut self, command: &str, mark: Option<&Mark>) {
+        self.shaped(command);
         match mark {
             Some(Mark::Create { name, line, lines }) => {
                 if let Some(lines) = lines {
@@ -148,6 +194,10 @@ impl Advice {
                     (entry.unknown, entry.destroyed) = (true, Some(*line));
                 }
             }
+            Some(Mark::Make { kind, name, made, .. }) => {
+                self.objects.insert((*kind, name.clone()), made.clone());
+            }
+            Some(Mark::Unmake { .. }) => {}
             None if self.commands.is_empty() => {}
             None => {
                 for vm in launched(command) {
@@ -161,9 +211,51 @@ impl Advice {
         }
     }
 
+    /// Note what a command shapes, for telling later whether somebody changed it.
+    fn shaped(&mut self, command: &str) {
+        let fits = [" qos ", " vm flush "].iter().any(|part| command.contains(part));
+        if !fits {
+            return;
+        }
+        let words: Vec<String> = token::tokenize(command).unwrap_or_default().into_iter().map(|w| w.text).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (target, index, set) = match words.as_slice() {
+            ["namespace", _, "vm", "flush", target] => {
+                let gone = range::expand(target).unwrap_or_default();
+                self.qos.retain(|(vm, _), _| !gone.contains(vm));
+                return;
+            }
+            ["namespace", _, "clear", "qos", target, index] => (target, index, Some(Qos::default())),
+            ["namespace", _, "qos", "set", target, index, settings @ ..] => {
+                (target, index, Qos::read(&settings.join(" ")))
+            }
+            ["namespace", _, "qos", "add", target, index, ..] => (target, index, None),
+            _ => return,
+        };
+        let Ok(index) = index.parse::<usize>() else { return };
+        let added = if words[3] == "add" { Qos::read(&words[6..].join(" ")) } else { None };
+        for vm in range::expand(target).unwrap_or_default() {
+            let of = self.qos.entry((vm, index)).or_default();
+            *of = match (set, added) {
+                (Some(set), _) => set,
+                // A rate and the others replace one another.
+                (None, Some(added)) if added.rate.is_some() => added,
+                (None, Some(added)) => added.over(Qos { rate: None, ..*of }),
+                (None, None) => *of,
+            };
+        }
+    }
+
     /// Note how it ended. A line of `destroy` that failed is not tried again.
     pub fn answered(&mut self, mark: &Mark, answer: Answer<'_>) {
-        let (Mark::Create { name, .. } | Mark::Destroy { name, .. }) = mark;
+        match (mark, answer) {
+            (Mark::Make { kind, name, new: true, .. }, Answer::Failed(_))
+            | (Mark::Unmake { kind, name }, Answer::Done) => {
+                self.objects.remove(&(*kind, name.clone()));
+            }
+            _ => {}
+        }
+        let (Mark::Create { name, .. } | Mark::Destroy { name, .. }) = mark else { return };
         let Some(entry) = self.commands.get_mut(name) else { return };
         entry.unknown = answer == Answer::Lost;
         match (mark, answer) {
@@ -174,6 +266,7 @@ impl Advice {
                 self.commands.remove(name);
             }
             (Mark::Destroy { line, .. }, _) => entry.destroyed = Some(line + 1),
+            (Mark::Make { .. } | Mark::Unmake { .. }, _) => {}
         }
     }
 }

@@ -33,6 +33,20 @@ pub(super) struct Draft {
     pub vms_ready: HashMap<String, Vec<StepId>>,
     /// The changes of raw commands that need a VM, by VM.
     pub vms_needed: BTreeMap<String, Vec<usize>>,
+    /// The taps that this plan deletes and makes again.
+    pub remade_taps: HashSet<String>,
+    /// The steps that make taps.
+    pub taps_ready: HashMap<String, StepId>,
+    /// The steps that remove objects, or parts of them.
+    pub removed: HashMap<(Kind, String), Vec<StepId>>,
+    /// Steps that must have ended before the processes of VMs end.
+    pub before_end: HashMap<String, Vec<StepId>>,
+    /// Steps that must have ended before taps are deleted.
+    pub before_tap: HashMap<String, Vec<StepId>>,
+    /// Captures that are to start, by the VM that they are of.
+    pub pending: BTreeMap<Option<String>, Vec<Pending>>,
+    /// The last step that starts a capture or sets something for it: they share settings of the namespace.
+    capturing: Option<StepId>,
     /// The step after whose end everything but raw commands may begin.
     pub barrier: Option<StepId>,
 }
@@ -43,6 +57,21 @@ pub(super) struct Targets {
     pub text: String,
     pub names: Arc<[String]>,
     pub serves: Arc<[usize]>,
+}
+
+/// Commands as words.
+type Commands = Vec<Vec<String>>;
+
+/// A capture that is to start.
+pub(super) struct Pending {
+    pub serves: Arc<[usize]>,
+    pub needs: Vec<StepId>,
+    /// What sets the settings of the namespace for it, and what sets them back.
+    pub before: Vec<Vec<String>>,
+    pub after: Vec<Vec<String>>,
+    pub command: Vec<String>,
+    pub undo: Undo,
+    pub mark: Option<Mark>,
 }
 
 /// VMs and the change that each has.
@@ -101,6 +130,13 @@ impl Draft {
             vlans_ready: Vec::new(),
             launched: HashSet::new(),
             vms_ready: HashMap::new(),
+            remade_taps: HashSet::new(),
+            taps_ready: HashMap::new(),
+            removed: HashMap::new(),
+            before_end: HashMap::new(),
+            before_tap: HashMap::new(),
+            pending: BTreeMap::new(),
+            capturing: None,
             vms_needed: BTreeMap::new(),
             barrier: None,
         }
@@ -172,6 +208,42 @@ impl Draft {
             mark: extra.mark,
         });
         id
+    }
+
+    /// Start the captures of a VM, or those of none, once some steps have succeeded. The steps that start them.
+    pub fn start_pending(&mut self, vm: Option<&String>, needs: &[StepId]) -> Vec<StepId> {
+        let mut pending = self.pending.remove(&vm.cloned()).unwrap_or_default();
+        // Those with equal settings share them.
+        pending.sort_by(|a, b| a.before.cmp(&b.before));
+        let mut started = Vec::new();
+        let mut open: Option<(Commands, Commands, Arc<[usize]>)> = None;
+        for Pending { serves, needs: own, before, after, command, undo, mark } in pending {
+            if open.as_ref().is_none_or(|(set, ..)| *set != before) {
+                if let Some((_, back, of)) = open.take() {
+                    self.settings(&of, &back);
+                }
+                self.settings(&serves, &before);
+                open = Some((before, after, serves.clone()));
+            }
+            let needs = needs.iter().chain(&own).copied().collect::<BTreeSet<_>>().into_iter().collect();
+            let after = self.capturing.into_iter().collect();
+            let step = self.step(&serves, &command, Extra { needs, after, undo, mark, ..Extra::default() });
+            self.capturing = Some(step);
+            started.push(step);
+        }
+        if let Some((_, back, of)) = open {
+            self.settings(&of, &back);
+        }
+        started
+    }
+
+    /// Set settings of the namespace for captures, or set them back.
+    fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>]) {
+        for words in commands {
+            let after = self.capturing.into_iter().collect();
+            let step = self.step(serves, words, Extra { after, undo: Undo::Nothing, ..Extra::default() });
+            self.capturing = Some(step);
+        }
     }
 
     /// A line of the user's own, in the experiment's namespace.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
-use crate::live::{Live, LiveVm, VmState};
+use crate::live::{Facts, Live, LiveVm, VmState, find, same_key};
 use crate::name::{Address, Kind};
 
 /// The goal of one change. What the file leaves open, or ignores, is None.
@@ -23,6 +23,9 @@ pub enum Goal {
         state: Option<String>,
         /// Its NICs in order: VLAN and bridge.
         networks: Vec<Option<(String, String)>>,
+        /// What shapes its NICs, in order; empty where nothing does.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        qos: Vec<Option<String>>,
         /// Tags that it has.
         tags: BTreeMap<String, String>,
     },
@@ -34,6 +37,13 @@ pub enum Goal {
         bridge: Option<String>,
         /// Its addresses: none or one.
         ip: Option<Vec<String>>,
+    },
+    /// An object that is a set of settings.
+    Object {
+        /// What tells it from others of its kind.
+        key: String,
+        /// Settings that it has, of a bridge besides others; None if it is not there.
+        facts: Option<Facts>,
     },
     /// A VLAN alias that is bound to this tag.
     Bound(u16),
@@ -49,8 +59,18 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
     match goal {
         Goal::Gone if is_there(address, live) => said.push("is still there".to_owned()),
         Goal::Gone => {}
-        Goal::Vm { state, networks, tags } => match live.vms.get(&address.name) {
-            Some(vm) => vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said),
+        Goal::Vm { state, networks, qos, tags } => match live.vms.get(&address.name) {
+            Some(vm) => {
+                vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said);
+                for (index, (wanted, nic)) in qos.iter().zip(&vm.nics).enumerate() {
+                    let found = nic.qos.map(|qos| qos.to_string());
+                    if let (Some(wanted), Some(found)) = (wanted, found)
+                        && *wanted != found
+                    {
+                        said.push(format!("NIC {index} has the qos [{found}]"));
+                    }
+                }
+            }
             None => said.push("is missing".to_owned()),
         },
         Goal::Tap { vlan, bridge, ip } => match live.taps.get(&address.name) {
@@ -69,6 +89,7 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
             }
             None => said.push("is missing".to_owned()),
         },
+        Goal::Object { key, facts } => object_unmet(address.kind, key, facts.as_ref(), live, &mut said),
         Goal::Bound(tag) => match live.vlans.get(&address.name) {
             Some(found) if found == tag => {}
             Some(found) => said.push(format!("is bound to tag {found}, not {tag}")),
@@ -89,8 +110,43 @@ fn is_there(address: &Address, live: &Live) -> bool {
         Kind::Vm => live.vms.contains_key(&address.name),
         Kind::Tap => live.taps.contains_key(&address.name),
         Kind::Vlan => live.vlans.contains_key(&address.name),
-        Kind::Command => false,
+        // Their goals say more than that they are gone.
+        Kind::Command | Kind::Bridge | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => false,
     }
+}
+
+fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said: &mut Vec<String>) {
+    // What the target does not list cannot be looked at.
+    let Some(objects) = live.objects.get(&kind) else { return };
+    match (facts, find(objects, key).map(|(_, object)| object)) {
+        (None, Some(_)) => said.push("is still there".to_owned()),
+        (None, None) => {}
+        (Some(facts), None) if kind != Kind::Bridge || facts.values().any(|values| !values.is_empty()) => {
+            said.push("is missing".to_owned());
+        }
+        (Some(_), None) => {}
+        (Some(facts), Some(object)) => {
+            for (key, wanted) in facts {
+                let Some(found) = object.facts.get(key) else { continue };
+                let met = match (kind, wanted.as_slice(), found.as_slice()) {
+                    (Kind::Bridge, ..) => wanted.iter().all(|w| found.contains(w)),
+                    (Kind::Capture, [wanted], [found]) => same_key(wanted, found),
+                    _ => wanted == found,
+                };
+                if !met {
+                    said.push(format!("has the {key} [{}]", found.join(", ")));
+                }
+            }
+        }
+    }
+}
+
+/// A digest of an object that is a set of settings.
+pub fn object(kind: Kind, key: &str, live: &Live) -> Option<String> {
+    let (_, object) = find(live.objects.get(&kind)?, key)?;
+    // Which VLANs are on a bridge changes with what is on it.
+    let facts: Vec<_> = object.facts.iter().filter(|(key, _)| *key != "vlans").collect();
+    Some(short_hash(&format!("{} {facts:?}", object.host)))
 }
 
 fn on_vlan(wanted: &str, alias: Option<&str>, tag: Option<u16>, live: &Live) -> bool {
@@ -140,7 +196,8 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
             let keys = ownership::keys_of(vm);
             let ours = |key: &str| key.starts_with(ownership::RESERVED) || keys.contains(key);
             let tags: Vec<_> = vm.tags.iter().filter(|(key, _)| ours(key)).collect();
-            let nics: Vec<_> = vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected)).collect();
+            let nics: Vec<_> =
+                vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected, n.qos)).collect();
             write!(text, "{} {} {:?} {:?} {:?}", vm.uuid, vm.pid, vm.state, tags, nics)
         }
         Kind::Tap => {
@@ -149,6 +206,9 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
         }
         // What raw commands make cannot be observed.
         Kind::Command => return None,
+        Kind::Bridge | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
+            return object(address.kind, &address.name, live);
+        }
         Kind::Vlan if address.name == RANGE => write!(text, "{:?}", live.vlan_range?),
         Kind::Vlan => write!(text, "{}", live.vlans.get(&address.name)?),
     }

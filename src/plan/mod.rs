@@ -30,7 +30,7 @@ pub mod select;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use advice::{Advice, Mark, TapAdvice};
+pub use advice::{Advice, Made, Mark, TapAdvice};
 pub use goal::Goal;
 pub use select::{Selection, Selector};
 
@@ -99,6 +99,10 @@ pub enum Cost {
     GuestDiskLost,
     /// A link is cut, for a moment or for good.
     LinkCut,
+    /// A file that is being captured into begins anew.
+    CaptureRestarted,
+    /// A server forgets which addresses it gave out.
+    LeasesLost,
 }
 
 impl Cost {
@@ -108,6 +112,8 @@ impl Cost {
             Self::Reboot => "the guest reboots",
             Self::GuestDiskLost => "what the guest wrote to its disks is lost",
             Self::LinkCut => "a link is cut",
+            Self::CaptureRestarted => "the capture ends and its file begins anew",
+            Self::LeasesLost => "the server forgets the addresses it gave out",
         }
     }
 }
@@ -156,6 +162,16 @@ pub enum Expect {
         /// Their names.
         names: Arc<[String]>,
     },
+    /// An object is there. Commands that need the step call it by an id, which the target gives out; where that is another
+    /// one than was foreseen, they are sent with it ([`Plan::command_of`]).
+    Named {
+        /// Its kind.
+        kind: Kind,
+        /// What tells it from others.
+        key: String,
+        /// The id that it probably gets.
+        id: String,
+    },
     /// The command only asks. It is sent again until the answer is the wanted one.
     Until {
         /// What the answer must say.
@@ -193,13 +209,21 @@ impl Change {
         self.renamed_from.as_ref().unwrap_or(&self.address)
     }
 
+    /// A digest of the object as it is; None where it is not there.
+    pub fn observed(&self, live: &Live) -> Option<String> {
+        match &*self.goal {
+            Goal::Object { key, .. } => goal::object(self.address.kind, key, live),
+            _ => goal::observed(self.was(), live),
+        }
+    }
+
     /// Whether the object is, or is again, as it was when the plan was made.
     pub fn is_as_before(&self, live: &Live) -> bool {
         if self.address.kind == Kind::Command {
             // Nothing can be observed of raw commands; what is remembered of them is compared apart.
             return true;
         }
-        let same = goal::observed(self.was(), live) == self.guard;
+        let same = self.observed(live) == self.guard;
         same && (self.renamed_from.is_none() || goal::observed(&self.address, live).is_none())
     }
 }
@@ -218,6 +242,8 @@ pub enum Undo {
     Act(Verb, Arc<[String]>),
     /// One command.
     Command(String),
+    /// Several commands, in order.
+    Commands(Arc<[String]>),
     /// The lines that take an entry of raw commands back, whatever becomes of each.
     Lines {
         /// The entry.
@@ -275,7 +301,7 @@ impl Undo {
                 format!("namespace {namespace} vlans add {alias} {tag}"),
             ],
             Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
-            Self::Lines { commands, .. } => commands.to_vec(),
+            Self::Lines { commands, .. } | Self::Commands(commands) => commands.to_vec(),
         })
     }
 }
@@ -348,10 +374,33 @@ impl Plan {
         self
     }
 
+    /// The command of a step, with the ids that steps before it got instead of those that were foreseen.
+    pub fn command_of<'s>(&self, step: &'s Step, got: &dyn Fn(StepId) -> Option<String>) -> Cow<'s, str> {
+        for before in step.needs.iter().filter_map(|id| self.steps.get(id - 1)) {
+            if let Expect::Named { id, .. } = &before.expect
+                && let Some(real) = got(before.id).filter(|real| real != id)
+            {
+                return renamed(&step.command, id, &real).into();
+            }
+        }
+        Cow::Borrowed(&step.command)
+    }
+
     /// How many objects an action happens to.
     pub fn count(&self, action: Action) -> usize {
         self.changes.iter().filter(|c| c.action == action).count()
     }
+}
+
+/// A command on a server with the id that it has instead of the one that was foreseen.
+pub fn renamed(command: &str, foreseen: &str, real: &str) -> String {
+    let words = |id: &str| [format!(" dnsmasq configure {id} "), format!(" dnsmasq kill {id}")];
+    let mut text = format!("{command}\n");
+    for (old, new) in words(foreseen).iter().zip(words(real)) {
+        let end = if old.ends_with(' ') { "" } else { "\n" };
+        text = text.replacen(&format!("{old}{end}"), &format!("{new}{end}"), 1);
+    }
+    text.trim_end_matches('\n').to_owned()
 }
 
 /// How to plan.
@@ -415,7 +464,7 @@ pub fn plan(experiment: &Experiment, graph: &Graph, live: &Live, options: &Optio
     for change in &mut plan.changes {
         change.guard = match change.address.kind {
             Kind::Command => lower::remembered(&change.address.name, &options.advice),
-            _ => goal::observed(change.was(), live),
+            _ => change.observed(live),
         };
     }
     Ok(plan)

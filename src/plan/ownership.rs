@@ -138,6 +138,7 @@ mod tests {
             depends_on: Vec::new(),
             wait_for: None,
             lifecycle: Default::default(),
+            links: Default::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::advice::CommandAdvice;
 use super::display::{Style, render_with};
-use super::goal::{Goal, observed, unmet};
+use super::goal::{Goal, unmet};
 use super::select::list;
 use super::{Action, Advice, Change, Expect, Holds, Mark, Plan, Step, StepId, Undo, Verb};
 use crate::language::range;
@@ -98,6 +98,7 @@ enum ExpectRecord {
     Answer,
     Vms { names: String, states: Vec<VmState> },
     Gone { names: String },
+    Named { kind: Kind, key: String, id: String },
     Until { holds: Holds, timeout: u32 },
 }
 
@@ -111,6 +112,7 @@ enum UndoRecord {
     Stop(String),
     Kill(String),
     Command(String),
+    Commands(Vec<String>),
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
     Rebind(String, u16),
@@ -153,6 +155,7 @@ impl StepRecord {
                 Undo::Act(Verb::Stop, vms) => UndoRecord::Stop(names(vms)),
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
+                Undo::Commands(commands) => UndoRecord::Commands(commands.to_vec()),
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
@@ -161,6 +164,9 @@ impl StepRecord {
                 Expect::Answer => ExpectRecord::Answer,
                 Expect::Vms { names: vms, states } => ExpectRecord::Vms { names: names(vms), states: states.to_vec() },
                 Expect::Gone { names: vms } => ExpectRecord::Gone { names: names(vms) },
+                Expect::Named { kind, key, id } => {
+                    ExpectRecord::Named { kind: *kind, key: key.clone(), id: id.clone() }
+                }
                 Expect::Until { holds, timeout } => ExpectRecord::Until { holds: holds.clone(), timeout: *timeout },
             },
             mark: step.mark.clone(),
@@ -401,6 +407,7 @@ impl Reader {
                     UndoRecord::Stop(names) => Undo::Act(Verb::Stop, vms(names)?),
                     UndoRecord::Kill(names) => Undo::Act(Verb::Kill, vms(names)?),
                     UndoRecord::Command(command) => Undo::Command(command.clone()),
+                    UndoRecord::Commands(commands) => Undo::Commands(commands.as_slice().into()),
                     UndoRecord::Lines { name, commands } => {
                         Undo::Lines { name: name.clone(), commands: commands.as_slice().into() }
                     }
@@ -412,6 +419,7 @@ impl Reader {
                     ExpectRecord::Answer => Expect::Answer,
                     ExpectRecord::Vms { names, states } => Expect::Vms { names: vms(&names)?, states: states.into() },
                     ExpectRecord::Gone { names } => Expect::Gone { names: vms(&names)? },
+                    ExpectRecord::Named { kind, key, id } => Expect::Named { kind, key, id },
                     ExpectRecord::Until { holds, timeout } => Expect::Until { holds, timeout },
                 },
                 mark: record.mark,
@@ -445,8 +453,7 @@ fn addresses(line: usize, text: &str) -> Result<Vec<Address>, SavedError> {
     let mut all = Vec::new();
     for part in text.split(", ").filter(|part| !part.is_empty()) {
         let (kind, names) = part.split_once('.').ok_or_else(|| bad(line, format!("`{part}` is no address")))?;
-        let kinds = [Kind::Vm, Kind::Tap, Kind::Vlan, Kind::Command];
-        let kind = kinds.into_iter().find(|k| k.to_string() == kind).ok_or_else(|| bad(line, "no such kind"))?;
+        let kind = Kind::from_word(kind).ok_or_else(|| bad(line, "no such kind"))?;
         all.extend(expanded(line, names)?.into_iter().map(|name| Address { kind, name }));
     }
     Ok(all)
@@ -461,7 +468,7 @@ impl Saved {
                 continue;
             }
             let was = change.was();
-            let sentence = match (&change.guard, observed(was, live)) {
+            let sentence = match (&change.guard, change.observed(live)) {
                 (Some(_), None) => format!("{was} was there and is gone"),
                 (Some(then), Some(now)) if *then != now => format!("{was} changed"),
                 _ => format!("{} was not there and is now", change.address),
@@ -496,7 +503,7 @@ impl Saved {
             self.plan.steps.iter().any(|step| matches!(&step.mark, Some(Mark::Create { name: n, .. }) if n == name))
         };
         self.plan.steps.iter().all(|step| match &step.mark {
-            None => true,
+            None | Some(Mark::Make { .. } | Mark::Unmake { .. }) => true,
             Some(Mark::Create { name, line, lines }) => advice.commands.get(name).is_some_and(|entry| {
                 let same = lines.as_ref().is_none_or(|lines| entry.lines == *lines);
                 same && entry.created > *line && entry.destroyed.is_none()

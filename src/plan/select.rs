@@ -70,16 +70,10 @@ impl FromStr for Selector {
         let Some((word, names)) = text.split_once('.') else {
             return Err(SelectorError::Bare { text: text.to_owned() });
         };
-        let kind = match word {
-            "vm" => Kind::Vm,
-            "tap" => Kind::Tap,
-            "vlan" => Kind::Vlan,
-            "command" => Kind::Command,
-            _ => {
-                let kinds = ["vm", "tap", "vlan", "command"];
-                let nearest = Suggester::default().nearest(word, kinds).map(|kind| format!("{kind}.{names}"));
-                return Err(SelectorError::Kind { word: word.to_owned(), nearest });
-            }
+        let Some(kind) = Kind::from_word(word) else {
+            let kinds = Kind::ALL.map(Kind::word);
+            let nearest = Suggester::default().nearest(word, kinds).map(|kind| format!("{kind}.{names}"));
+            return Err(SelectorError::Kind { word: word.to_owned(), nearest });
         };
         let expanded = range::expand(names).map_err(|source| SelectorError::Names { text: text.to_owned(), source })?;
         if expanded.is_empty() {
@@ -109,7 +103,7 @@ impl Selection {
 
 /// Names by kind, for looking up without making an address.
 #[derive(Debug, Default)]
-struct Names([HashSet<String>; 4]);
+struct Names([HashSet<String>; Kind::ALL.len()]);
 
 impl Names {
     fn of(addresses: impl IntoIterator<Item = Address>) -> Self {
@@ -252,7 +246,7 @@ fn check(
         Kind::Tap => experiment.taps.contains_key(name) || (live.taps.contains_key(name) && owned(Kind::Tap, name)),
         Kind::Vlan if name == RANGE => experiment.vlan_range.is_some(),
         Kind::Vlan => experiment.vlans.contains_key(name) || live.vlans.contains_key(name),
-        Kind::Command => experiment.commands.contains_key(name) || owned(kind, name),
+        kind => experiment.declares(kind, name) || owned(kind, name),
     };
     let unknown: Vec<&str> = selector.names.iter().map(String::as_str).filter(|name| !known(name)).collect();
     let first = *unknown.first()?;
@@ -260,7 +254,7 @@ fn check(
     let foreign = match kind {
         Kind::Vm => live.vms.contains_key(first),
         Kind::Tap => live.taps.contains_key(first),
-        Kind::Vlan | Kind::Command => false,
+        _ => false,
     };
     if foreign {
         let message = format!("`{address}` is there but does not belong to experiment `{}`", experiment.name.value);
@@ -268,13 +262,8 @@ fn check(
     }
     let near = nearest(kind, first, experiment, live);
     // The right name under another kind is as likely a slip as a wrong letter.
-    let elsewhere = [
-        (Kind::Vm, experiment.vms.contains_key(first)),
-        (Kind::Tap, experiment.taps.contains_key(first)),
-        (Kind::Vlan, experiment.vlans.contains_key(first)),
-        (Kind::Command, experiment.commands.contains_key(first)),
-    ];
-    let elsewhere = elsewhere.iter().find(|(_, there)| *there).map(|(kind, _)| format!("{kind}.{first}"));
+    let kinds = [Kind::Vm, Kind::Tap].into_iter().chain(Kind::ALL);
+    let elsewhere = { kinds }.find(|kind| experiment.declares(*kind, first)).map(|kind| format!("{kind}.{first}"));
     let hint = match elsewhere.or_else(|| near.map(|name| format!("{kind}.{name}"))) {
         Some(other) => format!("did you mean `{other}`?"),
         None => "`megaform plan -v FILE` lists every address".to_owned(),
@@ -284,11 +273,12 @@ fn check(
 
 fn nearest(kind: Kind, name: &str, experiment: &Experiment, live: &Live) -> Option<String> {
     let mut names: Vec<&str> = match kind {
-        Kind::Vm => experiment.vms.keys().map(AsRef::as_ref).chain(live.vms.keys().map(String::as_str)).collect(),
-        Kind::Tap => experiment.taps.keys().map(AsRef::as_ref).chain(live.taps.keys().map(String::as_str)).collect(),
-        Kind::Command => experiment.commands.keys().map(AsRef::as_ref).collect(),
-        Kind::Vlan => experiment.vlans.keys().map(AsRef::as_ref).chain(live.vlans.keys().map(String::as_str)).collect(),
+        Kind::Vm => live.vms.keys().map(String::as_str).collect(),
+        Kind::Tap => live.taps.keys().map(String::as_str).collect(),
+        Kind::Vlan => live.vlans.keys().map(String::as_str).collect(),
+        _ => Vec::new(),
     };
+    names.extend(experiment.names(kind));
     names.sort_unstable();
     names.dedup();
     Suggester::default().nearest(name, names).map(str::to_owned)

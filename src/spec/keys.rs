@@ -59,8 +59,15 @@ keys! {
         "Settings that VMs share. A profile takes every key of a VM but `count`, and may extend other profiles.";
     "vms" takes "a map of VMs", default "none", shape::vms,
         "The VMs by name. A name may have ranges: `web[0-2]` is web0, web1 and web2, `a[0-1,5]` is a0, a1 and a5.";
+    "links" takes "a map of links", default "none", shape::links,
+        "Links by name: two NICs on one VLAN, and what shapes the traffic between them in both directions.";
     "taps" takes "a map of taps", default "none", shape::taps,
         "Host taps by name: interfaces of the engine on a VLAN, for reaching guests from outside.";
+    "bridges" takes "a map of bridges", default "none", shape::bridges,
+        "Bridges by name: settings, trunks and tunnels. A bridge that is only named by NICs and taps needs no entry.";
+    "dnsmasq" takes "a map of servers", default "none", shape::dnsmasq, "DHCP and DNS servers (dnsmasq) by name.";
+    "mirrors" takes "a map of mirrors", default "none", shape::mirrors, "Mirrors by name: copies of what passes one interface go to another.";
+    "captures" takes "a map of captures", default "none", shape::captures, "Captures by name: frames into pcap files, flow records into files or to collectors.";
     "commands" takes "a map of raw commands", default "none", shape::commands,
         "Raw commands by name, for what the other keys cannot say: lines that make something, and lines that take it back.";
 }
@@ -114,7 +121,7 @@ keys! {
 }
 
 keys! {
-    /// What every entry of `vlans`, `profiles`, `vms`, `taps` and `commands` takes beside its own keys.
+    /// What every entry of a section takes beside its own keys.
     ENTRY:
     "when" takes "an expression or a truth value", default "`true`", shape::condition,
         "Leave the entry out unless this is true. Items of lists that are maps, such as NICs, take it too.";
@@ -156,6 +163,35 @@ keys! {
         "The NIC's address, unicast, as in `\"52:54:00:00:00:01\"`. Only for an entry that stands for one VM.";
     "driver" takes "a NIC model of QEMU", default "`e1000`", shape::driver, "The NIC's model, such as `virtio-net-pci`.";
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the NIC is on, at most 15 characters.";
+    "qos" takes "a map", default "not shaped", shape::qos,
+        "What shapes the NIC's traffic toward the VM, with the keys of a qos.";
+}
+
+keys! {
+    /// What shapes the traffic of a NIC, or of a link.
+    QOS:
+    "rate" takes "a rate, as in `10 mbit`", default "not limited", shape::rate,
+        "The highest rate, 1 kbit to 1000 gbit per second, in units of 1000 bits: kbit, mbit, gbit.";
+    "delay" takes "a time, as in `20 ms`", default "none", shape::time, "How long each packet is held, 1 us to 60 s.";
+    "jitter" takes "a time, as in `5 ms`", default "none", shape::time,
+        "By how much the delay varies either way, at most the delay. megaform's engine only; minimega has no jitter.";
+    "loss" takes "a percentage, 0.001 to 99.9", default "none", shape::loss, "How many packets are dropped at random, in percent.";
+}
+
+keys! {
+    /// One link.
+    LINK:
+    "ends" takes "a list of two NICs", default "", shape::link_ends,
+        "The NICs at both ends as VM and index, such as `[web.0, db.1]`. Both are on one VLAN.";
+    "rate" takes "a rate, as in `10 mbit`", default "not limited", shape::rate, "The highest rate in each direction.";
+    "delay" takes "a time, as in `20 ms`", default "none", shape::time,
+        "How long each packet is held, in each direction: a round trip takes twice as long.";
+    "jitter" takes "a time, as in `5 ms`", default "none", shape::time, "By how much the delay varies either way, in each direction.";
+    "loss" takes "a percentage, 0.001 to 99.9", default "none", shape::loss, "How many packets are dropped in each direction, in percent.";
+    "up" takes "a map", default "as the link", shape::qos,
+        "What differs from the first end to the second, with the keys of a qos.";
+    "down" takes "a map", default "as the link", shape::qos,
+        "What differs from the second end to the first, with the keys of a qos.";
 }
 
 keys! {
@@ -172,9 +208,113 @@ keys! {
     "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The tap's VLAN: an alias of `vlans`, or a tag from 1 to 4094.";
     "ip" takes "an address with prefix length", default "no address", shape::ip,
         "The address of the engine on the VLAN, IPv4 or IPv6, as in `10.0.0.254/24`.";
+    "dhcp" takes "`true` or `false`", default "`false`", shape::truth,
+        "Ask for the address by DHCP on the VLAN, instead of `ip`.";
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the tap is on, at most 15 characters.";
     "lifecycle" takes "a map", default "nothing special", shape::tap_lifecycle,
         "What a plan may do with the tap: `prevent_destroy` and `ignore_changes` of a lifecycle, for the fields `vlan`, `ip` and `bridge`.";
+}
+
+keys! {
+    /// One bridge.
+    BRIDGE:
+    "config" takes "a map", default "none", shape::bridge_config,
+        "Settings of the switch, as `bridge config` takes them: `{ fail_mode: secure }`. What leaves the file stays set.";
+    "trunks" takes "an interface or a list of them", default "none", shape::words,
+        "Interfaces of the engine's network that carry every VLAN of the bridge, tagged.";
+    "tunnels" takes "a tunnel or a list of them", default "none", shape::tunnels,
+        "Tunnels to other bridges that carry every VLAN: maps with the keys of a tunnel, or text such as `vxlan 10.0.0.2 7`.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
+    /// One tunnel.
+    TUNNEL:
+    "type" takes "`vxlan` or `gre`", default "", shape::tunnel_type, "The protocol.";
+    "remote" takes "an address", default "", shape::address, "The address of the other end.";
+    "key" takes "0 to 16777215, of gre to 4294967295", default "none", shape::tunnel_key,
+        "The VXLAN network identifier or GRE key, which tells tunnels between the same ends apart.";
+}
+
+keys! {
+    /// One dnsmasq server.
+    DNSMASQ:
+    "address" takes "an address", default "", shape::address,
+        "The IPv4 address that it listens on: that of a tap of the file.";
+    "range" takes "a list of two addresses", default "", shape::address_pair,
+        "The first and the last address that it gives out, in the subnet of the tap.";
+    "leases" takes "a lease or a list of them", default "none", shape::leases,
+        "Fixed addresses: maps with the keys of a lease, or text such as `web.0 10.0.0.10`.";
+    "dns" takes "a name or a list of them", default "none", shape::dns,
+        "Names that it answers: maps with `ip` and `name`, or text such as `10.0.0.10 web.lab`.";
+    "upstream" takes "an address or a list of them", default "none", shape::words, "The servers that are asked for other names.";
+    "options" takes "text or a list of it", default "none", shape::words,
+        "DHCP options as dnsmasq's `--dhcp-option` takes them, such as `option:router,10.0.0.254`.";
+    "config" takes "a path", default "none", shape::path, "The full path of a further configuration file for dnsmasq on the engine's host.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
+    /// One lease.
+    LEASE:
+    "mac" takes "six hexadecimal pairs", default "that of the VM's NIC", shape::mac, "The address of the NIC that gets it.";
+    "vm" takes "a name", default "none", shape::vm_names,
+        "Instead of `mac`: the VM that gets it. A NIC without a fixed address is then launched with one that depends on its name.";
+    "interface" takes "0 to 255", default "`0`", shape::nic_index, "The index of the VM's NIC.";
+    "ip" takes "an address", default "", shape::address, "The address that it gets.";
+}
+
+keys! {
+    /// One name of a DNS server.
+    DNS:
+    "ip" takes "an address", default "", shape::address, "The address.";
+    "name" takes "a host name", default "", shape::text, "The name.";
+}
+
+keys! {
+    /// One mirror.
+    MIRROR:
+    "from" takes "a NIC or a tap", default "", shape::mirror_end, "What is watched: a NIC of a VM such as `web.0`, or a tap.";
+    "to" takes "a NIC or a tap", default "", shape::mirror_end,
+        "What gets a copy of each frame: a NIC of a VM or a tap, as `from` is one. It takes part in nothing else then.";
+    "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge of two taps.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
+    /// One capture.
+    CAPTURE:
+    "type" takes "`pcap` or `netflow`", default "`pcap`", shape::capture_type,
+        "Frames in a pcap file, or flow records of a bridge (netflow).";
+    "vm" takes "a name", default "none", shape::vm_names,
+        "The VM whose NIC is captured, from before its guest's first frame. One of `vm` and `bridge` is given.";
+    "interface" takes "0 to 255", default "`0`", shape::nic_index, "The index of the VM's NIC.";
+    "bridge" takes "a name", default "none", shape::bridge_name,
+        "The bridge that is captured, with the traffic of all namespaces on it.";
+    "file" takes "a path", default "none", shape::path,
+        "The file on the engine's host; a relative path is in the engine's files folder. It is written anew whenever the capture starts.";
+    "to" takes "`udp://HOST:PORT` or `tcp://HOST:PORT`", default "none", shape::capture_to,
+        "Instead of `file`: where flow records are sent.";
+    "snaplen" takes "1 to 262144", default "the namespace's setting", shape::snaplen, "How many bytes of each frame are kept (pcap).";
+    "filter" takes "text", default "the namespace's setting", shape::text, "Which frames are kept, in the language of pcap-filter(7).";
+    "format" takes "`raw` or `ascii`", default "the namespace's setting", shape::capture_format, "How flow records are written.";
+    "gzip" takes "`true` or `false`", default "the namespace's setting", shape::truth, "Compress a file of flow records.";
+    "timeout" takes "1 to 3600", default "the namespace's setting", shape::flow_timeout,
+        "After how many seconds an active flow is recorded. One for all bridges.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
+    /// What a plan may do with an object that is a set of settings.
+    OBJECT_LIFECYCLE:
+    "prevent_destroy" takes "`true` or `false`", default "`false`", shape::truth,
+        "Refuse every plan that removes the object, even to make it again.";
+    "ignore_changes" takes "a key or a list of keys", default "none", shape::words,
+        "Keys whose differences are left alone. A new object is made as the file says.";
 }
 
 keys! {
@@ -295,7 +435,7 @@ pub fn reference() -> String {
     };
     let rows = |keys: &[Key]| keys.iter().map(row).collect::<Vec<_>>();
     table("The file", rows(EXPERIMENT));
-    table("Any entry of `vlans`, `profiles`, `vms`, `taps` and `commands`", rows(ENTRY));
+    table("Any entry of a section such as `vms`", rows(ENTRY));
     table("A VLAN (`vlans`)", rows(VLAN));
     table(
         "A VM (`vms`) or profile (`profiles`)",
@@ -307,8 +447,17 @@ pub fn reference() -> String {
             .collect(),
     );
     table("A NIC (`networks`)", rows(NIC));
+    table("A qos (`qos` of a NIC)", rows(QOS));
+    table("A link (`links`)", rows(LINK));
     table("A disk (`disks`)", rows(DISK));
     table("A tap (`taps`)", rows(TAP));
+    table("A bridge (`bridges`)", rows(BRIDGE));
+    table("A tunnel (`tunnels` of a bridge)", rows(TUNNEL));
+    table("A DHCP and DNS server (`dnsmasq`)", rows(DNSMASQ));
+    table("A lease (`leases` of a server)", rows(LEASE));
+    table("A name (`dns` of a server)", rows(DNS));
+    table("A mirror (`mirrors`)", rows(MIRROR));
+    table("A capture (`captures`)", rows(CAPTURE));
     table("A wait (`wait_for`)", rows(WAIT_FOR));
     table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));
     table("Raw commands (`commands`)", rows(COMMAND));

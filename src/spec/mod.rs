@@ -31,7 +31,7 @@ pub use names::MAX_VMS;
 pub use schema::schema;
 pub use syntax::Format;
 pub use validate::machine::{Machine, machine};
-pub use written::{field_value, list, scalar, written};
+pub use written::{SECTIONS, field_value, list, qos, scalar, setting, written};
 
 /// What became of an experiment file.
 #[derive(Debug)]

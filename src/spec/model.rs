@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Span, Spanned};
 use crate::language::field::VmConfig;
-use crate::name::{BridgeName, CommandName, Mac, Namespace, TapName, VlanAlias, VlanTag, VmName};
+use crate::language::qos::Qos;
+use crate::name::{Address, BridgeName, CommandName, Kind, Mac, Namespace, TapName, VlanAlias, VlanTag, VmName};
 
 /// One experiment.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Experiment {
     pub vms: BTreeMap<VmName, Vm>,
     /// Its host taps.
     pub taps: BTreeMap<TapName, Tap>,
+    /// Its bridges, dnsmasq servers, mirrors and captures, by kind and name. A kind without any is not there.
+    pub objects: BTreeMap<Kind, BTreeMap<String, Object>>,
     /// Its raw commands.
     pub commands: BTreeMap<CommandName, CommandEntry>,
 }
@@ -137,6 +140,8 @@ pub struct VmBody {
     pub wait_for: Option<WaitFor>,
     /// What a plan may do with it.
     pub lifecycle: Lifecycle,
+    /// Where the links stand that shape NICs, by the NIC's index.
+    pub links: BTreeMap<usize, Span>,
 }
 
 /// What must be seen of a VM that runs before what depends on it goes on.
@@ -167,6 +172,10 @@ pub struct Nic {
     pub driver: Option<String>,
     /// Its bridge; None for mega_bridge.
     pub bridge: Option<BridgeName>,
+    /// What shapes its traffic toward the VM, its own or that of a link.
+    pub qos: Option<Qos>,
+    /// The address that a new VM is given where the file gives none, because something in the file depends on it.
+    pub assigned: Option<Mac>,
 }
 
 /// A host tap: an interface of the engine on a VLAN.
@@ -178,10 +187,94 @@ pub struct Tap {
     pub vlan: Spanned<VlanRef>,
     /// Its address and prefix length, if it has one.
     pub ip: Option<Spanned<(IpAddr, u8)>>,
+    /// Where it is said that it asks for its address by DHCP.
+    pub dhcp: Option<Span>,
     /// Its bridge; None for mega_bridge.
     pub bridge: Option<Spanned<BridgeName>>,
     /// What a plan may do with it.
     pub lifecycle: Lifecycle,
+}
+
+/// An object that is a set of settings: a bridge, a dnsmasq server, a mirror or a capture.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Where its key stands.
+    pub span: Span,
+    /// Its settings by key, each value in its only spelling; one value where the key takes one.
+    pub settings: BTreeMap<&'static str, Vec<Spanned<String>>>,
+    /// What a plan may do with it.
+    pub lifecycle: Lifecycle,
+}
+
+impl Object {
+    /// The value of a key that takes one.
+    pub fn one(&self, key: &str) -> Option<&str> {
+        self.settings.get(key)?.first().map(|value| value.as_str())
+    }
+
+    /// The values of a key.
+    pub fn all(&self, key: &str) -> &[Spanned<String>] {
+        self.settings.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Where a setting stands; the key of the object where it is not given.
+    pub fn place(&self, key: &str) -> Span {
+        self.all(key).first().map_or(self.span, |value| value.span)
+    }
+
+    /// What it names, which is there before it if the experiment declares it.
+    pub fn references(&self, kind: Kind) -> Vec<(Address, Span)> {
+        let mut found = Vec::new();
+        let mut refer = |kind, key: &str| {
+            found.extend(self.all(key).iter().map(|value| (Address::new(kind, value), value.span)));
+        };
+        refer(Kind::Vm, "vm");
+        if kind != Kind::Bridge {
+            refer(Kind::Bridge, "bridge");
+        }
+        for end in ["from", "to"].into_iter().filter(|_| kind == Kind::Mirror) {
+            found.extend(self.all(end).iter().map(|value| match nic_of_vm(value) {
+                Some((vm, _)) => (Address::new(Kind::Vm, vm), value.span),
+                None => (Address::new(Kind::Tap, value), value.span),
+            }));
+        }
+        found
+    }
+}
+
+/// The VM and the index of `web.0`; None for the name of a tap.
+pub fn nic_of_vm(text: &str) -> Option<(&str, usize)> {
+    let (vm, index) = text.rsplit_once('.')?;
+    Some((vm, usize::from(index.parse::<u8>().ok()?)))
+}
+
+impl Experiment {
+    /// The objects of a kind that is a set of settings.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = (&str, &Object)> {
+        self.objects.get(&kind).into_iter().flatten().map(|(name, object)| (name.as_str(), object))
+    }
+
+    /// Whether it declares something.
+    pub fn declares(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Vlan => self.vlans.contains_key(name),
+            Kind::Tap => self.taps.contains_key(name),
+            Kind::Vm => self.vms.contains_key(name),
+            Kind::Command => self.commands.contains_key(name),
+            kind => self.objects.get(&kind).is_some_and(|objects| objects.contains_key(name)),
+        }
+    }
+
+    /// The names that it declares of a kind.
+    pub fn names(&self, kind: Kind) -> Vec<&str> {
+        match kind {
+            Kind::Vlan => self.vlans.keys().map(AsRef::as_ref).collect(),
+            Kind::Tap => self.taps.keys().map(AsRef::as_ref).collect(),
+            Kind::Vm => self.vms.keys().map(AsRef::as_ref).collect(),
+            Kind::Command => self.commands.keys().map(AsRef::as_ref).collect(),
+            kind => self.of(kind).map(|(name, _)| name).collect(),
+        }
+    }
 }
 
 /// Lines of the command language that are run as they are, in the experiment's namespace.

@@ -40,6 +40,9 @@ impl Experiment {
                         or(nic.bridge.as_ref().map(ToString::to_string))
                     ),
                 );
+                if let Some(qos) = &nic.qos {
+                    line(&format!("vm.{name}.networks.{index}.qos"), qos);
+                }
             }
             line(
                 &format!("vm.{name}.state"),
@@ -75,8 +78,22 @@ impl Experiment {
             if let Some(ip) = &tap.ip {
                 line(&format!("tap.{name}.ip"), &format_args!("{}/{}", ip.0, ip.1));
             }
+            if tap.dhcp.is_some() {
+                line(&format!("tap.{name}.dhcp"), &true);
+            }
             if let Some(bridge) = &tap.bridge {
                 line(&format!("tap.{name}.bridge"), &**bridge);
+            }
+        }
+        for (kind, objects) in &self.objects {
+            for (name, object) in objects {
+                line(&format!("{kind}.{name}"), &"");
+                for (key, values) in &object.settings {
+                    for value in values {
+                        line(&format!("{kind}.{name}.{key}"), &**value);
+                    }
+                }
+                lifecycle(&object.lifecycle, &format!("{kind}.{name}"), &mut line);
             }
         }
         for (name, entry) in &self.commands {

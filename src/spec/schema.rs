@@ -22,7 +22,17 @@ pub fn schema() -> Json {
         "vm": repeated(vm(false), &["when", "for_each"]),
         "nic": repeated(object(keys::NIC), &["when", "for_each"]),
         "disk": repeated(object(keys::DISK), &["when", "for_each"]),
+        "qos": object(keys::QOS),
+        "link": repeated(object(keys::LINK), &["when", "for_each", "count"]),
         "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
+        "bridge": repeated(object(keys::BRIDGE), &["when", "for_each", "count"]),
+        "dnsmasq": repeated(object(keys::DNSMASQ), &["when", "for_each", "count"]),
+        "mirror": repeated(object(keys::MIRROR), &["when", "for_each", "count"]),
+        "capture": repeated(object(keys::CAPTURE), &["when", "for_each", "count"]),
+        "tunnel": repeated(object(keys::TUNNEL), &["when", "for_each"]),
+        "lease": repeated(object(keys::LEASE), &["when", "for_each"]),
+        "dns": repeated(object(keys::DNS), &["when", "for_each"]),
+        "object_lifecycle": object(keys::OBJECT_LIFECYCLE),
         "lifecycle": object(keys::LIFECYCLE),
         "wait_for": object(keys::WAIT_FOR),
         "command": object(keys::COMMAND),
@@ -354,9 +364,6 @@ pub(super) mod shape {
     pub fn wait_for() -> Json {
         json!({ "$ref": "#/$defs/wait_for" })
     }
-    pub fn address() -> Json {
-        json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" })
-    }
     pub fn socket_address() -> Json {
         json!({ "type": "string", "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$" })
     }
@@ -388,6 +395,92 @@ pub(super) mod shape {
     }
     pub fn driver() -> Json {
         json!({ "enum": DRIVERS, "default": crate::language::netspec::DEFAULT_DRIVER })
+    }
+    pub fn qos() -> Json {
+        json!({ "$ref": "#/$defs/qos" })
+    }
+    pub fn rate() -> Json {
+        json!({ "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[KkMmGg][Bb][Ii][Tt]\s*$" })
+    }
+    pub fn time() -> Json {
+        json!({ "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([MmUuµ]?[Ss])\s*$" })
+    }
+    pub fn loss() -> Json {
+        let text = json!({ "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%?\s*$" });
+        json!({ "anyOf": [{ "type": "number", "exclusiveMinimum": 0, "maximum": 99.9 }, text] })
+    }
+    pub fn links() -> Json {
+        named("link", 64)
+    }
+    pub fn link_ends() -> Json {
+        json!({ "type": "array", "items": nic_of_vm(), "minItems": 2, "maxItems": 2 })
+    }
+    pub fn nic_of_vm() -> Json {
+        json!({ "type": "string", "pattern": r"^[A-Za-z0-9_-]+\.[0-9]+$" })
+    }
+    pub fn bridges() -> Json {
+        named("bridge", 15)
+    }
+    pub fn dnsmasq() -> Json {
+        named("dnsmasq", 64)
+    }
+    pub fn mirrors() -> Json {
+        named("mirror", 64)
+    }
+    pub fn captures() -> Json {
+        named("capture", 64)
+    }
+    pub fn object_lifecycle() -> Json {
+        json!({ "$ref": "#/$defs/object_lifecycle" })
+    }
+    pub fn words() -> Json {
+        one_or_list(json!([{ "type": "string", "minLength": 1 }]))
+    }
+    pub fn bridge_config() -> Json {
+        let scalar = json!({ "type": ["string", "number", "boolean"] });
+        json!({ "anyOf": [{ "type": "object", "additionalProperties": scalar }, words()] })
+    }
+    pub fn tunnels() -> Json {
+        one_or_list(json!([{ "type": "string" }, { "$ref": "#/$defs/tunnel" }]))
+    }
+    pub fn tunnel_type() -> Json {
+        json!({ "enum": ["vxlan", "gre"] })
+    }
+    pub fn tunnel_key() -> Json {
+        json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX })
+    }
+    pub fn address() -> Json {
+        json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" })
+    }
+    pub fn address_pair() -> Json {
+        json!({ "type": "array", "items": address(), "minItems": 2, "maxItems": 2 })
+    }
+    pub fn leases() -> Json {
+        one_or_list(json!([{ "type": "string" }, { "$ref": "#/$defs/lease" }]))
+    }
+    pub fn dns() -> Json {
+        one_or_list(json!([{ "type": "string" }, { "$ref": "#/$defs/dns" }]))
+    }
+    pub fn nic_index() -> Json {
+        json!({ "type": "integer", "minimum": 0, "maximum": 255 })
+    }
+    pub fn mirror_end() -> Json {
+        json!({ "type": "string", "pattern": NAME })
+    }
+    pub fn capture_type() -> Json {
+        json!({ "enum": ["pcap", "netflow"], "default": "pcap" })
+    }
+    pub fn capture_to() -> Json {
+        json!({ "type": "string", "pattern": "^(udp|tcp)://.+:[0-9]+$" })
+    }
+    pub fn capture_format() -> Json {
+        json!({ "enum": ["raw", "ascii"] })
+    }
+    pub fn snaplen() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": 262_144 })
+    }
+    pub fn flow_timeout() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": 3600 })
     }
     pub fn path() -> Json {
         json!({ "type": "string" })

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use super::model::{Experiment, Lifecycle, Nic, VlanRef};
 use crate::diagnostic::{SourceMap, Span};
 use crate::language::field::FieldValue;
+use crate::language::qos::Qos;
+use crate::name::Kind;
 
 /// The experiment as YAML that means the same. A value without a comment is a default that another value brought with it.
 pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
@@ -72,10 +74,26 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
         if let Some(ip) = &tap.ip {
             text.line(2, "ip", &scalar(&format!("{}/{}", ip.0, ip.1)), Some(ip.span));
         }
+        if let Some(span) = tap.dhcp {
+            text.line(2, "dhcp", "true", Some(span));
+        }
         if let Some(bridge) = &tap.bridge {
             text.line(2, "bridge", &scalar(bridge.as_str()), Some(bridge.span));
         }
         text.lifecycle(&tap.lifecycle, None);
+    }
+    for (section, kind) in SECTIONS {
+        if experiment.of(*kind).next().is_some() {
+            text.open(0, section, None);
+        }
+        for (name, object) in experiment.of(*kind) {
+            text.open(1, &scalar(name), Some(object.span));
+            for (key, values) in &object.settings {
+                let items = values.iter().map(|value| value.value.clone());
+                text.line(2, key, &setting(key, &items.collect::<Vec<_>>()), Some(object.place(key)));
+            }
+            text.lifecycle(&object.lifecycle, None);
+        }
     }
     if !experiment.commands.is_empty() {
         text.open(0, "commands", None);
@@ -101,6 +119,21 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
         }
     }
     text.text
+}
+
+/// The sections of objects that are sets of settings.
+pub const SECTIONS: &[(&str, Kind)] =
+    &[("bridges", Kind::Bridge), ("dnsmasq", Kind::Dnsmasq), ("mirrors", Kind::Mirror), ("captures", Kind::Capture)];
+
+/// A setting of such an object as YAML.
+pub fn setting(key: &str, values: &[String]) -> String {
+    // These are numbers or truth values in the file.
+    let plain = matches!(key, "interface" | "snaplen" | "timeout" | "gzip");
+    let text = |value: &String| if plain { value.clone() } else { scalar(value) };
+    match values {
+        [one] => text(one),
+        several => list(several.iter().map(text)),
+    }
 }
 
 struct Writer<'a> {
@@ -221,5 +254,14 @@ fn nic(nic: &Nic) -> String {
             let _infallible = write!(text, ", {key}: {value}");
         }
     }
+    if let Some(qos) = &nic.qos {
+        let _infallible = write!(text, ", qos: {}", self::qos(qos));
+    }
     text + " }"
+}
+
+/// What shapes an interface, as YAML.
+pub fn qos(qos: &Qos) -> String {
+    let settings: Vec<String> = qos.settings().into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    format!("{{ {} }}", settings.join(", "))
 }

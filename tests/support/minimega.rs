@@ -13,6 +13,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+#[path = "network.rs"]
+pub mod network;
+
+use network::{Answer, Network, View};
+
 const BUILDING: u64 = 1;
 const RUNNING: u64 = 2;
 const PAUSED: u64 = 4;
@@ -103,6 +108,8 @@ pub struct State {
     /// `vm info` without `Data`, as an older release sends it.
     pub without_data: bool,
     launched: u64,
+    /// The network commands.
+    pub network: Network,
 }
 
 /// A running peer; it ends with its value.
@@ -158,7 +165,10 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
         c == "namespace"
             || c.starts_with("shell ")
             || c.starts_with("help ")
-            || [" vm info", " vlans", " tap", " ns queueing"].iter().any(|e| c.ends_with(e))
+            || [" vm info", " vlans", " tap", " ns queueing", " bridge", " capture", " dnsmasq"]
+                .iter()
+                .any(|e| c.ends_with(e))
+            || network::is_a_list(c)
     };
     let prefix = format!("namespace {namespace} ");
     let changes = log.into_iter().filter(|c| !observes(c));
@@ -350,6 +360,7 @@ impl State {
             }
             ["clear", "namespace", name] => {
                 self.namespaces.remove(*name);
+                self.network.clear_namespace(name);
                 self.everywhere(ok())
             }
             ["shell", "ip", "-json", "address", "show"] if !self.without_ip => text(&format!("{}\n", self.addresses())),
@@ -409,6 +420,9 @@ impl State {
     }
 
     fn inside(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Vec<Value> {
+        if let Some(answer) = self.network(name, ns, words) {
+            return answer;
+        }
         match words {
             ["version"] => text("minimega 3.1.0 x 2026-11-22"),
             ["vm", "info"] => self.vm_info(name, ns),
@@ -446,7 +460,7 @@ impl State {
                 };
                 let (ip, tap) = match rest {
                     ["ip", ip, tap] => (Some((*ip).to_owned()), *tap),
-                    ["name", tap] => (None, *tap),
+                    ["name" | "dhcp", tap] => (None, *tap),
                     _ => return invalid(name, words),
                 };
                 if self.namespaces.values().chain([&*ns]).any(|ns| ns.taps.contains_key(tap)) {
@@ -509,6 +523,9 @@ impl State {
                     }
                     Ok(())
                 });
+                if matches!(*verb, "kill" | "flush") {
+                    names(target).iter().for_each(|vm| self.network.forget(name, vm));
+                }
                 ns.vms.retain(|name, _| !flushed.contains(name));
                 entries
             }
@@ -565,6 +582,18 @@ impl State {
             }
             other => invalid(name, other),
         }
+    }
+
+    fn network(&mut self, name: &str, ns: &Namespace, words: &[&str]) -> Option<Vec<Value>> {
+        let vm = |(n, vm): (&String, &Vm)| (n.clone(), vm.nics.iter().map(|nic| nic.bridge.clone()).collect());
+        let tap = |(n, t): (&String, &Tap)| (n.clone(), (t.bridge.clone(), vlan_cell(&t.alias, t.vlan)));
+        let view = View { vms: ns.vms.iter().map(vm).collect(), taps: ns.taps.iter().map(tap).collect() };
+        Some(match self.network.run(name, words, &view, &names)? {
+            Answer::Ok => ok(),
+            Answer::Text(answer) => text(&answer),
+            Answer::Fail(error) => fail(&error),
+            Answer::Table(header, rows) => table(header, rows, false),
+        })
     }
 
     /// Errors of the launch itself are not returned: they show in `vm info`.
@@ -634,7 +663,7 @@ impl State {
         for host in hosts {
             let (mut rows, mut records) = (Vec::new(), Vec::new());
             for (name, vm) in ns.vms.iter().filter(|(_, vm)| vm.host == host) {
-                rows.push(row(&model, name, vm));
+                rows.push(row(&model, name, vm, &self.network.qos_cell(namespace, name)));
                 records.push(record(&model, namespace, name, vm));
             }
             let tabular = if rows.is_empty() { Value::Null } else { Value::Array(rows) };
@@ -735,7 +764,7 @@ fn record(model: &Value, namespace: &str, name: &str, vm: &Vm) -> Value {
 }
 
 /// The row of a VM: the recorded one with what this one has of its own.
-fn row(model: &Value, name: &str, vm: &Vm) -> Value {
+fn row(model: &Value, name: &str, vm: &Vm, qos: &str) -> Value {
     let header = model["Header"].as_array().expect("a header");
     let mut row = model["Tabular"][0].clone();
     let list = |f: &dyn Fn(&Nic) -> String| format!("[{}]", vm.nics.iter().map(f).collect::<Vec<_>>().join(", "));
@@ -755,6 +784,7 @@ fn row(model: &Value, name: &str, vm: &Vm) -> Value {
         ("initrd", path(vm, "initrd")),
         ("append", format!("[{}]", vm.config.get("append").cloned().unwrap_or_default().join(" "))),
         ("tags", json!(vm.tags).to_string()),
+        ("qos", qos.to_owned()),
     ] {
         let index = header.iter().position(|h| h == column).unwrap_or_else(|| panic!("no column {column}"));
         row[index] = json!(cell);

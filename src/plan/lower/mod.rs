@@ -12,7 +12,12 @@ use crate::live::{Live, LiveVm};
 use crate::name::{Address, Kind, Namespace};
 use crate::spec::model::{Experiment, VlanRef};
 
+mod bridge;
+mod capture;
 mod command;
+mod dnsmasq;
+mod mirror;
+mod object;
 mod tap;
 mod vlan;
 mod vm;
@@ -35,6 +40,9 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
+            Kind::Bridge | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
+                options.advice.objects.contains_key(&(kind, name.to_owned()))
+            }
             _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
         };
         let how = (options.destroy, options.verifying);
@@ -130,7 +138,10 @@ trait Lower<'a> {
 pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let (mut vlans, mut taps, mut vms) = (vlan::Vlans::default(), tap::Taps::default(), vm::Vms::default());
     let mut commands = command::Commands::default();
-    let kinds: &mut [&mut dyn Lower<'a>] = &mut [&mut vlans, &mut taps, &mut vms, &mut commands];
+    let (mut bridges, mut servers) = (bridge::Bridges::default(), dnsmasq::Servers::default());
+    let (mut mirrors, mut captures) = (mirror::Mirrors::default(), capture::Captures::default());
+    let kinds: &mut [&mut dyn Lower<'a>] =
+        &mut [&mut vlans, &mut bridges, &mut taps, &mut vms, &mut servers, &mut mirrors, &mut captures, &mut commands];
     for kind in kinds.iter_mut() {
         kind.diff(scene, draft);
     }
@@ -165,7 +176,8 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
         draft.notes.push(format!("namespace {name} stays, because it is the default namespace"));
     } else {
         // A line of the user's own that fails keeps nothing else from going.
-        let (lines, steps): (Vec<_>, Vec<_>) = draft.steps.iter().partition(|step| step.mark.is_some());
+        let (lines, steps): (Vec<_>, Vec<_>) =
+            draft.steps.iter().partition(|step| step.mark.as_ref().is_some_and(super::Mark::is_raw));
         let [after, needs] = [lines, steps].map(|steps| steps.iter().map(|s| s.id).collect());
         let mut serves = Vec::new();
         for (alias, tag) in &scene.live.vlans {

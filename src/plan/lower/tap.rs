@@ -42,6 +42,7 @@ fn create_words(name: &TapName, tap: &Tap) -> Vec<String> {
     }
     match &tap.ip {
         Some(ip) => words.extend(["ip".to_owned(), address_text(ip.value)]),
+        None if tap.dhcp.is_some() => words.push("dhcp".to_owned()),
         None => words.push("name".to_owned()),
     }
     words.push(name.to_string());
@@ -51,10 +52,12 @@ fn create_words(name: &TapName, tap: &Tap) -> Vec<String> {
 /// The words of the command that makes a live tap as it is, where its addresses are known.
 fn made_as_it_is(scene: &Scene<'_>, name: &str, live: &LiveTap) -> Option<Vec<String>> {
     let remembered = || scene.options.advice.taps.get(name).map(|t| t.address.iter().cloned().collect());
-    let addresses: Vec<String> = live.addresses.clone().or_else(remembered)?;
+    let dhcp = scene.options.advice.taps.get(name).is_some_and(|tap| tap.dhcp);
+    let addresses: Vec<String> = if dhcp { Vec::new() } else { live.addresses.clone().or_else(remembered)? };
     let vlan = live.alias.clone().or_else(|| live.vlan.map(|tag| tag.to_string()))?;
     let mut words = vec!["tap".to_owned(), "create".into(), vlan, "bridge".into(), live.bridge.clone()];
     match &addresses[..] {
+        [] if dhcp => words.push("dhcp".to_owned()),
         [] => words.push("name".to_owned()),
         [address] => words.extend(["ip".to_owned(), address.clone()]),
         _ => return None,
@@ -69,7 +72,9 @@ fn goal(tap: &Tap) -> Arc<Goal> {
     Arc::new(Goal::Tap {
         vlan: of("vlan", tap.vlan.value.to_string()),
         bridge: of("bridge", bridge_of(tap)),
-        ip: (!tap.lifecycle.ignores("ip")).then(|| tap.ip.iter().map(|ip| address_text(ip.value)).collect()),
+        // What DHCP gives is as it is to be.
+        ip: (!tap.lifecycle.ignores("ip") && tap.dhcp.is_none())
+            .then(|| tap.ip.iter().map(|ip| address_text(ip.value)).collect()),
     })
 }
 
@@ -78,7 +83,8 @@ fn parts(scene: &Scene<'_>, tap: &Tap) -> Vec<Reason> {
     let vlan = Some((tap.vlan.span, "vlan", tap.vlan.value.to_string()));
     let bridge = tap.bridge.as_ref().map(|b| (b.span, "bridge", b.value.to_string()));
     let ip = tap.ip.as_ref().map(|ip| (ip.span, "ip", address_text(ip.value)));
-    [vlan, bridge, ip]
+    let dhcp = tap.dhcp.map(|span| (span, "dhcp", "true".to_owned()));
+    [vlan, bridge, ip, dhcp]
         .into_iter()
         .flatten()
         .map(|(span, field, new)| Reason {
@@ -113,6 +119,21 @@ fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reas
             place,
             drift: false,
         });
+    }
+    let made = scene.options.advice.taps.get(name);
+    if made.is_some_and(|made| made.dhcp != tap.dhcp.is_some()) {
+        let text = |yes: bool| yes.then(|| "true".to_owned());
+        reasons.push(Reason {
+            field: "dhcp".into(),
+            old: text(tap.dhcp.is_none()),
+            new: text(tap.dhcp.is_some()),
+            place: tap.dhcp.and_then(|span| scene.place(span)),
+            drift: false,
+        });
+        return reasons;
+    }
+    if tap.dhcp.is_some() {
+        return reasons;
     }
     let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
     // Where the target does not show addresses, the journal's memory is the next best.
@@ -180,6 +201,7 @@ impl<'a> Lower<'a> for Taps<'a> {
                 draft.changes[change].goal = goal(tap);
                 self.delete.push((name.as_str(), change));
                 self.create.push((name, tap, change));
+                draft.remade_taps.insert(name.to_string());
             }
         }
         let (mut unmanaged, mut hidden) = (Vec::new(), Vec::new());
@@ -226,7 +248,8 @@ impl<'a> Lower<'a> for Taps<'a> {
             let live = &scene.live.taps[*name];
             let guard = super::super::ownership::short_hash(&format!("{live:?}"));
             let undo = made_as_it_is(scene, name, live).map(|words| Undo::Command(draft.command(&words)));
-            let extra = Extra { guard: Some(guard), undo: undo.unwrap_or_default(), ..Extra::default() };
+            let after = draft.before_tap.get(*name).cloned().unwrap_or_default();
+            let extra = Extra { after, guard: Some(guard), undo: undo.unwrap_or_default(), ..Extra::default() };
             let step = draft.step(&Arc::from([*change]), &["tap", "delete", name], extra);
             self.deleted.insert(name, step);
         }
@@ -239,7 +262,8 @@ impl<'a> Lower<'a> for Taps<'a> {
             needs.sort_unstable();
             let undo = vec!["tap".to_owned(), "delete".into(), name.to_string()];
             let extra = Extra { needs, undo: Undo::Command(draft.command(&undo)), ..Extra::default() };
-            draft.step(&Arc::from([*change]), &create_words(name, tap), extra);
+            let step = draft.step(&Arc::from([*change]), &create_words(name, tap), extra);
+            draft.taps_ready.insert(name.to_string(), step);
         }
     }
 }

@@ -11,6 +11,11 @@ use crate::language::{range, token};
 use crate::wire::Response;
 use crate::wire::{Transport, WireError};
 
+#[path = "../../../tests/support/network.rs"]
+pub mod network;
+
+use network::{Answer, Network, View};
+
 #[derive(Debug, Clone, Default)]
 pub struct Nic {
     pub alias: String,
@@ -65,6 +70,8 @@ pub struct State {
     pub fail_at: Option<String>,
     /// Show addresses of taps in `Data`, as megaform's own engine does.
     pub shows_addresses: bool,
+    /// The network commands.
+    pub network: Network,
     /// Folders of the host, as `shell mkdir` makes them.
     pub folders: BTreeSet<String>,
     counter: u64,
@@ -114,7 +121,10 @@ impl Minimega {
         let observes = |c: &String| {
             c == "namespace"
                 || c.starts_with("shell ")
-                || [" vm info", " vlans", " tap", " ns queueing"].iter().any(|e| c.ends_with(e))
+                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " capture", " dnsmasq"]
+                    .iter()
+                    .any(|e| c.ends_with(e))
+                || network::is_a_list(c)
         };
         log.into_iter().filter(|c| !observes(c)).collect()
     }
@@ -164,6 +174,7 @@ impl State {
                 Entry::text("vm", Value::from_iter(interfaces).to_string())
             }
             ["shell", ..] => fail("exec: \"ip\": executable file not found in $PATH"),
+            ["help", ..] => self.network("", &Namespace::default(), words),
             ["namespace"] => {
                 let rows = self.namespaces.iter().map(|(name, ns)| {
                     let range = ns.range.map(|(a, b)| format!("{a}-{b}")).unwrap_or_default();
@@ -173,6 +184,7 @@ impl State {
             }
             ["clear", "namespace", name] => {
                 self.namespaces.remove(*name);
+                self.network.clear_namespace(name);
                 ok()
             }
             ["namespace", name, rest @ ..] => {
@@ -187,7 +199,7 @@ impl State {
 
     fn inside(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Entry {
         match words {
-            ["vm", "info"] => vm_info(name, ns),
+            ["vm", "info"] => vm_info(name, ns, &self.network),
             ["vlans"] => {
                 let rows = ns.vlans.iter().map(|(alias, tag)| vec![alias.clone(), tag.to_string()]);
                 table(&["alias", "vlan"], rows.collect(), Value::Null)
@@ -223,7 +235,7 @@ impl State {
                 };
                 let (ip, tap) = match rest {
                     ["ip", ip, tap] => (*ip, *tap),
-                    ["name", tap] => ("", *tap),
+                    ["name" | "dhcp", tap] => ("", *tap),
                     other => panic!("no such form of tap create: {other:?}"),
                 };
                 if self.namespaces.values().chain([&*ns]).any(|n| n.taps.contains_key(tap)) {
@@ -266,7 +278,12 @@ impl State {
             // Nothing here launches a queue, so that it need not be kept.
             ["vm", "launch", "kvm", _] if ns.queueing => ok(),
             ["vm", "launch", "kvm", names] => self.launch(ns, names),
-            ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => act(ns, verb, target),
+            ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => {
+                if matches!(*verb, "kill" | "flush") {
+                    range::expand(target).unwrap().iter().for_each(|vm| self.network.forget(name, vm));
+                }
+                act(ns, verb, target)
+            }
             ["vm", "tag", target, key, value] => each(ns, target, |vm| {
                 vm.tags.insert((*key).to_owned(), (*value).to_owned());
                 Ok(())
@@ -300,7 +317,21 @@ impl State {
                     Ok(())
                 })
             }
-            other => fail(format!("invalid command: `{}`", other.join(" "))),
+            other => self.network(name, ns, other),
+        }
+    }
+
+    fn network(&mut self, name: &str, ns: &Namespace, words: &[&str]) -> Entry {
+        let view = View {
+            vms: ns.vms.iter().map(|(n, vm)| (n.clone(), vm.nics.iter().map(|n| n.bridge.clone()).collect())).collect(),
+            taps: ns.taps.iter().map(|(n, t)| (n.clone(), (t.bridge.clone(), vlan_cell(&t.alias, t.vlan)))).collect(),
+        };
+        match self.network.run(name, words, &view, &|target| range::expand(target).unwrap()) {
+            Some(Answer::Ok) => ok(),
+            Some(Answer::Text(text)) => Entry::text("vm", text),
+            Some(Answer::Fail(text)) => fail(text),
+            Some(Answer::Table(header, rows)) => table(header, rows, Value::Null),
+            None => fail(format!("invalid command: `{}`", words.join(" "))),
         }
     }
 
@@ -404,10 +435,16 @@ fn state_word(state: u64) -> &'static str {
     }
 }
 
-fn vm_info(namespace: &str, ns: &Namespace) -> Entry {
+fn vm_info(namespace: &str, ns: &Namespace, network: &Network) -> Entry {
     let rows = ns.vms.iter().map(|(name, vm)| {
         let nics: Vec<String> = vm.nics.iter().map(|n| vlan_cell(&n.alias, n.vlan)).collect();
-        vec![name.clone(), state_word(vm.state).to_owned(), "kvm".to_owned(), format!("[{}]", nics.join(", "))]
+        vec![
+            name.clone(),
+            state_word(vm.state).to_owned(),
+            "kvm".to_owned(),
+            format!("[{}]", nics.join(", ")),
+            network.qos_cell(namespace, name),
+        ]
     });
     let records = ns.vms.iter().map(|(name, vm)| {
         let one = |field: &str, default: &str| {
@@ -446,5 +483,5 @@ fn vm_info(namespace: &str, ns: &Namespace) -> Entry {
             "BidirectionalCopyPaste": truth("bidirectional-copy-paste", "false"), "QemuAppend": words("qemu-append").unwrap_or_default(), "QemuOverride": [],
         })
     });
-    table(&["name", "state", "type", "vlan"], rows.collect(), Value::Array(records.collect()))
+    table(&["name", "state", "type", "vlan", "qos"], rows.collect(), Value::Array(records.collect()))
 }

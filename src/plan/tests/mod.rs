@@ -9,6 +9,7 @@ use crate::spec::{Format, NoFiles};
 mod commands;
 mod lifecycle;
 pub(crate) mod minimega;
+mod networks;
 pub(crate) mod properties;
 mod scenarios;
 mod selection;
@@ -53,9 +54,14 @@ pub fn carry_out(mm: &Minimega, plan: &Plan) {
     use crate::wire::Transport;
     for step in &plan.steps {
         assert!(step.needs.iter().chain(&step.after).all(|n| *n < step.id), "{step:?}");
+        let got = |id: StepId| {
+            let Expect::Named { kind, key, .. } = &plan.steps[id - 1].expect else { return None };
+            observe(&mut mm.clone(), &plan.experiment).unwrap().objects[kind][key].id.clone()
+        };
+        let command = plan.command_of(step, &got);
         let asks = matches!(step.expect, Expect::Until { .. });
-        for response in mm.clone().call(&step.command).unwrap().into_iter().filter(|_| !asks) {
-            assert_eq!(response.errors().next(), None, "{}", step.command);
+        for response in mm.clone().call(&command).unwrap().into_iter().filter(|_| !asks) {
+            assert_eq!(response.errors().next(), None, "{command}");
         }
         // Lists namespaces first, because asking inside one that is gone would make it again.
         let vms = observe(&mut mm.clone(), &plan.experiment).unwrap().vms;
@@ -65,6 +71,10 @@ pub fn carry_out(mm: &Minimega, plan: &Plan) {
                 for name in names.iter() {
                     assert!(states.contains(&vms[name].state), "{name} after {}", step.command);
                 }
+            }
+            Expect::Named { kind, key, .. } => {
+                let live = observe(&mut mm.clone(), &plan.experiment).unwrap();
+                assert!(live.objects[kind].contains_key(key), "{}", step.command);
             }
             Expect::Gone { names } => assert!(names.iter().all(|n| !vms.contains_key(n)), "{}", step.command),
         }

@@ -232,7 +232,7 @@ fn taps_change_and_the_journal_tells_which_are_ours() {
     // The target does not show addresses: only the journal knows that this one changed.
     let other = edit(LAB, "10.0.0.254/24", "10.0.0.1/24");
     assert!(planned(&mm, &other).is_empty());
-    let taps = [("mgmt".to_owned(), TapAdvice { address: Some("10.0.0.254/24".into()) })];
+    let taps = [("mgmt".to_owned(), TapAdvice { address: Some("10.0.0.254/24".into()), dhcp: false })];
     let advice = Advice { taps: taps.into(), ..Advice::default() };
     let planned_other = plan(&other.experiment, &other.graph, &live(&mm, &other), &options(&other, &advice)).unwrap();
     assert_eq!(actions(&planned_other), ["~ tap.mgmt"]);

@@ -14,6 +14,8 @@ enum Refers {
     To(&'static str),
     /// VM names, which may have ranges.
     ToVms,
+    /// NICs as VM and index, or names of taps.
+    ToNics,
     /// NICs: names of VLANs, or maps in which `vlan` is one.
     Nics,
 }
@@ -27,6 +29,14 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("profiles", "depends_on", Refers::ToVms),
     ("profiles", "networks", Refers::Nics),
     ("taps", "vlan", Refers::To("vlans")),
+    ("links", "ends", Refers::ToNics),
+    ("mirrors", "from", Refers::ToNics),
+    ("mirrors", "to", Refers::ToNics),
+    ("mirrors", "bridge", Refers::To("bridges")),
+    ("captures", "vm", Refers::ToVms),
+    ("captures", "bridge", Refers::To("bridges")),
+    ("dnsmasq", "leases", Refers::ToNics),
+    ("taps", "bridge", Refers::To("bridges")),
     ("commands", "depends_on", Refers::ToVms),
 ];
 
@@ -100,17 +110,34 @@ fn renamed(node: &Node, refers: Refers, declared: &Declared, prefix: &str) -> No
         Value::String(text) => match refers {
             Refers::To(section) if declared.has(section, text) => prefixed(text, prefix),
             Refers::Nics if declared.has("vlans", text) => prefixed(text, prefix),
+            Refers::ToNics
+                if text.rsplit_once('.').is_some_and(|(vm, _)| declared.vms.contains(vm))
+                    || declared.has("taps", text) =>
+            {
+                prefixed(text, prefix)
+            }
             Refers::ToVms => match vm_names(node, declared, prefix).as_slice() {
                 [one] => one.value.clone(),
                 several => Value::List(Arc::new(several.to_vec())),
             },
             _ => return node.clone(),
         },
+        Value::Map(map) if matches!(refers, Refers::ToNics) => {
+            let entries = map
+                .iter()
+                .map(|(key, value)| match &*key.text {
+                    "vm" => (key.clone(), renamed(value, Refers::ToVms, declared, prefix)),
+                    _ => (key.clone(), value.clone()),
+                })
+                .collect();
+            Value::Map(Arc::new(entries))
+        }
         Value::Map(map) if matches!(refers, Refers::Nics) => {
             let entries = map
                 .iter()
                 .map(|(key, value)| match &*key.text {
                     "vlan" => (key.clone(), renamed(value, Refers::To("vlans"), declared, prefix)),
+                    "bridge" => (key.clone(), renamed(value, Refers::To("bridges"), declared, prefix)),
                     _ => (key.clone(), value.clone()),
                 })
                 .collect();

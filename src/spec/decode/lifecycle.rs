@@ -9,11 +9,13 @@ use crate::spec::syntax::{Node, Value};
 use crate::spec::{keys, shown};
 
 /// What a `lifecycle` may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Holder {
     Vm,
     Profile,
     Tap,
+    /// An object that is a set of settings, with these keys.
+    Object(&'static [keys::Key]),
 }
 
 /// A `lifecycle` as it is written.
@@ -28,8 +30,12 @@ impl Decoder<'_> {
     pub(super) fn lifecycle(&mut self, node: &Node, at: At<'_>, holder: Holder) -> Written {
         let mut written = Written::default();
         let what = at.to_string();
-        let mut keys = keys::names(if holder == Holder::Tap { keys::TAP_LIFECYCLE } else { keys::LIFECYCLE });
-        keys.retain(|key| holder != Holder::Profile || *key != "renamed_from");
+        let mut keys = keys::names(match holder {
+            Holder::Tap => keys::TAP_LIFECYCLE,
+            Holder::Object(_) => keys::OBJECT_LIFECYCLE,
+            Holder::Vm | Holder::Profile => keys::LIFECYCLE,
+        });
+        keys.retain(|key| !matches!(holder, Holder::Profile) || *key != "renamed_from");
         for (key, _, node) in self.section(node, &what, &keys).unwrap_or_default() {
             let at = At { key, owner: &what };
             match key {
@@ -78,13 +84,17 @@ impl Decoder<'_> {
         let (head, rest) = (text[..end].replace('-', "_"), &text[end..]);
         let keys: Vec<String> = match holder {
             Holder::Tap => ["vlan", "ip", "bridge"].map(str::to_owned).to_vec(),
+            Holder::Object(keys) => {
+                keys.iter().filter(|key| key.name != "lifecycle").map(|key| key.name.to_owned()).collect()
+            }
             _ => FIELDS.iter().map(|field| field.key()).chain(["state".to_owned()]).collect(),
         };
         if !keys.contains(&head) {
             let message = format!("{at}: `{}` is no field that can be ignored", shown(text));
             let hint = match self.suggester.nearest(&head, keys.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if holder == Holder::Tap => "the fields of a tap are vlan, ip and bridge".to_owned(),
+                None if matches!(holder, Holder::Tap) => "the fields of a tap are vlan, ip and bridge".to_owned(),
+                None if matches!(holder, Holder::Object(_)) => format!("the keys are {}", keys.join(", ")),
                 None => "write a key of the VM, `networks[0]` or `tags.KEY`".to_owned(),
             };
             self.push(Diagnostic::error("unknown-field", span, message).hint(hint));

@@ -6,18 +6,20 @@ use std::collections::{BTreeMap, HashMap};
 use super::Files;
 use super::compose::is_template;
 use super::keys::{self, Key};
-use super::model::{CommandEntry, Experiment, Lifecycle, Tap, Vlan, VlanRef, Vm};
+use super::model::{CommandEntry, Experiment, Lifecycle, Object, Tap, Vlan, VlanRef, Vm};
 use super::section::{self, Entries};
 use super::shown;
 use super::suggest::Suggester;
 use super::syntax::{Node, SpannedKey, Value};
 use crate::diagnostic::{Diagnostic, SourceId, SourceMap, Span, Spanned};
-use crate::name::{CommandName, NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
+use crate::name::{CommandName, Kind, NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
 
 mod command;
 mod lifecycle;
 mod list;
 mod network;
+mod object;
+mod qos;
 mod scalar;
 mod vm;
 mod wait;
@@ -35,6 +37,7 @@ pub struct Draft {
     pub vlan_range: Option<Spanned<(VlanTag, VlanTag)>>,
     pub vms: BTreeMap<VmName, Vm>,
     pub taps: BTreeMap<TapName, Tap>,
+    pub objects: BTreeMap<Kind, BTreeMap<String, Object>>,
     pub commands: BTreeMap<CommandName, CommandEntry>,
     /// Profiles that no VM uses, even through another profile.
     pub unused_profiles: Vec<Spanned<ProfileName>>,
@@ -45,8 +48,8 @@ pub struct Draft {
 impl Draft {
     /// The experiment, if it has a name.
     pub fn complete(self) -> Option<Experiment> {
-        let Draft { name, vlans, vlan_range, vms, taps, commands, .. } = self;
-        Some(Experiment { name: name?, vlans, vlan_range, vms, taps, commands })
+        let Draft { name, vlans, vlan_range, vms, taps, objects, commands, .. } = self;
+        Some(Experiment { name: name?, vlans, vlan_range, vms, taps, objects, commands })
     }
 }
 
@@ -219,12 +222,20 @@ impl Decoder<'_> {
         let profiles = get("profiles").map(|node| self.profiles(node)).unwrap_or_default();
         let before = self.diagnostics.len();
         let mut book = vm::Profiles::new(profiles);
-        let vms = get("vms").map(|node| self.vms(node, &mut book)).unwrap_or_default();
+        let mut vms = get("vms").map(|node| self.vms(node, &mut book)).unwrap_or_default();
+        let links = get("links").map(|node| self.links(node)).unwrap_or_default();
+        self.apply_links(&links, &mut vms);
         let taps = get("taps").map(|node| self.taps(node)).unwrap_or_default();
+        let objects = object::KINDS
+            .iter()
+            .filter_map(|kind| Some((kind.kind, self.objects(get(kind.section)?, kind))))
+            .filter(|(_, objects)| !objects.is_empty())
+            .collect();
+        self.assign_macs(name.as_ref(), &objects, &mut vms);
         let commands = get("commands").map(|node| self.commands(node)).unwrap_or_default();
         let partial = self.diagnostics.len() > before;
         let unused_profiles = self.finish_profiles(&mut book);
-        Some(Draft { name, vlans, vlan_range, vms, taps, commands, unused_profiles, partial })
+        Some(Draft { name, vlans, vlan_range, vms, taps, objects, commands, unused_profiles, partial })
     }
 
     fn vlans(&mut self, node: &Node) -> BTreeMap<VlanAlias, Vlan> {
@@ -260,20 +271,28 @@ impl Decoder<'_> {
             let name = TapName::new(&key.text).map_err(|error| self.bad_name(key.span, &error)).ok();
             let Some(entries) = self.section(value, &owner, &keys::names(keys::TAP)) else { continue };
             self.require(&entries, keys::TAP, key.span, &owner);
-            let (mut vlan, mut ip, mut bridge) = (None, None, None);
+            let (mut vlan, mut ip, mut dhcp, mut bridge) = (None, None, None, None);
             let mut lifecycle = Lifecycle::default();
             for (key, _, node) in entries {
                 let at = At { key, owner: &owner };
                 match key {
                     "vlan" => vlan = self.vlan_ref(node, at),
                     "ip" => ip = self.ip(node, at),
+                    "dhcp" => dhcp = self.bool(node, at).filter(|yes| *yes).map(|_| node.span),
                     "bridge" => bridge = self.name(node, at, crate::name::BridgeName::new),
                     "lifecycle" => lifecycle = self.lifecycle(node, at, Holder::Tap).lifecycle,
                     other => unreachable!("`{other}` is not in the table of tap keys"),
                 }
             }
+            if let (Some(ip), Some(dhcp)) = (&ip, dhcp) {
+                let message = format!("{owner} has an `ip` and asks for one by `dhcp`");
+                let diagnostic = Diagnostic::error("exclusive-keys", dhcp, message)
+                    .label(ip.span, "the address")
+                    .hint("keep one of the two");
+                self.push(diagnostic);
+            }
             if let (Some(name), Some(vlan)) = (name, vlan) {
-                taps.insert(name, Tap { span: key.span, vlan, ip, bridge, lifecycle });
+                taps.insert(name, Tap { span: key.span, vlan, ip, dhcp, bridge, lifecycle });
             }
         }
         taps

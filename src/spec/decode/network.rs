@@ -40,7 +40,14 @@ impl Decoder<'_> {
                 );
                 return None;
             }
-            _ => Nic { vlan: self.vlan_ref(node, at)?.value, mac: None, driver: None, bridge: None },
+            _ => Nic {
+                vlan: self.vlan_ref(node, at)?.value,
+                mac: None,
+                driver: None,
+                bridge: None,
+                qos: None,
+                assigned: None,
+            },
         };
         Some(Spanned::new(nic, node.span))
     }
@@ -49,7 +56,7 @@ impl Decoder<'_> {
         let owner = format!("a NIC of {}", at.owner);
         let entries = self.section(node, &owner, &keys::names(keys::NIC))?;
         self.require(&entries, keys::NIC, node.span, &owner);
-        let (mut vlan, mut mac, mut driver, mut bridge) = (None, None, None, None);
+        let (mut vlan, mut mac, mut driver, mut bridge, mut qos) = (None, None, None, None, None);
         for (key, _, node) in entries {
             let at = At { key, owner: &owner };
             match key {
@@ -57,13 +64,14 @@ impl Decoder<'_> {
                 "mac" => mac = self.mac(node, at),
                 "driver" => driver = self.one_of(node, at, DRIVERS),
                 "bridge" => bridge = self.name(node, at, BridgeName::new).map(|name| name.value),
+                "qos" => qos = self.qos(node, at),
                 other => unreachable!("`{other}` is not in the table of NIC keys"),
             }
         }
-        Some(Nic { vlan: vlan?.value, mac, driver, bridge })
+        Some(Nic { vlan: vlan?.value, mac, driver, bridge, qos, assigned: None })
     }
 
-    fn mac(&mut self, node: &Node, at: At<'_>) -> Option<Mac> {
+    pub(super) fn mac(&mut self, node: &Node, at: At<'_>) -> Option<Mac> {
         let Value::String(text) = &node.value else {
             self.wrong_type(node, at, "a MAC address such as \"52:54:00:00:00:01\"", true);
             return None;

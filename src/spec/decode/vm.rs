@@ -83,6 +83,7 @@ impl Settings {
             depends_on: self.depends_on.unwrap_or_default(),
             wait_for: self.wait_for,
             lifecycle: self.lifecycle.unwrap_or_default(),
+            links: BTreeMap::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod commands;
 mod conflicts;
 pub mod machine;
+mod objects;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
@@ -37,6 +38,7 @@ pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
     checks.disks(&bodies);
     checks.renames();
     checks.taps();
+    checks.objects();
     checks.commands();
     checks.subnets();
     checks.unused();

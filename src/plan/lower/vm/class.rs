@@ -28,6 +28,8 @@ pub(super) struct Class<'a> {
     pub state: RunState,
     /// The VMs that must be ready before them.
     pub depends_on: Vec<&'a str>,
+    /// What they are made from.
+    pub body: &'a VmBody,
     /// What of live VMs was found to be as the class wants it, with the fields that the target does not show.
     matched: RefCell<HashMap<*const Observed, Vec<&'static str>>>,
     /// Something is wrong with it, which every body of it is to be told.
@@ -96,6 +98,12 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
     if !body.networks.is_empty() {
         let nics: Vec<String> = body.networks.iter().map(|nic| netspec(nic).to_string()).collect();
         parts.push(reason("networks".into(), "networks", nics.join(" ")));
+        for (index, nic) in body.networks.iter().enumerate() {
+            let Some(qos) = nic.qos else { continue };
+            let span = body.links.get(&index).copied().unwrap_or(nic.span);
+            let (field, new) = (format!("networks[{index}].qos"), Some(qos.to_string()));
+            parts.push(Reason { field, old: None, new, place: scene.place(span), drift: false });
+        }
     }
     let tags: Vec<String> = body.config.tags().iter().map(|(key, value)| format!("{key}={value}")).collect();
     if !tags.is_empty() {
@@ -114,7 +122,7 @@ pub(super) fn netspec(nic: &Nic) -> NetSpec {
     NetSpec {
         bridge: nic.bridge.as_ref().map(ToString::to_string),
         vlan: nic.vlan.to_string(),
-        mac: nic.mac,
+        mac: nic.mac.or(nic.assigned),
         driver: nic.driver.clone(),
         qinq: false,
         raw: String::new(),
@@ -161,6 +169,15 @@ impl<'a> Classes<'a> {
                     Vec::new()
                 } else {
                     body.networks.iter().enumerate().map(nic).collect()
+                },
+                qos: if body.networks.iter().all(|nic| nic.qos.is_none()) {
+                    Vec::new()
+                } else {
+                    let qos = |(index, nic): (usize, &crate::diagnostic::Spanned<Nic>)| {
+                        let text = nic.qos.unwrap_or_default().to_string();
+                        (!ignores(&format!("networks[{index}].qos"))).then_some(text)
+                    };
+                    body.networks.iter().enumerate().map(qos).collect()
                 },
                 tags: tags.iter().filter(|(key, _)| !kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect(),
             })
@@ -217,6 +234,7 @@ impl<'a> Classes<'a> {
                 digest,
                 state,
                 depends_on,
+                body: &vm.body,
                 matched: RefCell::default(),
                 bad,
             });

@@ -3,6 +3,7 @@
 use super::super::super::{Action, Reason, ownership};
 use super::super::{Scene, asked_for, vlan_text};
 use super::class::{Class, netspec};
+use super::qos::{Shape, shapes};
 use crate::language::diskspec::DiskSpec;
 use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
@@ -62,6 +63,8 @@ pub(super) struct Difference {
     /// The target's help would tell whether NICs can be added.
     pub learn: bool,
     pub connects: Vec<Connect>,
+    /// The shapes of NICs that differ.
+    pub shapes: Vec<Shape>,
     pub set_tags: Vec<(String, String)>,
     pub clear_tags: Vec<String>,
 }
@@ -453,12 +456,19 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     let moved_by_others = connections(scene, vm, live, &mut out);
     let connections = out.reasons.len() > before;
     tags(scene, vm, class, live, &mut out);
+    let before = out.reasons.len();
+    out.shapes = shapes(scene, vm, live, &mut out.reasons);
+    let shaped = out.reasons.len() > before;
+    let shaped_by_us = out.reasons[before..].iter().any(|reason| !reason.drift);
     let tags = !out.set_tags.is_empty() || !out.clear_tags.is_empty();
-    let edited =
-        !out.add.is_empty() || (connections && !moved_by_others) || tags || (!ended && (out.start || out.stop));
+    let edited = !out.add.is_empty()
+        || (connections && !moved_by_others)
+        || tags
+        || shaped_by_us
+        || (!ended && (out.start || out.stop));
     out.action = if edited {
         Some(Action::Update)
-    } else if ended || connections {
+    } else if ended || connections || shaped {
         Some(Action::Restore)
     } else {
         None

@@ -18,6 +18,7 @@ use crate::spec::model::{RunState, Vm, VmBody};
 mod class;
 mod compare;
 mod gate;
+mod qos;
 
 use super::super::ownership::{self, short_hash};
 use class::{Class, Classes};
@@ -27,6 +28,15 @@ use compare::{Connect, Difference};
 struct Launch<'a> {
     class: usize,
     members: Members<'a>,
+}
+
+/// What VMs wait for before they start.
+#[derive(Default)]
+struct Before {
+    /// Steps that must have succeeded.
+    needs: Vec<StepId>,
+    /// Steps that must have ended, so that traffic is shaped and captured from the first frame on.
+    after: Vec<StepId>,
 }
 
 #[derive(Default)]
@@ -42,6 +52,8 @@ pub(super) struct Vms<'a> {
     connects: BTreeMap<Connect, Members<'a>>,
     /// By netspecs: VMs that get NICs.
     adds: BTreeMap<Vec<String>, Members<'a>>,
+    /// By what differs: VMs whose NICs are shaped otherwise.
+    shapes: BTreeMap<qos::Shape, Members<'a>>,
     /// By key, value and old value.
     set_tags: BTreeMap<(String, String, Option<String>), Members<'a>>,
     /// By key and old value.
@@ -122,6 +134,7 @@ impl<'a> Vms<'a> {
 
     fn wanted(&mut self, scene: &Scene<'a>, draft: &mut Draft, name: &'a str, vm: &'a Vm) {
         let class_id = self.classes.of(scene, draft, vm);
+        qos::check(scene, draft, name, vm);
         let Some(live) = scene.live.vms.get(name) else {
             let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
             if self.rename(scene, draft, name, vm, class_id) {
@@ -155,7 +168,7 @@ impl<'a> Vms<'a> {
             draft.unchanged.push(address);
             return;
         };
-        let Difference { reasons, relaunch, start, stop, add, connects, set_tags, clear_tags, .. } = difference;
+        let Difference { reasons, relaunch, start, stop, add, connects, shapes, set_tags, clear_tags, .. } = difference;
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
             costs.push(Cost::LinkCut);
@@ -185,6 +198,9 @@ impl<'a> Vms<'a> {
         for connect in connects {
             self.connects.entry(connect).or_default().push(member);
         }
+        for shape in shapes {
+            self.shapes.entry(shape).or_default().push(member);
+        }
         for (key, value) in set_tags {
             let old = live.tags.get(&key).cloned();
             self.set_tags.entry((key, value, old)).or_default().push(member);
@@ -198,11 +214,12 @@ impl<'a> Vms<'a> {
     /// Add the steps of one launch group; returns the last launch.
     fn launch_steps(
         &self,
+        scene: &Scene<'a>,
         draft: &mut Draft,
         launch: &Launch<'a>,
-        mut needs: Vec<StepId>,
-        after: Option<StepId>,
+        (mut needs, after): (Vec<StepId>, Option<StepId>),
         ready: &mut Ready<'a>,
+        shaped: &mut Vec<StepId>,
     ) -> StepId {
         let class: &Class<'a> = self.classes.get(launch.class);
         let parts = targets(launch.members.clone());
@@ -218,6 +235,7 @@ impl<'a> Vms<'a> {
             last = draft.step(&everyone, words, extra);
         }
         let configured = last;
+        let mut launched = Vec::new();
         for part in parts {
             let words = ["vm", "launch", class.kind, &part.text];
             let states = Cow::Borrowed(&[VmState::Building, VmState::Paused, VmState::Running][..]);
@@ -230,12 +248,16 @@ impl<'a> Vms<'a> {
                 ..Extra::default()
             };
             last = draft.step(&part.serves, &words, extra);
+            launched.push((part.text, part.serves, last));
             for (name, _) in &launch.members {
                 // Members are spread over the parts by name.
                 if part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok() {
                     ready.insert(*name, vec![last]);
                 }
             }
+        }
+        for (target, serves, step) in &launched {
+            shaped.extend(qos::of_new(scene, draft, class.body, (target, serves), *step));
         }
         last
     }
@@ -245,11 +267,11 @@ impl<'a> Vms<'a> {
         scene: &Scene<'a>,
         draft: &mut Draft,
         (members, ended): (Members<'a>, bool),
-        needs: &[StepId],
+        before: &Before,
         ready: &mut Ready<'a>,
     ) {
         for part in targets(members.clone()) {
-            let mut needs: Vec<StepId> = needs.to_vec();
+            let mut needs = before.needs.clone();
             let mine: Vec<&str> = members
                 .iter()
                 .map(|m| m.0)
@@ -260,6 +282,7 @@ impl<'a> Vms<'a> {
             needs.dedup();
             let extra = Extra {
                 needs,
+                after: before.after.clone(),
                 undo: Undo::Act(if ended { Verb::Kill } else { Verb::Stop }, part.names.clone()),
                 guard: guard(scene, &part.names),
                 expect: Some(Expect::Vms { names: part.names.clone(), states: Cow::Borrowed(&[VmState::Running]) }),
@@ -295,12 +318,17 @@ impl<'a> Vms<'a> {
             if launched {
                 let old = |name| self.renamed.get(name).copied().unwrap_or(name);
                 needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
-                last = Some(self.launch_steps(draft, group, needs, last, &mut ready));
+                let mut before = Before::default();
+                last = Some(self.launch_steps(scene, draft, group, (needs, last), &mut ready, &mut before.after));
+                before.after.extend(captures(draft, group, &ready));
                 if class.state == RunState::Running {
-                    self.start_steps(scene, draft, (group.members.clone(), false), &[], &mut ready);
+                    self.start_steps(scene, draft, (group.members.clone(), false), &before, &mut ready);
                 }
             } else {
-                self.start_steps(scene, draft, (group.members.clone(), ended), &needs, &mut ready);
+                // A VM that ended has no interface to listen on before it starts.
+                let after = if ended { Vec::new() } else { captures(draft, group, &ready) };
+                let before = Before { needs, after };
+                self.start_steps(scene, draft, (group.members.clone(), ended), &before, &mut ready);
             }
         }
         if let Some(last) = last {
@@ -309,6 +337,19 @@ impl<'a> Vms<'a> {
         }
         ready
     }
+}
+
+/// Start the captures of VMs that are there but do not run yet; the steps.
+fn captures(draft: &mut Draft, group: &Launch<'_>, ready: &Ready<'_>) -> Vec<StepId> {
+    if draft.pending.is_empty() {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    for (name, _) in &group.members {
+        let needs: Vec<StepId> = ready.get(name).cloned().unwrap_or_default();
+        steps.extend(draft.start_pending(Some(&(*name).to_owned()), &needs));
+    }
+    steps
 }
 
 /// How many VMs, one behind the other, each VM of the file depends on, for those that depend on any.
@@ -378,7 +419,7 @@ impl<'a> Lower<'a> for Vms<'a> {
                 self.end(vm, change);
             }
         }
-        if !scene.experiment.commands.is_empty() {
+        if !scene.experiment.commands.is_empty() || !scene.experiment.objects.is_empty() {
             let launched = self.launches.values().flat_map(|launch| &launch.members);
             draft.launched = launched.map(|(name, _)| (*name).to_owned()).collect();
         }
@@ -417,8 +458,12 @@ impl<'a> Lower<'a> for Vms<'a> {
         for members in kills.into_values() {
             let mut steps = Vec::new();
             for part in targets(members) {
+                let mut after = before.clone();
+                after.extend(part.names.iter().filter_map(|name| draft.before_end.get(name)).flatten());
+                after.sort_unstable();
+                after.dedup();
                 let extra = Extra {
-                    after: before.clone(),
+                    after,
                     guard: guard(scene, &part.names),
                     expect: Some(Expect::Vms {
                         names: part.names.clone(),
@@ -455,7 +500,7 @@ impl<'a> Lower<'a> for Vms<'a> {
         for (name, changes) in std::mem::take(&mut draft.vms_needed) {
             gate::gates_of_needed(scene, draft, &[&name], changes, &mut ready);
         }
-        if !scene.experiment.commands.is_empty() {
+        if !scene.experiment.commands.is_empty() || !scene.experiment.objects.is_empty() {
             draft.vms_ready = ready.iter().map(|(name, steps)| ((*name).to_owned(), steps.clone())).collect();
         }
         for part in targets(self.stops.clone()) {
@@ -477,6 +522,7 @@ impl<'a> Lower<'a> for Vms<'a> {
             needs.dedup();
             needs
         };
+        let mut shapeable: HashMap<&str, Vec<StepId>> = ready.clone();
         for (connect, members) in &self.connects {
             for part in targets(members.clone()) {
                 let mut needs = after_start(&part.names);
@@ -498,9 +544,13 @@ impl<'a> Lower<'a> for Vms<'a> {
                 needs.sort_unstable();
                 let extra = Extra { needs, guard: guard(scene, &part.names), ..Extra::default() };
                 let words = ["vm", "net", "add", &part.text].into_iter().chain(specs.iter().map(String::as_str));
-                draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
+                let step = draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
+                for (name, _) in members.iter().filter(|(name, _)| part.names.iter().any(|other| other == name)) {
+                    shapeable.entry(name).or_default().push(step);
+                }
             }
         }
+        qos::of_live(scene, draft, &self.shapes, &shapeable);
         for ((key, value, old), members) in &self.set_tags {
             for part in targets(members.clone()) {
                 let undo = tag_undo(draft, &part.text, key, old.as_deref());

@@ -1,0 +1,187 @@
+//! Bridges, dnsmasq servers, mirrors and captures, from the commands that make them.
+
+use super::super::object::name;
+use super::Space;
+use crate::language::grammar::Args;
+use crate::live::Facts;
+use crate::name::Kind;
+
+fn set(facts: &mut Facts, key: &str, value: &str) {
+    facts.insert(key.to_owned(), vec![value.to_owned()]);
+}
+
+impl Space {
+    fn insert(&mut self, kind: Kind, key: &str, facts: Facts) {
+        let of = self.objects.entry(kind).or_default();
+        let name = name(kind, key, of);
+        of.insert(name, facts);
+    }
+
+    fn forget(&mut self, kind: Kind, which: impl Fn(&Facts) -> bool) {
+        if let Some(objects) = self.objects.get_mut(&kind) {
+            objects.retain(|_, facts| !which(facts));
+        }
+    }
+
+    pub(super) fn mirror(&mut self, args: &Args) {
+        let text = |key: &str| args.str(key).unwrap_or_default();
+        let (from, to) = match args.str("vm2 name") {
+            Some(vm2) => (
+                format!("{}.{}", text("vm name"), text("interface index")),
+                format!("{vm2}.{}", text("interface2 index")),
+            ),
+            None => (text("src name").to_owned(), text("dst name").to_owned()),
+        };
+        let mut facts = Facts::new();
+        set(&mut facts, "from", &from);
+        set(&mut facts, "to", &to);
+        if let Some(bridge) = args.str("bridge") {
+            set(&mut facts, "bridge", bridge);
+        }
+        self.insert(Kind::Mirror, &to, facts);
+    }
+
+    pub(super) fn clear_mirror(&mut self, args: &Args) {
+        let to = match args.str("vm name") {
+            Some(vm) => Some(format!("{vm}.{}", args.str("interface index or all").unwrap_or_default())),
+            None => args.str("name").map(str::to_owned),
+        };
+        self.forget(Kind::Mirror, |facts| to.as_ref().is_none_or(|to| facts["to"][0] == *to));
+    }
+
+    pub(super) fn capture(&mut self, args: &Args) {
+        let text = |key: &str| args.str(key).map(str::to_owned);
+        let kind = if args.flag("netflow") { "netflow" } else { "pcap" };
+        for (key, argument) in [
+            ("snaplen", "size"),
+            ("filter", "bpf"),
+            ("timeout", "timeout in seconds"),
+            ("format", "raw,ascii"),
+            ("gzip", "true,false"),
+        ] {
+            if let Some(value) = args.str(argument).or(args.choice(argument)) {
+                self.capturing.insert(key.to_owned(), vec![value.to_owned()]);
+            }
+        }
+        let (vm, bridge) = (text("vm name"), text("bridge"));
+        if args.flag("delete") {
+            self.forget(Kind::Capture, |facts| {
+                let of = |key: &str| facts.get(key).map(|values| values[0].clone());
+                match (&vm, &bridge) {
+                    (Some(vm), _) => of("vm").is_some_and(|of| vm == "all" || of == *vm),
+                    (None, Some(bridge)) => {
+                        let netflow = of("type").as_deref() == Some("netflow");
+                        netflow == (kind == "netflow")
+                            && of("bridge").is_some_and(|of| bridge == "all" || of == *bridge)
+                    }
+                    (None, None) => false,
+                }
+            });
+            return;
+        }
+        let to = text("hostname:port").map(|host| {
+            format!(
+                "{}://{host}",
+                if args.flag("tcp") || args.choice("tcp,udp") == Some("tcp") { "tcp" } else { "udp" }
+            )
+        });
+        let Some(key) = to.clone().or_else(|| text("filename")) else { return };
+        let mut facts = Facts::new();
+        if kind == "netflow" {
+            set(&mut facts, "type", kind);
+        }
+        for (key, value) in [("vm", &vm), ("interface", &text("interface index")), ("bridge", &bridge), ("to", &to)] {
+            if let Some(value) = value {
+                set(&mut facts, key, value);
+            }
+        }
+        if to.is_none() {
+            set(&mut facts, "file", &key);
+        }
+        let settings: &[&str] = match (kind, &to) {
+            ("pcap", _) => &["snaplen", "filter"],
+            (_, Some(_)) => &["format", "timeout"],
+            (_, None) => &["format", "gzip", "timeout"],
+        };
+        // What minimega begins with need not be said.
+        let initial = [("snaplen", "1600"), ("filter", ""), ("format", "ascii"), ("gzip", "false")];
+        let said = |(key, values): &(&String, &Vec<String>)| {
+            settings.contains(&key.as_str()) && !initial.contains(&(key.as_str(), values[0].as_str()))
+        };
+        facts.extend(self.capturing.iter().filter(said).map(|(key, values)| (key.clone(), values.clone())));
+        self.insert(Kind::Capture, &key, facts);
+    }
+
+    pub(super) fn bridge(&mut self, args: &Args) {
+        let text = |key: &str| args.str(key).unwrap_or_default();
+        let bridge = text("bridge").to_owned();
+        if bridge.is_empty() {
+            return;
+        }
+        let bridges = self.objects.entry(Kind::Bridge).or_default();
+        if args.flag("destroy") {
+            bridges.remove(&bridge);
+            return;
+        }
+        let facts = bridges.entry(bridge).or_default();
+        let interface = text("interface");
+        let mut add = |key: &str, value: String| {
+            let values = facts.entry(key.to_owned()).or_default();
+            values.push(value);
+            values.sort();
+            values.dedup();
+        };
+        if args.flag("config") {
+            text("config").split(' ').for_each(|setting| add("config", setting.to_owned()));
+        } else if args.flag("trunk") {
+            add("trunks", interface.to_owned());
+        } else if args.flag("tunnel") {
+            let kind = args.choice("vxlan,gre").unwrap_or(if args.flag("gre") { "gre" } else { "vxlan" });
+            let parts = [kind, text("remote ip"), text("key")];
+            add("tunnels", parts.join(" ").trim().to_owned());
+        } else if args.flag("notrunk")
+            && let Some(trunks) = facts.get_mut("trunks")
+        {
+            trunks.retain(|trunk| trunk != interface);
+        }
+        facts.retain(|_, values| !values.is_empty());
+    }
+
+    pub(super) fn server(&mut self, args: &Args) -> Result<(), String> {
+        let text = |key: &str| args.str(key).map(str::to_owned);
+        let servers = self.objects.entry(Kind::Dnsmasq).or_default();
+        if let (Some(address), Some(low), Some(high)) =
+            (text("listen address"), text("low dhcp range"), text("high dhcp range"))
+        {
+            let name = format!("dnsmasq-{}", servers.len());
+            let mut facts = Facts::from([("address".to_owned(), vec![address]), ("range".to_owned(), vec![low, high])]);
+            facts.extend(text("config").map(|config| ("config".to_owned(), vec![config])));
+            servers.insert(name, facts);
+            return Ok(());
+        }
+        if args.str("config").is_some() {
+            return Err("experiments have no server without an address".to_owned());
+        }
+        if let Some(which) = args.str("id or all") {
+            servers.retain(|name, _| which != "all" && *name != format!("dnsmasq-{which}"));
+            return Ok(());
+        }
+        let Some(id) = args.str("ID") else { return Ok(()) };
+        // A script counts from the first that it starts.
+        let Some(facts) = servers.get_mut(&format!("dnsmasq-{id}")) else {
+            return Err(format!("there is no dnsmasq server {id}"));
+        };
+        let (key, value) = match (text("mac address"), text("hostname"), text("ip"), text("optionstring")) {
+            (Some(mac), _, Some(ip), _) => ("leases", format!("{mac} {ip}")),
+            (_, Some(name), Some(ip), _) => ("dns", format!("{ip} {name}")),
+            (None, None, Some(ip), _) => ("upstream", ip),
+            (.., Some(option)) => ("options", option),
+            _ => return Ok(()),
+        };
+        let values = facts.entry(key.to_owned()).or_default();
+        values.push(value);
+        values.sort();
+        values.dedup();
+        Ok(())
+    }
+}

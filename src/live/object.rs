@@ -1,0 +1,210 @@
+//! Objects that are sets of settings, as tables show them: bridges, dnsmasq servers, mirrors and captures. Their settings
+//! are named as the keys of the experiment file are.
+
+use std::collections::BTreeMap;
+
+use super::table::{Table, list_cell};
+use super::{LiveError, LiveVm, entries};
+use crate::language::entry::Entry;
+use crate::name::{Kind, Namespace};
+use crate::wire::Transport;
+
+/// Settings by key; a key that takes one value has one.
+pub type Facts = BTreeMap<String, Vec<String>>;
+
+/// One object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LiveObject {
+    /// The host that it is on.
+    pub host: String,
+    /// What commands call it, where that is not the key by which it is known.
+    pub id: Option<String>,
+    /// Its settings, as far as the target shows them.
+    pub facts: Facts,
+}
+
+impl LiveObject {
+    fn new(entry: &Entry) -> Self {
+        Self { host: entry.host.clone(), ..Self::default() }
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        if !value.is_empty() {
+            self.facts.insert(key.to_owned(), vec![value.to_owned()]);
+        }
+    }
+}
+
+/// Objects by what tells them apart: the name of a bridge, the address of a dnsmasq server, the destination of a mirror,
+/// the file or collector of a capture.
+pub type Objects = BTreeMap<String, LiveObject>;
+
+/// Whether what tells an object from others is the same: a relative path is one in the engine's files folder, which is not
+/// known here.
+pub fn same_key(wanted: &str, seen: &str) -> bool {
+    let inside = || seen.strip_suffix(wanted).is_some_and(|folder| folder.starts_with('/') && folder.ends_with('/'));
+    wanted == seen || (!wanted.starts_with('/') && inside())
+}
+
+/// An object by what tells it from others.
+pub fn find<'o>(objects: &'o Objects, key: &str) -> Option<(&'o String, &'o LiveObject)> {
+    objects.get_key_value(key).or_else(|| objects.iter().find(|(seen, _)| same_key(key, seen)))
+}
+
+/// The table of a command; None where the target does not have it.
+fn table(transport: &mut dyn Transport, namespace: &Namespace, words: &str) -> Result<Option<Vec<Entry>>, LiveError> {
+    match entries(transport, &format!("namespace {namespace} {words}")) {
+        Ok(entries) => Ok(Some(entries)),
+        Err(LiveError::Refused { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn sorted(items: Vec<&str>) -> Vec<String> {
+    let mut items: Vec<String> = items.into_iter().map(str::to_owned).collect();
+    items.sort();
+    items
+}
+
+/// Everything of these kinds that the target lists. A kind that it does not list is not there.
+pub(super) fn observe(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+    vms: &BTreeMap<String, LiveVm>,
+    mirrors: Option<BTreeMap<String, String>>,
+) -> Result<BTreeMap<Kind, Objects>, LiveError> {
+    let mut objects = BTreeMap::new();
+    if let Some(entries) = table(transport, namespace, "bridge")? {
+        objects.insert(Kind::Bridge, bridges(&entries));
+    }
+    if let Some(entries) = table(transport, namespace, "capture")? {
+        objects.insert(Kind::Capture, captures(&entries));
+    }
+    if let Some(entries) = table(transport, namespace, "dnsmasq")? {
+        objects.insert(Kind::Dnsmasq, servers(transport, namespace, &entries)?);
+    }
+    if let Some(mirrors) = mirrors {
+        objects.insert(Kind::Mirror, mirrored(&mirrors, vms));
+    }
+    Ok(objects)
+}
+
+fn bridges(entries: &[Entry]) -> Objects {
+    let mut objects = Objects::new();
+    for entry in entries {
+        for row in Table::new(entry).rows() {
+            let Some(name) = row.get("bridge") else { continue };
+            let mut object = LiveObject::new(entry);
+            let list = |column: &str| sorted(row.get(column).map(list_cell).unwrap_or_default());
+            for (key, column) in [("trunks", "trunks"), ("interfaces of tunnels", "tunnels"), ("vlans", "vlans")] {
+                object.facts.insert(key.to_owned(), list(column));
+            }
+            object.set("preexisting", row.get("preexisting").unwrap_or_default());
+            let config: BTreeMap<String, String> =
+                row.get("config").and_then(|cell| serde_json::from_str(cell).ok()).unwrap_or_default();
+            let config = config.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+            object.facts.insert("config".to_owned(), config);
+            objects.insert(name.to_owned(), object);
+        }
+    }
+    objects
+}
+
+/// A collector as the file has it, from `udp:host:port` or `udp://host:port`.
+fn collector(path: &str) -> Option<String> {
+    let (scheme, rest) = path.split_once(':').filter(|(scheme, _)| ["udp", "tcp"].contains(scheme))?;
+    Some(format!("{scheme}://{}", rest.trim_start_matches('/')))
+}
+
+fn captures(entries: &[Entry]) -> Objects {
+    let mut objects = Objects::new();
+    for entry in entries {
+        for row in Table::new(entry).rows() {
+            let cell = |column: &str| row.get(column).unwrap_or_default();
+            let mut object = LiveObject::new(entry);
+            object.set("type", cell("type"));
+            match cell("interface").rsplit_once(':') {
+                Some((vm, index)) => {
+                    object.set("vm", vm);
+                    object.set("interface", index);
+                }
+                None => object.set("bridge", cell("bridge")),
+            }
+            object.set("format", cell("mode"));
+            let path = cell("path");
+            let key = match collector(path) {
+                Some(to) => {
+                    object.set("to", &to);
+                    to
+                }
+                None => {
+                    object.set("file", path);
+                    object.set("gzip", cell("compress"));
+                    path.to_owned()
+                }
+            };
+            objects.insert(key, object);
+        }
+    }
+    objects
+}
+
+fn servers(transport: &mut dyn Transport, namespace: &Namespace, entries: &[Entry]) -> Result<Objects, LiveError> {
+    let mut objects = Objects::new();
+    for entry in entries {
+        for row in Table::new(entry).rows() {
+            let (Some(id), Some(address)) = (row.get("id"), row.get("address")) else { continue };
+            let mut object = LiveObject { id: Some(id.to_owned()), ..LiveObject::new(entry) };
+            object.set("address", address);
+            let range = ["min", "max"].map(|column| row.get(column).unwrap_or_default().to_owned());
+            object.facts.insert("range".to_owned(), range.to_vec());
+            for (key, words) in [("leases", "ip"), ("dns", "dns"), ("upstream", "dns upstream"), ("options", "options")]
+            {
+                let Some(entries) = table(transport, namespace, &format!("dnsmasq configure {id} {words}"))? else {
+                    continue;
+                };
+                let here = entries.iter().filter(|e| e.host == entry.host);
+                // The first column is the id.
+                let rows = here.flat_map(|e| e.tabular.iter().flatten()).filter(|row| row.len() > 1);
+                let mut values: Vec<String> = rows.map(|row| row[1..].join(" ")).collect();
+                values.sort();
+                object.facts.insert(key.to_owned(), values);
+            }
+            // One that has no address was started from a file alone, and is told from others by its id.
+            let key = if address.is_empty() { format!("id {id}") } else { address.to_owned() };
+            objects.insert(key, object);
+        }
+    }
+    Ok(objects)
+}
+
+/// Mirrors by destination; taps of VMs are named by VM and index.
+fn mirrored(mirrors: &BTreeMap<String, String>, vms: &BTreeMap<String, LiveVm>) -> Objects {
+    let mut nics: BTreeMap<&str, String> = BTreeMap::new();
+    if !mirrors.is_empty() {
+        for vm in vms.values() {
+            let taps = vm.nics.iter().enumerate().filter(|(_, nic)| !nic.tap.is_empty());
+            nics.extend(taps.map(|(index, nic)| (nic.tap.as_str(), format!("{}.{index}", vm.name))));
+        }
+    }
+    let name = |tap: &String| nics.get(tap.as_str()).unwrap_or(tap).clone();
+    let object = |(to, from): (&String, &String)| {
+        let mut object = LiveObject::default();
+        object.set("from", &name(from));
+        object.set("to", &name(to));
+        (name(to), object)
+    };
+    mirrors.iter().map(object).collect()
+}
+
+/// The mirrors that the `Data` of `tap` lists, source by destination; None where the target does not list any.
+pub(super) fn mirrors(entries: &[Entry]) -> Option<BTreeMap<String, String>> {
+    let mut found = None;
+    for entry in entries {
+        let Some(list) = entry.data.get("Mirrors").and_then(serde_json::Value::as_array) else { continue };
+        let found = found.get_or_insert_with(BTreeMap::new);
+        let text = |mirror: &serde_json::Value, key: &str| Some(mirror.get(key)?.as_str()?.to_owned());
+        found.extend(list.iter().filter_map(|m| Some((text(m, "Destination")?, text(m, "Source")?))));
+    }
+    found
+}

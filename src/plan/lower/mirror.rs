@@ -1,0 +1,117 @@
+//! Mirrors. minimega lists none, so on such a target what the journal remembers is taken for what is there.
+
+use std::sync::Arc;
+
+use super::super::draft::{Draft, Extra};
+use super::super::{Cost, StepId, Undo};
+use super::object::{Item, Rules, Work, diff, launched, one, seen, words};
+use super::{Lower, Scene};
+use crate::live::Facts;
+use crate::name::Kind;
+use crate::spec::model::nic_of_vm;
+
+#[derive(Default)]
+pub(super) struct Mirrors {
+    work: Vec<Work>,
+}
+
+/// The ends of a mirror as words: `web 0 ids 1` for NICs, `a b [bridge]` for taps.
+fn create(facts: &Facts) -> Vec<String> {
+    let (from, to) = (one(facts, "from").unwrap_or_default(), one(facts, "to").unwrap_or_default());
+    let mut all = words(&["tap", "mirror"]);
+    for end in [from, to] {
+        match nic_of_vm(end) {
+            Some((vm, index)) => all.extend([vm.to_owned(), index.to_string()]),
+            None => all.push(end.to_owned()),
+        }
+    }
+    all.extend(one(facts, "bridge").map(str::to_owned));
+    all
+}
+
+fn clear(to: &str) -> Vec<String> {
+    let end = match nic_of_vm(to) {
+        Some((vm, index)) => vec![vm.to_owned(), index.to_string()],
+        None => vec![to.to_owned()],
+    };
+    words(&["clear", "tap", "mirror"]).into_iter().chain(end).collect()
+}
+
+/// The VMs at the ends of a mirror.
+fn vms(facts: &Facts) -> Vec<String> {
+    let ends = ["from", "to"].into_iter().filter_map(|key| nic_of_vm(one(facts, key)?));
+    ends.map(|(vm, _)| vm.to_owned()).collect()
+}
+
+impl<'a> Lower<'a> for Mirrors {
+    fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        let items: Vec<Item<'a>> = scene
+            .experiment
+            .of(Kind::Mirror)
+            .map(|(name, object)| Item::new(name, object, object.one("to").unwrap_or_default().to_owned()))
+            .collect();
+        let (launches, remade) = (draft.launched.clone(), draft.remade_taps.clone());
+        let forced = |item: &Item<'_>| {
+            let place = scene.place(item.object.span);
+            if let Some(vm) = vms(&item.facts).into_iter().find(|vm| launches.contains(vm)) {
+                return Some(launched(&vm, place));
+            }
+            let tap =
+                ["from", "to"].into_iter().filter_map(|key| one(&item.facts, key)).find(|tap| remade.contains(*tap))?;
+            Some(super::Reason {
+                field: "tap".to_owned(),
+                old: Some(format!("ends with tap.{tap}")),
+                new: Some("made again for the new one".to_owned()),
+                place,
+                drift: false,
+            })
+        };
+        let rules = Rules {
+            kind: Kind::Mirror,
+            section: "mirrors",
+            in_place: &|_, _, _| false,
+            open: &["bridge"],
+            forced: &forced,
+            cost: Cost::LinkCut,
+        };
+        let seen = seen(scene, Kind::Mirror);
+        if !scene.live.objects.contains_key(&Kind::Mirror) && scene.live.present && !items.is_empty() {
+            draft
+                .notes
+                .push("the target does not list mirrors; compared with the journal of this machine only".to_owned());
+        }
+        self.work = diff(scene, draft, &rules, &items, &seen);
+    }
+
+    fn remove(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+        for work in self.work.iter().filter(|work| work.removes()) {
+            let Some(old) = &work.old else { continue };
+            let undo = Undo::Command(draft.command(&create(&old.facts)));
+            let extra = Extra { undo, mark: work.unmade(Kind::Mirror), ..Extra::default() };
+            let step = draft.step(&Arc::from([work.change]), &clear(&old.key), extra);
+            draft.removed.insert((Kind::Mirror, work.name.clone()), vec![step]);
+            for vm in vms(&old.facts) {
+                draft.before_end.entry(vm).or_default().push(step);
+            }
+            for tap in ["from", "to"].into_iter().filter_map(|key| one(&old.facts, key)) {
+                draft.before_tap.entry(tap.to_owned()).or_default().push(step);
+            }
+        }
+    }
+
+    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+        for work in self.work.iter().filter(|work| work.makes()) {
+            let Some(new) = &work.new else { continue };
+            let mut needs: Vec<StepId> =
+                draft.removed.get(&(Kind::Mirror, work.name.clone())).cloned().unwrap_or_default();
+            needs.extend(vms(&new.facts).iter().filter_map(|vm| draft.vms_ready.get(vm)).flatten());
+            let ends = ["from", "to"].into_iter().filter_map(|key| one(&new.facts, key));
+            needs.extend(ends.filter_map(|tap| draft.taps_ready.get(tap)));
+            needs.sort_unstable();
+            needs.dedup();
+            let undo = Undo::Command(draft.command(&clear(&new.key)));
+            let extra = Extra { needs, undo, mark: work.made(Kind::Mirror), ..Extra::default() };
+            draft.step(&Arc::from([work.change]), &create(&new.facts), extra);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Shapes, bridges, mirrors, captures and dnsmasq servers.
+
+use super::*;
+use crate::wire::Transport;
+
+/// Plan with what the target's help says and what a journal would remember, carry it out, and check that nothing is left.
+pub fn apply(mm: &Minimega, file: &File, advice: &mut Advice) -> Vec<String> {
+    let made = learned(mm, file, advice, false).unwrap();
+    carry_out(mm, &made);
+    super::properties::remember(advice, &made);
+    let again = learned(mm, file, advice, false).unwrap();
+    assert!(again.is_empty(), "left to do:\n{}", text(&again));
+    let prefix = format!("namespace {} ", made.experiment);
+    made.steps.iter().map(|s| s.command.strip_prefix(&prefix).unwrap_or(&s.command).to_owned()).collect()
+}
+
+/// Plan as `megaform plan` does: with what the target's help tells.
+pub fn learned(mm: &Minimega, file: &File, advice: &Advice, destroy: bool) -> Result<Plan, PlanError> {
+    let mut seen = live(mm, file);
+    let options = Options { destroy, ..options(file, advice) };
+    let made = plan(&file.experiment, &file.graph, &seen, &options)?;
+    for command in made.learn {
+        crate::live::learn(&mut mm.clone(), &mut seen, &file.experiment.name.value, command).unwrap();
+    }
+    plan(&file.experiment, &file.graph, &seen, &options)
+}
+
+fn without_config(commands: Vec<String>) -> Vec<String> {
+    commands.into_iter().filter(|c| !c.contains("vm config")).collect()
+}
+
+fn megaform() -> Minimega {
+    let mm = Minimega::default();
+    mm.0.lock().unwrap().network.megaform = true;
+    mm
+}
+
+fn refused(result: Result<Plan, PlanError>) -> Vec<(&'static str, String)> {
+    let Err(PlanError::Blocked { problems }) = result else { panic!("it was planned") };
+    problems.into_iter().map(|p| (p.code, p.message)).collect()
+}
+
+#[test]
+fn many_vms_are_shaped_by_one_command_before_they_start() {
+    let lab = |qos: &str| {
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  web[0-2]: {{ networks: [{{ vlan: lan{qos} }}] }}\n"
+        ))
+    };
+    let mm = megaform();
+    let mut known = Advice::default();
+    let made = apply(&mm, &lab(", qos: { rate: 10 mbit, delay: 20 ms, jitter: 5 ms, loss: 0.1 }"), &mut known);
+    assert_eq!(
+        without_config(made),
+        [
+            "vm launch kvm web[0-2]",
+            "qos set web[0-2] 0 rate=10mbit delay=20ms jitter=5ms loss=0.1",
+            "vm start web[0-2]",
+        ]
+    );
+    let commands = apply(&mm, &lab(", qos: { rate: 10 mbit }"), &mut known);
+    assert_eq!(commands, ["qos set web[0-2] 0 rate=10mbit"]);
+    // By hand it is drift, and an edit is none.
+    mm.by_hand("namespace lab clear qos web1 0");
+    let plan = learned(&mm, &lab(", qos: { rate: 10 mbit }"), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["≠ vm.web1"]);
+    assert_eq!(apply(&mm, &lab(", qos: { rate: 10 mbit }"), &mut known), ["qos set web1 0 rate=10mbit"]);
+    let plan = learned(&mm, &lab(""), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["~ vm.web0", "~ vm.web1", "~ vm.web2"]);
+    assert_eq!(apply(&mm, &lab(""), &mut known), ["clear qos web[0-2] 0"]);
+}
+
+#[test]
+fn minimega_sets_one_thing_at_a_time_and_is_asked_no_more() {
+    let lab = |qos: &str| {
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  fw: {{ networks: [{{ vlan: lan, qos: {{ {qos} }} }}] }}\n"
+        ))
+    };
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    for (qos, expected) in [
+        (
+            "delay: 20 ms, loss: 0.25",
+            &["vm launch kvm fw", "qos add fw 0 delay 20ms", "qos add fw 0 loss 0.25", "vm start fw"][..],
+        ),
+        ("delay: 30 ms, loss: 0.25", &["qos add fw 0 delay 30ms"]),
+        ("delay: 30 ms", &["clear qos fw 0", "qos add fw 0 delay 30ms"]),
+        ("rate: 1.5 mbit", &["qos add fw 0 rate 1500 kbit"]),
+        ("loss: 10", &["qos add fw 0 loss 10"]),
+    ] {
+        assert_eq!(without_config(apply(&mm, &lab(qos), &mut known)), expected, "{qos}");
+    }
+    for qos in ["rate: 1 mbit, loss: 1", "delay: 20 ms, jitter: 1 ms"] {
+        let problems = refused(learned(&mm, &lab(qos), &known, false));
+        assert_eq!(problems[0].0, "qos-unsupported", "{problems:?}");
+    }
+    // A target that launches it anew shapes it anew.
+    let plan = {
+        let replace = super::selection::selectors(&["vm.fw"]);
+        let (file, seen) = (lab("loss: 10"), live(&mm, &lab("loss: 10")));
+        let options =
+            Options { selection: Selection { replaces: replace, ..Selection::default() }, ..options(&file, &known) };
+        plan(&file.experiment, &file.graph, &seen, &options).unwrap()
+    };
+    carry_out(&mm, &plan);
+    assert!(learned(&mm, &lab("loss: 10"), &known, false).unwrap().is_empty());
+}
+
+#[test]
+fn a_link_shapes_both_of_its_ends() {
+    let lab = file(
+        "experiment: lab\nvlans: { lan: {} }\nvms:\n  web[0-1]: { networks: [lan] }\n  db: { networks: [lan] }\n\
+         links:\n  a: { ends: [web0.0, db.0], delay: 20 ms, up: { rate: 1 mbit }, down: { rate: 10 mbit } }\n",
+    );
+    let commands = apply(&megaform(), &lab, &mut Advice::default());
+    let shapes: Vec<_> = commands.iter().filter(|c| c.starts_with("qos")).collect();
+    assert_eq!(shapes, ["qos set db 0 rate=1mbit delay=20ms", "qos set web0 0 rate=10mbit delay=20ms"]);
+    assert!(commands.contains(&"vm launch kvm web1".to_owned()), "{commands:?}");
+}
+
+#[test]
+fn a_shape_is_taken_back() {
+    let lab = |qos: &str| {
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  fw: {{ networks: [{{ vlan: lan, qos: {{ {qos} }} }}] }}\n"
+        ))
+    };
+    for mm in [megaform(), Minimega::default()] {
+        let mut known = Advice::default();
+        apply(&mm, &lab("delay: 20 ms, loss: 1"), &mut known);
+        let plan = learned(&mm, &lab("rate: 1 mbit"), &known, false).unwrap();
+        carry_out(&mm, &plan);
+        for step in plan.steps.iter().rev() {
+            for command in step.undo.commands(&plan.experiment).unwrap() {
+                mm.clone()
+                    .call(&command)
+                    .unwrap()
+                    .iter()
+                    .for_each(|r| assert_eq!(r.errors().next(), None, "{command}"));
+            }
+        }
+        assert!(learned(&mm, &lab("delay: 20 ms, loss: 1"), &known, false).unwrap().is_empty());
+    }
+}
+
+const TWO: &str =
+    "experiment: lab\nvlans: { lan: {} }\nvms:\n  web: { networks: [lan, lan] }\n  ids: { networks: [lan] }\n";
+
+fn lab(rest: &str) -> File {
+    file(&format!("{TWO}{rest}"))
+}
+
+#[test]
+fn captures_start_before_their_guest_and_share_settings() {
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    let both = "captures:\n  a: { vm: web, file: a.pcap, snaplen: 96 }\n  b: { vm: web, interface: 1, file: /b.pcap, snaplen: 96 }\n";
+    let commands = without_config(apply(&mm, &lab(both), &mut known));
+    let at = |text: &str| commands.iter().position(|c| c == text).unwrap_or_else(|| panic!("{text}: {commands:?}"));
+    assert!(at("vm launch kvm web") < at("capture pcap vm web 0 a.pcap"));
+    let start = commands.iter().position(|c| c.starts_with("vm start") && c.contains("web")).unwrap();
+    assert!(at("capture pcap vm web 1 /b.pcap") < start, "{commands:?}");
+    let settings: Vec<_> = commands.iter().filter(|c| c.contains("snaplen")).collect();
+    assert_eq!(settings, ["capture pcap snaplen 96", "capture pcap snaplen 1600"]);
+    assert_eq!(mm.0.lock().unwrap().network.captures.iter().map(|c| c.snaplen).collect::<Vec<_>>(), [96, 96]);
+    // minimega stops all of a VM at once, so what stays is started again, and the plan says so.
+    let one = lab("captures:\n  a: { vm: web, file: a.pcap, snaplen: 96 }\n");
+    let plan = learned(&mm, &one, &known, false).unwrap();
+    assert_eq!(actions(&plan), ["-/+ capture.a", "- capture.b"]);
+    assert!(text(&plan).contains("cost: the capture ends and its file begins anew"), "{}", text(&plan));
+    assert_eq!(
+        apply(&mm, &one, &mut known),
+        [
+            "capture pcap delete vm web",
+            "capture pcap snaplen 96",
+            "capture pcap vm web 0 a.pcap",
+            "capture pcap snaplen 1600"
+        ]
+    );
+    // A VM that is launched anew takes its captures with it.
+    let bigger = file(
+        &format!("{TWO}captures:\n  a: {{ vm: web, file: a.pcap, snaplen: 96 }}\n")
+            .replace("web: {", "web: { memory: 64,"),
+    );
+    let commands = without_config(apply(&mm, &bigger, &mut known));
+    assert_eq!(commands[..2], ["capture pcap delete vm web", "vm kill web"]);
+    // What somebody else captures of it must not go with ours.
+    mm.by_hand("namespace lab capture pcap vm web 1 /theirs.pcap");
+    let problems = refused(learned(&mm, &lab(""), &known, false));
+    assert_eq!(problems[0].0, "capture-shared", "{problems:?}");
+}
+
+#[test]
+fn drift_by_hand_is_restored() {
+    let rest = "bridges: { br1: { trunks: [e0] } }\n\
+                taps: { gw: { vlan: lan, ip: 10.0.0.1/24 } }\n\
+                dnsmasq: { lan: { address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99], leases: [web.0 10.0.0.10] } }\n\
+                captures: { every: { bridge: mega_bridge, file: /all.pcap } }\n";
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    apply(&mm, &lab(rest), &mut known);
+    for (by_hand, address) in [
+        ("bridge notrunk br1 e0", "bridge.br1"),
+        ("dnsmasq kill 0", "dnsmasq.lan"),
+        ("capture pcap delete bridge mega_bridge", "capture.every"),
+    ] {
+        mm.by_hand(&format!("namespace lab {by_hand}"));
+        let plan = learned(&mm, &lab(rest), &known, false).unwrap();
+        assert_eq!(plan.changes.len(), 1, "{by_hand}: {}", text(&plan));
+        assert_eq!(plan.changes[0].address.to_string(), address);
+        apply(&mm, &lab(rest), &mut known);
+    }
+}
+
+#[test]
+fn what_is_not_declared_is_not_touched() {
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    let rest = "bridges: { br1: { trunks: [e0], tunnels: [vxlan 10.9.0.2 7] } }\n";
+    mm.by_hand("namespace lab bridge trunk br1 theirs");
+    mm.by_hand("namespace lab bridge trunk br2 other");
+    mm.by_hand("namespace lab dnsmasq start 10.1.0.1 10.1.0.2 10.1.0.3");
+    assert_eq!(
+        apply(&mm, &lab(rest), &mut known).iter().filter(|c| c.starts_with("bridge")).collect::<Vec<_>>(),
+        ["bridge trunk br1 e0", "bridge tunnel vxlan br1 10.9.0.2 7"]
+    );
+    let commands = apply(&mm, &lab("bridges: { br1: { tunnels: [vxlan 10.9.0.2 8] } }\n"), &mut known);
+    assert_eq!(
+        commands,
+        ["bridge notrunk br1 e0", "bridge notunnel br1 mega_tunnel0", "bridge tunnel vxlan br1 10.9.0.2 8"]
+    );
+    let plan = learned(&mm, &lab(""), &known, true).unwrap();
+    let touched: Vec<_> =
+        plan.steps.iter().filter(|s| s.command.contains("bridge")).map(|s| s.command.clone()).collect();
+    assert_eq!(touched, ["namespace lab bridge notunnel br1 mega_tunnel1"]);
+    assert!(plan.unmanaged.iter().any(|a| a.to_string() == "dnsmasq.10.1.0.1"), "{:?}", plan.unmanaged);
+    carry_out(&mm, &plan);
+    assert_eq!(mm.0.lock().unwrap().network.bridges["br1"].trunks, ["theirs"]);
+}
+
+#[test]
+fn a_server_is_told_what_is_new_and_started_again_for_what_goes() {
+    let mm = Minimega::default();
+    // Another one has been there, so that the id is not the one that is foreseen.
+    mm.by_hand("namespace other dnsmasq start 10.1.0.1 10.1.0.2 10.1.0.3");
+    mm.by_hand("namespace other dnsmasq kill 0");
+    let mut known = Advice::default();
+    let with = |leases: &str| {
+        lab(&format!(
+            "taps: {{ gw: {{ vlan: lan, ip: 10.0.0.1/24 }} }}\ndnsmasq: {{ lan: {{ address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99], leases: [{leases}], dns: [10.0.0.10 web.lab] }} }}\n"
+        ))
+    };
+    apply(&mm, &with("web.0 10.0.0.10"), &mut known);
+    let mac = live(&mm, &with("web.0 10.0.0.10")).vms["web"].nics[0].mac.clone();
+    assert_eq!(mm.0.lock().unwrap().network.dnsmasq[&1].leases[&mac], "10.0.0.10");
+    let more = apply(&mm, &with("web.0 10.0.0.10, \"52:54:00:00:00:09 10.0.0.12\""), &mut known);
+    assert_eq!(more, ["dnsmasq configure 1 ip 52:54:00:00:00:09 10.0.0.12"]);
+    let plan = learned(&mm, &with("web.0 10.0.0.10"), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["-/+ dnsmasq.lan"]);
+    assert!(text(&plan).contains("cost: the server forgets the addresses it gave out"), "{}", text(&plan));
+    apply(&mm, &with("web.0 10.0.0.10"), &mut known);
+    // The server goes before the tap that it listens on.
+    let moved = TWO.replace("{ lan: {} }", "{ lan: {}, b: {} }");
+    let moved = file(&format!(
+        "{moved}taps: {{ gw: {{ vlan: b, ip: 10.0.0.1/24 }} }}\ndnsmasq: {{ lan: {{ address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99] }} }}\n"
+    ));
+    let commands = apply(&mm, &moved, &mut known);
+    let at = |text: &str| commands.iter().position(|c| c.starts_with(text)).unwrap();
+    assert!(at("dnsmasq kill") < at("tap delete") && at("tap create") < at("dnsmasq start"), "{commands:?}");
+}
+
+#[test]
+fn mirrors_are_remembered_where_they_are_not_listed() {
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    let mirror = |from: &str| lab(&format!("mirrors: {{ m: {{ from: {from}, to: ids.0 }} }}\n"));
+    let commands = without_config(apply(&mm, &mirror("web.0"), &mut known));
+    assert_eq!(commands.last().unwrap(), "tap mirror web 0 ids 0");
+    assert_eq!(apply(&mm, &mirror("web.1"), &mut known), ["clear tap mirror ids 0", "tap mirror web 1 ids 0"]);
+    assert_eq!(apply(&mm, &lab(""), &mut known), ["clear tap mirror ids 0"]);
+}
+
+#[test]
+fn a_tap_that_asks_for_its_address() {
+    let mm = Minimega::default();
+    mm.0.lock().unwrap().shows_addresses = true;
+    let mut known = Advice::default();
+    let tap = |keys: &str| lab(&format!("taps: {{ t: {{ vlan: lan{keys} }} }}\n"));
+    let commands = without_config(apply(&mm, &tap(", dhcp: true"), &mut known));
+    assert!(commands.contains(&"tap create lan dhcp t".to_owned()), "{commands:?}");
+    // Whatever it was given is as it is to be.
+    mm.0.lock().unwrap().namespaces.get_mut("lab").unwrap().taps.get_mut("t").unwrap().ip = "10.0.0.77/24".to_owned();
+    assert!(learned(&mm, &tap(", dhcp: true"), &known, false).unwrap().is_empty());
+    assert_eq!(apply(&mm, &tap(""), &mut known), ["tap delete t", "tap create lan name t"]);
+}

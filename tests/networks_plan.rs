@@ -1,0 +1,96 @@
+//! Networks of an experiment against a scripted minimega 3.1.0 on a real socket: applied, drifted, rolled back, destroyed.
+#![allow(missing_docs)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+#[path = "support/minimega.rs"]
+mod peer;
+
+use peer::{Minimega, changes};
+
+const LAB: &str = r#"
+experiment: lab
+vlans: { lan: {}, dmz: {} }
+vms:
+  web[0-1]: { networks: [{ vlan: lan, qos: { rate: 10 mbit } }, dmz] }
+  ids: { networks: [dmz] }
+links:
+  slow: { ends: [web0.1, ids.0], delay: 20 ms, loss: 0.1 }
+bridges: { br1: { trunks: [eth1], tunnels: [{ type: vxlan, remote: 10.9.0.2, key: 7 }] } }
+taps: { gw: { vlan: lan, ip: 10.0.0.1/24 } }
+dnsmasq:
+  lan: { address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99], leases: [{ vm: web0, ip: 10.0.0.10 }], dns: [10.0.0.10 web.lab] }
+mirrors: { watch: { from: web1.0, to: web1.1 } }
+captures:
+  wire: { vm: web0, file: wire.pcap, snaplen: 96 }
+  flows: { type: netflow, bridge: mega_bridge, to: "udp://10.0.0.5:9995" }
+"#;
+
+fn run(folder: &Path, socket: &Path, words: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_megaform"));
+    command.arg("--socket").arg(socket).args(words).current_dir(folder).stdin(Stdio::null());
+    let Output { status, stdout, stderr } = command.output().expect("the program was built");
+    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    (status.code().expect("it ended by itself"), text)
+}
+
+#[track_caller]
+fn ends(answer: (i32, String), code: i32) -> String {
+    assert_eq!(answer.0, code, "{}", answer.1);
+    answer.1
+}
+
+#[test]
+fn every_kind_is_applied_restored_and_destroyed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let minimega = Minimega::start(folder.path());
+    // The ids of servers are of the daemon, so the first of this experiment is not the first.
+    minimega.by_hand("namespace other dnsmasq start 10.5.0.1 10.5.0.2 10.5.0.3");
+    minimega.by_hand("namespace other dnsmasq kill 0");
+    std::fs::write(folder.path().join("lab.yaml"), LAB).expect("a file");
+    let go = |words: &[&str]| run(folder.path(), &minimega.socket, words);
+    ends(go(&["validate", "lab.yaml"]), 0);
+    ends(go(&["apply", "--yes", "lab.yaml"]), 0);
+    let sent = changes(minimega.take_log(), "lab");
+    let at = |text: &str| sent.iter().position(|c| c == text).unwrap_or_else(|| panic!("{text}: {sent:#?}"));
+    let start = sent.iter().position(|c| c.starts_with("vm start") && c.contains("web0")).expect("it is started");
+    assert!(at("capture pcap vm web0 0 wire.pcap") < start && at("qos add web0 1 delay 20ms") < start, "{sent:#?}");
+    assert!(sent.iter().any(|c| c.starts_with("dnsmasq configure 1 ip ")), "{sent:#?}");
+    let plan = ends(go(&["plan", "--detailed-exitcode", "lab.yaml"]), 0);
+    assert!(plan.contains("No changes"), "{plan}");
+    let shown = ends(go(&["show", "lab.yaml"]), 0);
+    for text in ["web0.1", "delay 20ms loss 0.1", "10.0.0.1", "udp://10.0.0.5:9995", "eth1"] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    for by_hand in
+        ["clear qos web1 0", "bridge notrunk br1 eth1", "dnsmasq kill 1", "capture netflow delete bridge mega_bridge"]
+    {
+        minimega.by_hand(&format!("namespace lab {by_hand}"));
+    }
+    let plan = ends(go(&["plan", "--detailed-exitcode", "lab.yaml"]), 2);
+    for address in ["vm.web1", "bridge.br1", "dnsmasq.lan", "capture.flows"] {
+        assert!(plan.contains(address), "{address}: {plan}");
+    }
+    ends(go(&["apply", "--yes", "lab.yaml"]), 0);
+    ends(go(&["plan", "--detailed-exitcode", "lab.yaml"]), 0);
+    ends(go(&["destroy", "--yes", "lab.yaml"]), 0);
+    let state = minimega.state();
+    assert!(!state.namespaces.contains_key("lab"));
+    let network = &state.network;
+    assert!(network.dnsmasq.is_empty() && network.captures.is_empty() && network.mirrors.is_empty());
+    assert!(network.bridges.values().all(|bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty()));
+}
+
+#[test]
+fn what_minimega_would_drop_silently_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let minimega = Minimega::start(folder.path());
+    let lab = "experiment: lab\nvlans: { lan: {} }\nvms: { a: { networks: [{ vlan: lan, qos: { rate: 1 mbit, delay: 5 ms } }] }, b: { networks: [lan] } }\n";
+    std::fs::write(folder.path().join("lab.yaml"), lab).expect("a file");
+    let said = ends(run(folder.path(), &minimega.socket, &["plan", "lab.yaml"]), 1);
+    assert!(said.contains("error[qos-unsupported]"), "{said}");
+    minimega.state().network.megaform = true;
+    let said = ends(run(folder.path(), &minimega.socket, &["plan", "lab.yaml"]), 0);
+    assert!(said.contains("qos set a 0 rate=1mbit delay=5ms"), "{said}");
+}

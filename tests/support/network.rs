@@ -1,0 +1,428 @@
+//! The network commands of a minimega 3.1.0 as a model in memory: qos, bridges, mirrors, captures and dnsmasq servers, in the
+//! tables that were recorded. Two scripted peers include it; it shares no code with the program.
+#![allow(dead_code, missing_docs)]
+
+use std::collections::BTreeMap;
+
+/// What a command answers.
+#[derive(Debug)]
+pub enum Answer {
+    Ok,
+    Text(String),
+    Table(&'static [&'static str], Vec<Vec<String>>),
+    Fail(String),
+}
+
+/// What the peer holds besides, as the network commands see it.
+#[derive(Debug, Default)]
+pub struct View {
+    /// The bridges of the NICs of each VM.
+    pub vms: BTreeMap<String, Vec<String>>,
+    /// The bridge and the cell of the VLAN of each host tap.
+    pub taps: BTreeMap<String, (String, String)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bridge {
+    pub config: BTreeMap<String, String>,
+    pub trunks: Vec<String>,
+    /// The name of the interface, and what it is.
+    pub tunnels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capture {
+    pub namespace: String,
+    /// `vm`, `bridge` or `netflow`.
+    pub kind: &'static str,
+    /// The VM, and the index of its NIC.
+    pub nic: Option<(String, usize)>,
+    pub bridge: String,
+    pub path: String,
+    pub mode: String,
+    pub gzip: bool,
+    /// What held when it was started.
+    pub snaplen: u64,
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Dnsmasq {
+    pub start: Vec<String>,
+    pub leases: BTreeMap<String, String>,
+    pub names: Vec<(String, String)>,
+    pub upstream: Vec<String>,
+    pub options: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub snaplen: u64,
+    pub filter: String,
+    pub mode: String,
+    pub gzip: bool,
+    pub timeout: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { snaplen: 1600, filter: String::new(), mode: "ascii".to_owned(), gzip: false, timeout: 10 }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Network {
+    /// `qos set` is there, and delay and rate can be combined.
+    pub megaform: bool,
+    /// None of these commands is there.
+    pub absent: bool,
+    /// By namespace, VM and NIC: settings by name.
+    pub qos: BTreeMap<(String, String, usize), BTreeMap<String, String>>,
+    /// Bridges are of the host, not of a namespace.
+    pub bridges: BTreeMap<String, Bridge>,
+    /// By namespace and destination: the source.
+    pub mirrors: BTreeMap<(String, String), String>,
+    pub captures: Vec<Capture>,
+    pub settings: BTreeMap<String, Settings>,
+    pub dnsmasq: BTreeMap<u64, Dnsmasq>,
+    pub next_dnsmasq: u64,
+    pub next_tunnel: u64,
+}
+
+const BRIDGES: &[&str] = &["bridge", "preexisting", "vlans", "trunks", "tunnels", "bonds", "config"];
+const CAPTURES: &[&str] = &["bridge", "type", "interface", "mode", "compress", "path"];
+
+/// Whether a command only lists what a dnsmasq server knows.
+pub fn is_a_list(command: &str) -> bool {
+    command.contains(" dnsmasq configure ")
+        && [" ip", " dns", " upstream", " options"].iter().any(|end| command.ends_with(end))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+fn fail(text: &str) -> Answer {
+    Answer::Fail(text.to_owned())
+}
+
+impl Network {
+    /// A VM is gone, or its process is.
+    pub fn forget(&mut self, namespace: &str, vm: &str) {
+        self.qos.retain(|(ns, name, _), _| ns != namespace || name != vm);
+        self.captures.retain(|c| c.namespace != namespace || c.nic.as_ref().is_none_or(|(name, _)| name != vm));
+        let end = format!("{vm} ");
+        self.mirrors.retain(|(ns, to), from| ns != namespace || (!to.starts_with(&end) && !from.starts_with(&end)));
+    }
+
+    /// `clear namespace`, which leaves bridges and dnsmasq servers behind.
+    pub fn clear_namespace(&mut self, namespace: &str) {
+        self.qos.retain(|(ns, _, _), _| ns != namespace);
+        self.captures.retain(|c| c.namespace != namespace);
+        self.mirrors.retain(|(ns, _), _| ns != namespace);
+        self.settings.remove(namespace);
+    }
+
+    /// The cell of `vm info` that tells what shapes the NICs of a VM.
+    pub fn qos_cell(&self, namespace: &str, vm: &str) -> String {
+        let mine = self.qos.iter().filter(|((ns, name, _), _)| ns == namespace && name == vm);
+        list(mine.map(|((_, _, index), settings)| {
+            let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            format!("{index}: {}", settings.join(" "))
+        }))
+    }
+
+    /// Carry out a command of this model; None if it is none. `names` are those of a VM target.
+    pub fn run(
+        &mut self,
+        namespace: &str,
+        words: &[&str],
+        view: &View,
+        names: &dyn Fn(&str) -> Vec<String>,
+    ) -> Option<Answer> {
+        if self.absent {
+            return None;
+        }
+        Some(match words {
+            ["help", "qos"] => {
+                let set = if self.megaform { "qos <set,> <vm target> <interface> <setting>...\n" } else { "" };
+                Answer::Text(format!(
+                    "{set}qos <add,> <vm target> <interface> <loss,> <percent>\nqos <add,> <vm target> <interface> <delay,> <duration>\nqos <add,> <vm target> <interface> <rate,> <bw> <kbit,mbit,gbit>\n"
+                ))
+            }
+            ["help", "dnsmasq", "configure"] => Answer::Text("dnsmasq configure <ID> <ip,>\n".to_owned()),
+            ["qos", verb @ ("add" | "set"), target, index, rest @ ..] => {
+                self.shape(namespace, verb, &names(target), index, rest, view)
+            }
+            // Without the index minimega answers `invalid tap index `.
+            ["clear", "qos", _] => fail("invalid tap index "),
+            ["clear", "qos", target, index] => {
+                let names = names(target);
+                self.qos.retain(|(ns, vm, nic), _| {
+                    ns != namespace || !names.contains(vm) || (*index != "all" && nic.to_string() != *index)
+                });
+                Answer::Ok
+            }
+            ["bridge"] => self.bridge_table(view),
+            ["bridge", verb, rest @ ..] => return self.bridge(verb, rest),
+            ["tap", "mirror", from, from_nic, to, to_nic] => {
+                self.mirrors.insert((namespace.to_owned(), format!("{to} {to_nic}")), format!("{from} {from_nic}"));
+                Answer::Ok
+            }
+            ["tap", "mirror", from, to, ..] => {
+                self.mirrors.insert((namespace.to_owned(), (*to).to_owned()), (*from).to_owned());
+                Answer::Ok
+            }
+            ["clear", "tap", "mirror", to @ ..] => {
+                self.mirrors.remove(&(namespace.to_owned(), to.join(" ")));
+                Answer::Ok
+            }
+            ["capture", rest @ ..] => self.capture(namespace, rest, view),
+            ["dnsmasq", rest @ ..] => self.dnsmasq(rest, view),
+            _ => return None,
+        })
+    }
+
+    fn shape(
+        &mut self,
+        namespace: &str,
+        verb: &str,
+        names: &[String],
+        index: &str,
+        rest: &[&str],
+        view: &View,
+    ) -> Answer {
+        if verb == "set" && !self.megaform {
+            return fail("invalid command");
+        }
+        let nic: usize = index.parse().expect("an index");
+        if let [name] = names
+            && !view.vms.contains_key(name)
+        {
+            return Answer::Fail(format!("vm not found: {name}"));
+        }
+        for name in names {
+            let Some(nics) = view.vms.get(name) else { continue };
+            assert!(nic < nics.len(), "{name} has no NIC {nic}");
+            let settings = self.qos.entry((namespace.to_owned(), name.clone(), nic)).or_default();
+            if verb == "set" {
+                let pairs = rest.iter().map(|pair| pair.split_once('=').expect("a setting"));
+                *settings = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                continue;
+            }
+            let (setting, value) = match rest {
+                ["rate", number, unit] => ("rate", format!("{number}{unit}")),
+                [setting @ ("delay" | "loss"), value] => (*setting, (*value).to_owned()),
+                other => panic!("no such form of qos add: {other:?}"),
+            };
+            // A rate and the others replace one another, silently.
+            settings.retain(|name, _| (name == "rate") == (setting == "rate"));
+            settings.insert(setting.to_owned(), value);
+        }
+        Answer::Ok
+    }
+
+    fn bridge_table(&self, view: &View) -> Answer {
+        let mut used: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (bridge, vlan) in view.taps.values() {
+            used.entry(bridge).or_default().push(vlan.clone());
+        }
+        for bridge in view.vms.values().flatten().filter(|bridge| !bridge.is_empty()) {
+            used.entry(bridge).or_default();
+        }
+        for name in self.bridges.keys() {
+            used.entry(name).or_default();
+        }
+        let row = |(name, mut vlans): (&str, Vec<String>)| {
+            vlans.sort();
+            vlans.dedup();
+            let bridge = self.bridges.get(name).cloned().unwrap_or_default();
+            let config: Vec<String> = bridge.config.iter().map(|(k, v)| format!("\"{k}\":\"{v}\"")).collect();
+            vec![
+                name.to_owned(),
+                "false".to_owned(),
+                list(vlans.into_iter()),
+                list(bridge.trunks.into_iter()),
+                list(bridge.tunnels.into_iter().map(|(interface, _)| interface)),
+                "[]".to_owned(),
+                format!("{{{}}}", config.join(",")),
+            ]
+        };
+        Answer::Table(BRIDGES, used.into_iter().map(row).collect())
+    }
+
+    fn bridge(&mut self, verb: &str, rest: &[&str]) -> Option<Answer> {
+        match (verb, rest) {
+            ("config", [bridge, setting]) => {
+                let (key, value) = setting.split_once('=').expect("key=value");
+                let bridge = self.bridges.entry((*bridge).to_owned()).or_default();
+                bridge.config.insert(key.to_owned(), value.to_owned());
+            }
+            ("trunk", [bridge, interface]) => {
+                let bridge = self.bridges.entry((*bridge).to_owned()).or_default();
+                if bridge.trunks.iter().any(|trunk| trunk == interface) {
+                    return Some(fail("interface is a trunk already"));
+                }
+                bridge.trunks.push((*interface).to_owned());
+            }
+            ("notrunk", [bridge, interface]) => {
+                let trunks = self.bridges.get_mut(*bridge).map(|bridge| &mut bridge.trunks);
+                match trunks.and_then(|t| t.iter().position(|trunk| trunk == interface).map(|at| t.remove(at))) {
+                    Some(_) => {}
+                    None => return Some(fail("bridge does not have this trunk")),
+                }
+            }
+            ("tunnel", [kind, bridge, remote, key @ ..]) => {
+                let interface = format!("mega_tunnel{}", self.next_tunnel);
+                self.next_tunnel += 1;
+                let what = [&[*kind, *remote], key].concat().join(" ");
+                self.bridges.entry((*bridge).to_owned()).or_default().tunnels.push((interface, what));
+            }
+            ("notunnel", [bridge, interface]) => {
+                let tunnels = self.bridges.get_mut(*bridge).map(|bridge| &mut bridge.tunnels);
+                match tunnels.and_then(|t| t.iter().position(|(name, _)| name == interface).map(|at| t.remove(at))) {
+                    Some(_) => {}
+                    None => return Some(fail("bridge does not have this tunnel")),
+                }
+            }
+            ("destroy", [bridge]) => match self.bridges.remove(*bridge) {
+                Some(_) => {}
+                None => return Some(fail("bridge not found")),
+            },
+            _ => return None,
+        }
+        Some(Answer::Ok)
+    }
+
+    fn capture(&mut self, namespace: &str, words: &[&str], view: &View) -> Answer {
+        let settings = self.settings.entry(namespace.to_owned()).or_default();
+        let (snaplen, filter) = (settings.snaplen, settings.filter.clone());
+        let (mode, gzip) = (settings.mode.clone(), settings.gzip);
+        let new = |kind, bridge: &str, path: &str| Capture {
+            namespace: namespace.to_owned(),
+            kind,
+            nic: None,
+            bridge: bridge.to_owned(),
+            path: path.to_owned(),
+            mode: String::new(),
+            gzip: false,
+            snaplen,
+            filter: filter.clone(),
+        };
+        match words {
+            [] => {
+                let rows = self.captures.iter().filter(|c| c.namespace == namespace).map(|c| {
+                    let interface = c.nic.as_ref().map(|(vm, nic)| format!("{vm}:{nic}")).unwrap_or_default();
+                    let kind = if c.kind == "netflow" { "netflow" } else { "pcap" };
+                    let gzip = if c.kind == "netflow" { c.gzip.to_string() } else { String::new() };
+                    vec![c.bridge.clone(), kind.to_owned(), interface, c.mode.clone(), gzip, c.path.clone()]
+                });
+                return Answer::Table(CAPTURES, rows.collect());
+            }
+            ["pcap", "snaplen"] => return Answer::Text(settings.snaplen.to_string()),
+            ["pcap", "snaplen", size] => settings.snaplen = size.parse().expect("a size"),
+            ["pcap", "filter"] => return Answer::Text(settings.filter.clone()),
+            ["pcap", "filter", filter] => settings.filter = (*filter).to_owned(),
+            ["netflow", "mode"] => return Answer::Text(settings.mode.clone()),
+            ["netflow", "mode", mode] => settings.mode = (*mode).to_owned(),
+            ["netflow", "gzip"] => return Answer::Text(settings.gzip.to_string()),
+            ["netflow", "gzip", on] => settings.gzip = *on == "true",
+            ["netflow", "timeout"] => return Answer::Text(settings.timeout.to_string()),
+            ["netflow", "timeout", seconds] => settings.timeout = seconds.parse().expect("seconds"),
+            ["pcap", "delete", "vm", name] => {
+                let before = self.captures.len();
+                let mine = |c: &Capture| c.namespace == namespace && c.nic.as_ref().is_some_and(|(vm, _)| vm == name);
+                self.captures.retain(|c| !mine(c));
+                if self.captures.len() == before {
+                    return Answer::Fail(format!("no captures for vm {name}"));
+                }
+            }
+            [kind @ ("pcap" | "netflow"), "delete", "bridge", bridge] => {
+                let kind = if *kind == "pcap" { "bridge" } else { "netflow" };
+                let before = self.captures.len();
+                self.captures.retain(|c| c.namespace != namespace || c.kind != kind || c.bridge != *bridge);
+                if self.captures.len() == before {
+                    return Answer::Fail(format!("no captures for bridge {bridge}"));
+                }
+            }
+            ["pcap", "vm", name, nic, path] => {
+                let index: usize = nic.parse().expect("an index");
+                let Some(bridge) = view.vms.get(*name).and_then(|nics| nics.get(index)) else {
+                    return Answer::Fail(format!("vm not found: {name}"));
+                };
+                let nic = Some(((*name).to_owned(), index));
+                self.captures.push(Capture { nic, ..new("vm", bridge, path) });
+            }
+            ["pcap", "bridge", bridge, path] => self.captures.push(new("bridge", bridge, path)),
+            ["netflow", "bridge", bridge, transport @ ("tcp" | "udp"), host] => {
+                let path = format!("{transport}:{host}");
+                self.captures.push(Capture { mode, gzip: false, ..new("netflow", bridge, &path) });
+            }
+            ["netflow", "bridge", bridge, path] => {
+                self.captures.push(Capture { mode, gzip, ..new("netflow", bridge, path) });
+            }
+            other => panic!("no such form of capture: {other:?}"),
+        }
+        Answer::Ok
+    }
+
+    fn dnsmasq(&mut self, words: &[&str], view: &View) -> Answer {
+        let _taps = view;
+        match words {
+            [] => {
+                let row = |(id, server): (&u64, &Dnsmasq)| {
+                    let mut row = vec![id.to_string()];
+                    row.extend(
+                        (0..3).map(|at| if server.start.len() < 3 { String::new() } else { server.start[at].clone() }),
+                    );
+                    row.extend([format!("/base/dnsmasq_{id}"), (13000 + id).to_string()]);
+                    row
+                };
+                Answer::Table(&["id", "address", "min", "max", "path", "pid"], self.dnsmasq.iter().map(row).collect())
+            }
+            ["start", arguments @ ..] => {
+                let start = arguments.iter().map(|word| (*word).to_owned()).collect();
+                self.dnsmasq.insert(self.next_dnsmasq, Dnsmasq { start, ..Dnsmasq::default() });
+                self.next_dnsmasq += 1;
+                Answer::Ok
+            }
+            ["kill", id] => match id.parse().ok().and_then(|id| self.dnsmasq.remove(&id)) {
+                Some(_) => Answer::Ok,
+                None => fail("invalid id"),
+            },
+            ["configure", id, rest @ ..] => {
+                let Some(server) = id.parse().ok().and_then(|id: u64| self.dnsmasq.get_mut(&id)) else {
+                    return fail("invalid id");
+                };
+                let row = |cells: &[&String]| {
+                    let mut row = vec![(*id).to_owned()];
+                    row.extend(cells.iter().map(|cell| (*cell).clone()));
+                    row
+                };
+                match rest {
+                    ["ip"] => {
+                        let rows = server.leases.iter().map(|(mac, ip)| row(&[mac, ip])).collect();
+                        return Answer::Table(&["id", "mac", "ip"], rows);
+                    }
+                    ["dns"] => {
+                        let rows = server.names.iter().map(|(ip, name)| row(&[ip, name])).collect();
+                        return Answer::Table(&["id", "ip", "hostname"], rows);
+                    }
+                    ["dns", "upstream"] => {
+                        return Answer::Table(&["id", "server"], server.upstream.iter().map(|ip| row(&[ip])).collect());
+                    }
+                    ["options"] => {
+                        return Answer::Table(&["id", "option"], server.options.iter().map(|o| row(&[o])).collect());
+                    }
+                    ["ip", mac, ip] => drop(server.leases.insert((*mac).to_owned(), (*ip).to_owned())),
+                    ["dns", "upstream", "server", ip] => server.upstream.push((*ip).to_owned()),
+                    ["dns", ip, name] => server.names.push(((*ip).to_owned(), (*name).to_owned())),
+                    ["options", option] => server.options.push((*option).to_owned()),
+                    other => panic!("no such form of dnsmasq configure: {other:?}"),
+                }
+                Answer::Ok
+            }
+            other => panic!("no such form of dnsmasq: {other:?}"),
+        }
+    }
+}
