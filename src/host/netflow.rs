@@ -94,7 +94,11 @@ pub fn parse(datagram: &[u8]) -> Result<Vec<Flow>, Malformed> {
         + Duration::from_secs(u64::from(word(datagram, 8)))
         + Duration::from_nanos(u64::from(word(datagram, 12)));
     // Times of records count from the start of the switch, in milliseconds that wrap after 49 days.
-    let at = |millis: u32| exported - Duration::from_millis(u64::from(uptime.wrapping_sub(millis)));
+    // Before 1970 there was no flow: an exporter whose clock is not set says so.
+    let at = |millis: u32| {
+        let ago = Duration::from_millis(u64::from(uptime.wrapping_sub(millis)));
+        exported.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH)
+    };
     let flow = |record: &[u8]| {
         let address = |at: usize| Ipv4Addr::from(word(record, at));
         Flow {
