@@ -45,7 +45,10 @@ pub(super) fn live(live: &Live, found: &mut Found) {
                         continue;
                     }
                     facts.retain(|fact, values| {
-                        !matches!((fact.as_str(), values[0].as_str()), ("type", "pcap") | ("gzip", "false") | ("snaplen", "1600") | ("filter", ""))
+                        !matches!(
+                            (fact.as_str(), values[0].as_str()),
+                            ("type", "pcap") | ("gzip", "false") | ("snaplen", "1600") | ("filter", "")
+                        )
                     });
                 }
                 Kind::Dnsmasq => {

@@ -151,7 +151,10 @@ mod tests {
         let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
         assert_eq!(read(json("{}")).as_deref(), Some(""));
         assert_eq!(read(json(r#"{"delay": "500µs", "jitter": "1.5s"}"#)).as_deref(), Some("delay 500us jitter 1500ms"));
-        assert_eq!(read(json(r#"{"delay": "1m30s", "jitter": "1m1s"}"#)).as_deref(), Some("delay 90000ms jitter 61000ms"));
+        assert_eq!(
+            read(json(r#"{"delay": "1m30s", "jitter": "1m1s"}"#)).as_deref(),
+            Some("delay 90000ms jitter 61000ms")
+        );
         assert_eq!(read(json(r#"{"delay": "100ns", "loss": "0.000001"}"#)).as_deref(), Some("delay 1us loss 0.001"));
         assert_eq!(read(json(r#"{"rate": "1.5kbit"}"#)).as_deref(), Some("rate 1kbit"));
     }

@@ -125,13 +125,19 @@ impl<'a> Lower<'a> for Bridges {
                 let interfaces = interfaces.iter().enumerate();
                 // Where it is not known which is which, all go, and those that stay are made again.
                 for (at, interface) in interfaces.filter(|(at, _)| told.is_none_or(|told| goes(&told[*at]))) {
-                    let undo = told.map_or(tunnels, Vec::as_slice).get(at).map(|tunnel| draft.command(&tunnel_words(&work.name, tunnel)));
+                    let undo = told
+                        .map_or(tunnels, Vec::as_slice)
+                        .get(at)
+                        .map(|tunnel| draft.command(&tunnel_words(&work.name, tunnel)));
                     let extra = Extra { undo: undo.map(Undo::Command).unwrap_or_default(), ..Extra::default() };
                     last.push(draft.step(&serves, &["bridge", "notunnel", &work.name, interface], extra));
                 }
             }
             let live = scene.live.objects.get(&Kind::Bridge).and_then(|bridges| bridges.get(&work.name));
-            if work.new.is_none() && live.is_some_and(|live| is_ours_alone(scene, &work.name, live)) {
+            // A bridge of megaform's engine goes with what is on it, unless it was configured.
+            let stays =
+                |live: &LiveObject| !live.facts.contains_key("tunnels") || !all(&live.facts, "config").is_empty();
+            if work.new.is_none() && live.is_some_and(|live| stays(live) && is_ours_alone(scene, &work.name, live)) {
                 let after = draft.last_steps();
                 let extra = Extra { after, mark: work.unmade(Kind::Bridge), ..Extra::default() };
                 draft.step(&serves, &["bridge", "destroy", &work.name], extra);

@@ -146,7 +146,15 @@ pub(super) fn make_tunnel(netlink: &mut Netlink, bridge: &BridgeName, tunnel: &T
     let found = netlink.link_by_name(&name).map_err(kernel(format!("look up interface {name}")))?;
     let link = found.ok_or_else(|| NetworkError::NotFound { tap: name.clone() })?;
     let bridge = bridge.clone();
-    let uplink = Uplink { index: link.index, name, bridge, tunnel: true, to: Some(tunnel.clone()), fetched: false, was: String::new() };
+    let uplink = Uplink {
+        index: link.index,
+        name,
+        bridge,
+        tunnel: true,
+        to: Some(tunnel.clone()),
+        fetched: false,
+        was: String::new(),
+    };
     let done = netlink
         .set_alias(link.index, &mark_tunnel(&uplink.bridge, tunnel))
         .map_err(kernel(format!("mark {}", uplink.name)))
@@ -298,9 +306,11 @@ mod tests {
         assert_eq!((trunk.bridge.as_str(), trunk.tunnel, trunk.fetched), ("lab", false, false));
         assert!(read(&link("megaform trunk bridge=lab fetched")).unwrap().fetched);
         assert!(read(&link("megaform tunnel bridge=lab")).unwrap().tunnel);
-        for (kind, remote, key) in
-            [(TunnelKind::Vxlan, "10.0.0.2", Some(7)), (TunnelKind::Gre, "fd00::1", None), (TunnelKind::Gre, "10.0.0.2", Some(0))]
-        {
+        for (kind, remote, key) in [
+            (TunnelKind::Vxlan, "10.0.0.2", Some(7)),
+            (TunnelKind::Gre, "fd00::1", None),
+            (TunnelKind::Gre, "10.0.0.2", Some(0)),
+        ] {
             let tunnel = Tunnel { kind, remote: remote.parse().unwrap(), key };
             let found = read(&link(&mark_tunnel(&BridgeName::new("lab").unwrap(), &tunnel))).unwrap();
             assert_eq!((found.bridge.as_str(), found.tunnel, found.to), ("lab", true, Some(tunnel)));
