@@ -1,8 +1,8 @@
 //! `bridge`
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::engine::{EngineError, TunnelKind};
+use crate::engine::{EngineError, Tunnel, TunnelKind};
 use crate::language::declaration::Declaration;
 
 use super::{Answer, Call, Command};
@@ -34,9 +34,19 @@ async fn bridge(call: Call) -> Result<Answer, EngineError> {
 async fn list(call: &Call) -> Result<Answer, EngineError> {
     let engine = call.engine();
     let words = |words: &[String]| format!("[{}]", words.join(", "));
-    let rows = engine
-        .bridges()
-        .await?
+    let bridges = engine.bridges().await?;
+    // What the tunnels are has no column in minimega's table.
+    let end = |(interface, to): (&String, &Tunnel)| {
+        json!({
+            "Interface": interface, "Type": to.kind.word(), "Remote": to.remote.to_string(),
+            "Key": to.key.map(|key| key.to_string()).unwrap_or_default(),
+        })
+    };
+    let data = bridges
+        .iter()
+        .map(|info| json!({"Bridge": info.bridge.as_str(), "Tunnels": info.ends.iter().map(end).collect::<Vec<_>>()}))
+        .collect();
+    let rows = bridges
         .into_iter()
         .map(|info| {
             let vlans: Vec<String> = info.vlans.iter().map(|tag| engine.show_vlan(&call.namespace, *tag)).collect();
@@ -53,7 +63,7 @@ async fn list(call: &Call) -> Result<Answer, EngineError> {
             ]
         })
         .collect();
-    Ok(Answer { empty_list: true, ..Answer::table(COLUMNS, rows) })
+    Ok(Answer { empty_list: true, data, ..Answer::table(COLUMNS, rows) })
 }
 
 pub(super) fn commands() -> Vec<Command> {
@@ -71,7 +81,8 @@ pub(super) fn commands() -> Vec<Command> {
             ],
             "show bridges, add trunks and tunnels to them",
             "A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on \
-             it. Without arguments, lists every bridge of this engine; bridges belong to no namespace.\n\n\
+             it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the \
+             answer tells type, remote address and key of each tunnel.\n\n\
              config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.\n\
              trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. \
              The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which \

@@ -103,7 +103,8 @@ pub(super) fn commands() -> Vec<Command> {
                     "dnsmasq configure <ID> <options,> <optionstring>",
                 ],
                 "show or extend what a DHCP and DNS server knows",
-                "Changes a server while it serves; leases stay. Without values, lists.\n\n\
+                "Changes a server while it serves; leases stay. Without values, lists. The ID is its number or its \
+                 listen address.\n\n\
                  ip: the address that a MAC address gets. It need not be in the range. The same MAC address again gets the \
                  new one.\n\
                  dns: an address for a name; a name can have several.\n\

@@ -58,8 +58,8 @@ async fn tap(call: Call) -> Result<Answer, EngineError> {
             vec![tap.bridge, tap.tap.to_string(), vlan]
         })
         .collect();
-    // Taps of VMs have mirrors too, so that they are not a column.
-    let data = if mirrors.is_empty() { Value::Null } else { json!({ "Mirrors": mirrors }) };
+    // Taps of VMs have mirrors too, so that they are not a column. An empty list says that there are none.
+    let data = json!({ "Mirrors": mirrors });
     Ok(Answer { empty_list: true, data, ..Answer::table(COLUMNS, rows) })
 }
 

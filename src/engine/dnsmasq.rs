@@ -216,7 +216,13 @@ impl Dnsmasq {
         self.lock().servers.values().filter(|server| server.namespace == *namespace).cloned().collect()
     }
 
+    /// A server of a namespace by its number or by the address that it listens on.
     fn find(&self, namespace: &Namespace, id: &str) -> Result<Arc<Server>, DnsmasqError> {
+        if let Ok(address) = id.parse::<Ipv4Addr>() {
+            let listens =
+                |server: &Arc<Server>| server.record().listen.as_ref().is_some_and(|listen| listen.address == address);
+            return self.of(namespace).into_iter().find(listens).ok_or(DnsmasqError::Id);
+        }
         let id: u32 = id.parse().map_err(|_| DnsmasqError::Id)?;
         let server = self.lock().servers.get(&id).cloned();
         server.filter(|server| server.namespace == *namespace).ok_or(DnsmasqError::Id)

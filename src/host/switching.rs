@@ -41,6 +41,21 @@ pub struct Tunnel {
     pub key: Option<u32>,
 }
 
+impl TunnelKind {
+    /// The word of commands.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Gre => "gre",
+        }
+    }
+
+    /// The kind by its word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Vxlan, Self::Gre].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 /// How a bond spreads its traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BondMode {
@@ -102,6 +117,8 @@ pub struct BridgeInfo {
     pub trunks: Vec<String>,
     /// The tunnels, by the name of their interface.
     pub tunnels: Vec<String>,
+    /// What the tunnels are, by the same names. One that an older release made tells nothing.
+    pub ends: BTreeMap<String, Tunnel>,
     /// The bonds.
     pub bonds: Vec<String>,
     /// What `bridge config` has set.
@@ -117,6 +134,7 @@ impl BridgeInfo {
             vlans: BTreeSet::new(),
             trunks: Vec::new(),
             tunnels: Vec::new(),
+            ends: BTreeMap::new(),
             bonds: Vec::new(),
             config: BTreeMap::new(),
         }

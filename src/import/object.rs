@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::Found;
-use crate::live::{Facts, Live};
+use crate::live::{Facts, INTERFACES, Live};
 use crate::name::{Kind, ObjectName};
 
 /// The keys of the file of each kind that a target shows.
 fn keys(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Bridge => &["config", "trunks"],
+        Kind::Bridge => &["config", "trunks", "tunnels"],
         Kind::Dnsmasq => &["address", "range", "leases", "dns", "upstream", "options"],
         Kind::Mirror => &["from", "to", "bridge"],
-        _ => &["type", "vm", "interface", "bridge", "file", "to", "format", "gzip"],
+        _ => &["type", "vm", "interface", "bridge", "file", "to", "snaplen", "filter", "format", "gzip"],
     }
 }
 
@@ -34,18 +34,21 @@ pub(super) fn live(live: &Live, found: &mut Found) {
     for (kind, objects) in &live.objects {
         for (key, object) in objects {
             let mut facts = object.facts.clone();
-            let tunnels = facts.get("interfaces of tunnels").map_or(0, Vec::len);
+            let tunnels = facts.get(INTERFACES).map_or(0, Vec::len);
             facts.retain(|fact, values| keys(*kind).contains(&fact.as_str()) && !values.is_empty());
             let one = |fact: &str| facts.get(fact).and_then(|values| values.first()).cloned();
             match kind {
-                // The usual type is left out; flow records in a file are not compressed unless said.
+                // What is usual is left out: type, length, no filter, and flow records that are not compressed.
                 Kind::Capture => {
                     if one("vm").is_some_and(|vm| !found.vms.contains_key(&vm)) {
                         found.notes.push(format!("the capture into {key} is of a VM that is left out"));
                         continue;
                     }
                     facts.retain(|fact, values| {
-                        !matches!((fact.as_str(), values[0].as_str()), ("type", "pcap") | ("gzip", "false"))
+                        !matches!(
+                            (fact.as_str(), values[0].as_str()),
+                            ("type", "pcap") | ("gzip", "false") | ("snaplen", "1600") | ("filter", "")
+                        )
                     });
                 }
                 Kind::Dnsmasq => {
@@ -63,7 +66,7 @@ pub(super) fn live(live: &Live, found: &mut Found) {
                         .push(format!("what the dnsmasq server {key} was told by a configuration file is not known"));
                 }
                 Kind::Bridge => {
-                    if tunnels > 0 {
+                    if tunnels > 0 && !facts.contains_key("tunnels") {
                         found.notes.push(format!(
                             "the bridge {key} has {tunnels} tunnels, whose ends the target does not show"
                         ));

@@ -84,6 +84,8 @@ struct Space {
     objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
     /// Settings of captures that start from now on.
     capturing: Facts,
+    /// How many dnsmasq servers were started.
+    servers: usize,
     notes: Vec<String>,
 }
 
@@ -332,10 +334,10 @@ impl Space {
                 None => self.vlans.clear(),
             },
             "tap" if args.flag("mirror") => self.mirror(args),
-            "clear tap mirror" => self.clear_mirror(args),
+            "clear tap" if args.flag("mirror") => self.clear_mirror(args),
             "capture" | "capture pcap" | "capture netflow" => self.capture(args),
-            "clear capture" => drop(self.objects.remove(&Kind::Capture)),
-            "bridge" => self.bridge(args),
+            "clear capture" => self.clear_captures(args),
+            "bridge" => self.bridge(args)?,
             "dnsmasq" | "dnsmasq configure" => self.server(args)?,
             "tap" => self.tap(args),
             "clear tap" => self.taps.clear(),

@@ -16,7 +16,7 @@ mod qos;
 mod table;
 mod vm;
 
-pub use object::{Facts, LiveObject, Objects, find, same_key};
+pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, find, same_key};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, VmState};
 

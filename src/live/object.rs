@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use super::table::{Table, list_cell};
 use super::{LiveError, LiveVm, entries};
+use serde_json::Value;
+
 use crate::language::entry::Entry;
 use crate::name::{Kind, Namespace};
 use crate::wire::Transport;
@@ -89,6 +91,22 @@ pub(super) fn observe(
     Ok(objects)
 }
 
+/// The fact with the interfaces of a bridge's tunnels. Where the target also tells what the tunnels are, in the fact `tunnels`,
+/// they stand in the same order there.
+pub const INTERFACES: &str = "interfaces of tunnels";
+
+/// The tunnels of a bridge as the file has them, each with its interface; None where the `Data` of the answer does not
+/// tell.
+fn tunnels(entry: &Entry, bridge: &str) -> Option<Vec<(String, String)>> {
+    let data = entry.data.as_array()?.iter().find(|data| data["Bridge"] == bridge)?;
+    let text = |tunnel: &Value, key: &str| tunnel.get(key)?.as_str().map(str::to_owned);
+    let read = |tunnel: &Value| {
+        let parts = [text(tunnel, "Type")?, text(tunnel, "Remote")?, text(tunnel, "Key")?];
+        Some((parts.join(" ").trim_end().to_owned(), text(tunnel, "Interface")?))
+    };
+    data.get("Tunnels")?.as_array()?.iter().map(read).collect()
+}
+
 fn bridges(entries: &[Entry]) -> Objects {
     let mut objects = Objects::new();
     for entry in entries {
@@ -96,10 +114,18 @@ fn bridges(entries: &[Entry]) -> Objects {
             let Some(name) = row.get("bridge") else { continue };
             let mut object = LiveObject::new(entry);
             let list = |column: &str| sorted(row.get(column).map(list_cell).unwrap_or_default());
-            for (key, column) in [("trunks", "trunks"), ("interfaces of tunnels", "tunnels"), ("vlans", "vlans")] {
+            for (key, column) in [("trunks", "trunks"), (INTERFACES, "tunnels"), ("vlans", "vlans")] {
                 object.facts.insert(key.to_owned(), list(column));
             }
             object.set("preexisting", row.get("preexisting").unwrap_or_default());
+            if let Some(mut tunnels) = tunnels(entry, name) {
+                tunnels.sort();
+                let (tunnels, interfaces): (Vec<_>, Vec<_>) = tunnels.into_iter().unzip();
+                if interfaces.len() == object.facts[INTERFACES].len() {
+                    object.facts.insert("tunnels".to_owned(), tunnels);
+                    object.facts.insert(INTERFACES.to_owned(), interfaces);
+                }
+            }
             let config: BTreeMap<String, String> =
                 row.get("config").and_then(|cell| serde_json::from_str(cell).ok()).unwrap_or_default();
             let config = config.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -110,6 +136,9 @@ fn bridges(entries: &[Entry]) -> Objects {
     objects
 }
 
+/// The fact that says why something that is listed does nothing any more.
+pub const STOPPED: &str = "stopped";
+
 /// A collector as the file has it, from `udp:host:port` or `udp://host:port`.
 fn collector(path: &str) -> Option<String> {
     let (scheme, rest) = path.split_once(':').filter(|(scheme, _)| ["udp", "tcp"].contains(scheme))?;
@@ -119,7 +148,9 @@ fn collector(path: &str) -> Option<String> {
 fn captures(entries: &[Entry]) -> Objects {
     let mut objects = Objects::new();
     for entry in entries {
-        for row in Table::new(entry).rows() {
+        // The records stand in the order of the rows.
+        let records = entry.data.as_array().map(Vec::as_slice).unwrap_or_default();
+        for (at, row) in Table::new(entry).rows().enumerate() {
             let cell = |column: &str| row.get(column).unwrap_or_default();
             let mut object = LiveObject::new(entry);
             object.set("type", cell("type"));
@@ -130,8 +161,19 @@ fn captures(entries: &[Entry]) -> Objects {
                 }
                 None => object.set("bridge", cell("bridge")),
             }
-            object.set("format", cell("mode"));
             let path = cell("path");
+            let record = records.get(at).filter(|record| record["path"] == path);
+            if let Some(record) = record {
+                let mut tell = |key: &str, value: Option<String>| {
+                    object.facts.extend(value.map(|value| (key.to_owned(), vec![value])));
+                };
+                tell("snaplen", record["snaplen"].as_u64().map(|size| size.to_string()));
+                tell("filter", record["filter"].as_str().map(str::to_owned));
+                tell("format", record["mode"].as_str().map(str::to_owned));
+                tell(STOPPED, record["stopped"].as_str().map(str::to_owned));
+            } else {
+                object.set("format", cell("mode"));
+            }
             let key = match collector(path) {
                 Some(to) => {
                     object.set("to", &to);
@@ -156,6 +198,8 @@ fn servers(transport: &mut dyn Transport, namespace: &Namespace, entries: &[Entr
             let (Some(id), Some(address)) = (row.get("id"), row.get("address")) else { continue };
             let mut object = LiveObject { id: Some(id.to_owned()), ..LiveObject::new(entry) };
             object.set("address", address);
+            // In place of the pid there may be why there is none.
+            object.set(STOPPED, row.get("pid").filter(|pid| pid.parse::<u32>().is_err()).unwrap_or_default());
             let range = ["min", "max"].map(|column| row.get(column).unwrap_or_default().to_owned());
             object.facts.insert("range".to_owned(), range.to_vec());
             for (key, words) in [("leases", "ip"), ("dns", "dns"), ("upstream", "dns upstream"), ("options", "options")]

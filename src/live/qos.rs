@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::language::qos::Qos;
+use crate::name::Shape;
 
 /// What a NIC's record tells of its shape: text, or a map of texts. Not every release has it.
 pub(super) fn qos_of_record(record: &Value) -> Option<Qos> {
@@ -19,13 +20,33 @@ pub(super) fn qos_of_record(record: &Value) -> Option<Qos> {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 // A setting that is not given may be there all the same.
                 if !matches!(text.as_str(), "" | "0" | "null") {
-                    qos.set(&name.to_ascii_lowercase(), &text).ok()?;
+                    let name = name.to_ascii_lowercase();
+                    qos.set(&name, &text).ok().or_else(|| nearly(&mut qos, &name, &text))?;
                 }
             }
             Some(qos)
         }
         _ => None,
     }
+}
+
+/// Enter a setting that the engine takes and a file cannot say, such as a delay of two minutes or of 1.5 us: by the nearest
+/// value that is not none, so that it is seen to be there.
+fn nearly(qos: &mut Qos, name: &str, value: &str) -> Option<()> {
+    // A jitter is not taken alone.
+    let text = if name == "jitter" { format!("delay={value}") } else { format!("{name}={value}") };
+    let shape: Shape = text.parse().ok()?;
+    let micros = |delay: crate::name::Delay| u64::try_from(delay.get().as_micros()).map_or(u64::MAX, |n| n.max(1));
+    match name {
+        "rate" => qos.rate = Some((shape.rate?.bits() / 1000).max(1)),
+        "delay" => qos.delay = Some(micros(shape.delay?)),
+        "jitter" => qos.jitter = Some(micros(shape.delay?)),
+        // At most 99900.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        "loss" => qos.loss = Some((shape.loss?.share() * 100_000.0).round().max(1.0) as u32),
+        _ => return None,
+    }
+    Some(())
 }
 
 /// What shapes the NICs of a VM, from the cell of its row: `[]` where nothing does, else settings behind the index of
@@ -125,6 +146,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_file_cannot_say_is_seen_all_the_same() {
+        let read = |record: Value| qos_of_record(&serde_json::json!({ "Qos": record })).map(|qos| qos.to_string());
+        let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        assert_eq!(read(json("{}")).as_deref(), Some(""));
+        assert_eq!(read(json(r#"{"delay": "500µs", "jitter": "1.5s"}"#)).as_deref(), Some("delay 500us jitter 1500ms"));
+        assert_eq!(
+            read(json(r#"{"delay": "1m30s", "jitter": "1m1s"}"#)).as_deref(),
+            Some("delay 90000ms jitter 61000ms")
+        );
+        assert_eq!(read(json(r#"{"delay": "100ns", "loss": "0.000001"}"#)).as_deref(), Some("delay 1us loss 0.001"));
+        assert_eq!(read(json(r#"{"rate": "1.5kbit"}"#)).as_deref(), Some("rate 1kbit"));
+    }
+
+    #[test]
     fn cells_of_both_forms() {
         let read = |cell: &str, nics| {
             qos_cell(cell, nics).map(|shapes| shapes.iter().map(ToString::to_string).collect::<Vec<_>>())
@@ -134,6 +169,10 @@ mod tests {
         assert_eq!(read("[, rate 1 mbit]", 2), some(&["", "rate 1mbit"]));
         assert_eq!(read("[1: rate=10mbit delay=20ms]", 2), some(&["", "rate 10mbit delay 20ms"]));
         assert_eq!(read("[0: delay 20ms, loss 0.1, 1: rate 1 mbit]", 2), some(&["delay 20ms loss 0.1", "rate 1mbit"]));
+        assert_eq!(
+            read("[0: rate 1mbit, 2: delay 100ms loss 0.25]", 3),
+            some(&["rate 1mbit", "", "delay 100ms loss 0.25"])
+        );
         assert_eq!(read("[7: rate 1mbit]", 2), None);
         assert_eq!(read("[fast]", 1), None);
         assert_eq!(read("N/A", 1), None);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
-use crate::live::{Facts, Live, LiveVm, VmState, find, same_key};
+use crate::live::{Facts, Live, LiveVm, STOPPED, VmState, find, same_key};
 use crate::name::{Address, Kind};
 
 /// The goal of one change. What the file leaves open, or ignores, is None.
@@ -126,6 +126,7 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
         }
         (Some(_), None) => {}
         (Some(facts), Some(object)) => {
+            said.extend(object.facts.get(STOPPED).map(|why| format!("has stopped: {}", why.join(", "))));
             for (key, wanted) in facts {
                 let Some(found) = object.facts.get(key) else { continue };
                 let met = match (kind, wanted.as_slice(), found.as_slice()) {

@@ -46,7 +46,22 @@ impl Space {
             Some(vm) => Some(format!("{vm}.{}", args.str("interface index or all").unwrap_or_default())),
             None => args.str("name").map(str::to_owned),
         };
-        self.forget(Kind::Mirror, |facts| to.as_ref().is_none_or(|to| facts["to"][0] == *to));
+        let nics = to.as_ref().and_then(|to| to.strip_suffix("all")).filter(|nics| nics.ends_with('.'));
+        self.forget(Kind::Mirror, |facts| {
+            let at = facts["to"][0].as_str();
+            to.as_ref().is_none_or(|to| at == to) || nics.is_some_and(|nics| at.starts_with(nics))
+        });
+    }
+
+    pub(super) fn clear_captures(&mut self, args: &Args) {
+        let flows = |facts: &Facts| facts.get("type").is_some_and(|of| of[0] == "netflow");
+        let (pcap, netflow): (&[&str], &[&str]) = (&["snaplen", "filter"], &["format", "gzip", "timeout"]);
+        for (kind, settings) in [("pcap", pcap), ("netflow", netflow)] {
+            if args.choice("netflow,pcap").is_none_or(|only| only == kind) {
+                self.forget(Kind::Capture, |facts| flows(facts) == (kind == "netflow"));
+                self.capturing.retain(|key, _| !settings.contains(&key.as_str()));
+            }
+        }
     }
 
     pub(super) fn capture(&mut self, args: &Args) {
@@ -104,7 +119,7 @@ impl Space {
             (_, None) => &["format", "gzip", "timeout"],
         };
         // What minimega begins with need not be said.
-        let initial = [("snaplen", "1600"), ("filter", ""), ("format", "ascii"), ("gzip", "false")];
+        let initial = [("snaplen", "1600"), ("filter", ""), ("gzip", "false")];
         let said = |(key, values): &(&String, &Vec<String>)| {
             settings.contains(&key.as_str()) && !initial.contains(&(key.as_str(), values[0].as_str()))
         };
@@ -112,16 +127,19 @@ impl Space {
         self.insert(Kind::Capture, &key, facts);
     }
 
-    pub(super) fn bridge(&mut self, args: &Args) {
+    pub(super) fn bridge(&mut self, args: &Args) -> Result<(), String> {
         let text = |key: &str| args.str(key).unwrap_or_default();
         let bridge = text("bridge").to_owned();
         if bridge.is_empty() {
-            return;
+            return Ok(());
+        }
+        if args.flag("notunnel") {
+            return Err("which tunnel has that interface is not known".to_owned());
         }
         let bridges = self.objects.entry(Kind::Bridge).or_default();
         if args.flag("destroy") {
             bridges.remove(&bridge);
-            return;
+            return Ok(());
         }
         let facts = bridges.entry(bridge).or_default();
         let interface = text("interface");
@@ -145,6 +163,7 @@ impl Space {
             trunks.retain(|trunk| trunk != interface);
         }
         facts.retain(|_, values| !values.is_empty());
+        Ok(())
     }
 
     pub(super) fn server(&mut self, args: &Args) -> Result<(), String> {
@@ -153,22 +172,24 @@ impl Space {
         if let (Some(address), Some(low), Some(high)) =
             (text("listen address"), text("low dhcp range"), text("high dhcp range"))
         {
-            let name = format!("dnsmasq-{}", servers.len());
+            let name = format!("dnsmasq-{}", self.servers);
+            self.servers += 1;
             let mut facts = Facts::from([("address".to_owned(), vec![address]), ("range".to_owned(), vec![low, high])]);
             facts.extend(text("config").map(|config| ("config".to_owned(), vec![config])));
             servers.insert(name, facts);
             return Ok(());
         }
+        // A script counts from the first that it starts; the address that it listens on will do too.
+        let is = |name: &str, facts: &Facts, id: &str| name == format!("dnsmasq-{id}") || facts["address"][0] == id;
         if args.str("config").is_some() {
             return Err("experiments have no server without an address".to_owned());
         }
         if let Some(which) = args.str("id or all") {
-            servers.retain(|name, _| which != "all" && *name != format!("dnsmasq-{which}"));
+            servers.retain(|name, facts| which != "all" && !is(name, facts, which));
             return Ok(());
         }
         let Some(id) = args.str("ID") else { return Ok(()) };
-        // A script counts from the first that it starts.
-        let Some(facts) = servers.get_mut(&format!("dnsmasq-{id}")) else {
+        let Some((_, facts)) = servers.iter_mut().find(|(name, facts)| is(name, facts, id)) else {
             return Err(format!("there is no dnsmasq server {id}"));
         };
         let (key, value) = match (text("mac address"), text("hostname"), text("ip"), text("optionstring")) {

@@ -1,7 +1,8 @@
 //! Bridges: their settings, trunks and tunnels. minimega's bridges are of the host and not of a namespace, so only what the
 //! file declares, or what the journal knows as ours, is ever touched.
 //!
-//! A target shows a tunnel as the name of its interface, so the journal tells which ones are there.
+//! minimega shows a tunnel as the name of its interface, so the journal tells which ones are there; megaform's engine tells
+//! what each is.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::super::draft::{Draft, Extra};
 use super::super::{Cost, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, all, diff, words};
 use super::{Lower, Scene};
-use crate::live::{Facts, LiveObject};
+use crate::live::{Facts, INTERFACES, LiveObject};
 use crate::name::{BridgeName, Kind};
 
 #[derive(Default)]
@@ -30,8 +31,11 @@ fn ours(live: &LiveObject, wanted: &Facts, made: &Facts) -> LiveObject {
     let settings = all(wanted, "config");
     let given = |setting: &&String| settings.iter().any(|wanted| key(wanted) == key(setting));
     own.facts.insert("config".to_owned(), all(&live.facts, "config").iter().filter(given).cloned().collect());
-    let (there, remembered) = (all(&live.facts, "interfaces of tunnels").len(), all(made, "tunnels"));
+    let (there, remembered) = (all(&live.facts, INTERFACES).len(), all(made, "tunnels"));
     let tunnels = match remembered.len() {
+        _ if live.facts.contains_key("tunnels") => {
+            all(&live.facts, "tunnels").iter().filter(|tunnel| declared("tunnels", tunnel)).cloned().collect()
+        }
         _ if there == 0 => Vec::new(),
         0 if all(wanted, "tunnels").len() <= there => all(wanted, "tunnels").to_vec(),
         _ => remembered.to_vec(),
@@ -79,7 +83,11 @@ impl<'a> Lower<'a> for Bridges {
         self.work = diff(scene, draft, &rules(), &items, &seen);
         for work in &self.work {
             let Some(old) = &work.old else { continue };
-            let there = self.interfaces.get(&work.name).map_or(0, |b| all(&b.facts, "interfaces of tunnels").len());
+            let bridge = self.interfaces.get(&work.name);
+            if bridge.is_some_and(|bridge| bridge.facts.contains_key("tunnels")) {
+                continue;
+            }
+            let there = bridge.map_or(0, |bridge| all(&bridge.facts, INTERFACES).len());
             let wanted = work.new.as_ref().map(|new| all(&new.facts, "tunnels")).unwrap_or_default();
             let goes = all(&old.facts, "tunnels").iter().any(|tunnel| !wanted.contains(tunnel));
             if goes && there != all(&old.facts, "tunnels").len() {
@@ -110,16 +118,26 @@ impl<'a> Lower<'a> for Bridges {
             }
             let tunnels = all(&old.facts, "tunnels");
             if tunnels.iter().any(|tunnel| !stays("tunnels", tunnel)) {
-                let interfaces =
-                    self.interfaces.get(&work.name).map(|b| all(&b.facts, "interfaces of tunnels").to_vec());
-                for (at, interface) in interfaces.unwrap_or_default().iter().enumerate() {
-                    let undo = tunnels.get(at).map(|tunnel| draft.command(&tunnel_words(&work.name, tunnel)));
+                let bridge = self.interfaces.get(&work.name);
+                let interfaces = bridge.map(|bridge| all(&bridge.facts, INTERFACES)).unwrap_or_default();
+                let told = bridge.and_then(|bridge| bridge.facts.get("tunnels"));
+                let goes = |tunnel: &String| tunnels.contains(tunnel) && !stays("tunnels", tunnel);
+                let interfaces = interfaces.iter().enumerate();
+                // Where it is not known which is which, all go, and those that stay are made again.
+                for (at, interface) in interfaces.filter(|(at, _)| told.is_none_or(|told| goes(&told[*at]))) {
+                    let undo = told
+                        .map_or(tunnels, Vec::as_slice)
+                        .get(at)
+                        .map(|tunnel| draft.command(&tunnel_words(&work.name, tunnel)));
                     let extra = Extra { undo: undo.map(Undo::Command).unwrap_or_default(), ..Extra::default() };
                     last.push(draft.step(&serves, &["bridge", "notunnel", &work.name, interface], extra));
                 }
             }
             let live = scene.live.objects.get(&Kind::Bridge).and_then(|bridges| bridges.get(&work.name));
-            if work.new.is_none() && live.is_some_and(|live| is_ours_alone(scene, &work.name, live)) {
+            // A bridge of megaform's engine goes with what is on it, unless it was configured.
+            let stays =
+                |live: &LiveObject| !live.facts.contains_key("tunnels") || !all(&live.facts, "config").is_empty();
+            if work.new.is_none() && live.is_some_and(|live| stays(live) && is_ours_alone(scene, &work.name, live)) {
                 let after = draft.last_steps();
                 let extra = Extra { after, mark: work.unmade(Kind::Bridge), ..Extra::default() };
                 draft.step(&serves, &["bridge", "destroy", &work.name], extra);
@@ -157,8 +175,9 @@ impl<'a> Lower<'a> for Bridges {
                 let undo = Undo::Command(draft.command(&["bridge", "notrunk", &work.name, trunk]));
                 step(draft, &words(&["bridge", "trunk", &work.name, trunk]), undo);
             }
-            let goes =
-                old.is_some_and(|old| all(old, "tunnels").iter().any(|t| !all(&new.facts, "tunnels").contains(t)));
+            let told = self.interfaces.get(&work.name).is_some_and(|bridge| bridge.facts.contains_key("tunnels"));
+            let goes = !told
+                && old.is_some_and(|old| all(old, "tunnels").iter().any(|t| !all(&new.facts, "tunnels").contains(t)));
             for tunnel in all(&new.facts, "tunnels").iter().filter(|tunnel| goes || !there("tunnels", tunnel)) {
                 step(draft, &tunnel_words(&work.name, tunnel), Undo::Impossible);
             }
@@ -193,7 +212,10 @@ fn is_ours_alone(scene: &Scene<'_>, name: &str, live: &LiveObject) -> bool {
     let preexisting = super::object::one(&live.facts, "preexisting") != Some("false");
     let Some(made) = scene.options.advice.objects.get(&(Kind::Bridge, name.to_owned())) else { return false };
     let trunks = all(&live.facts, "trunks").iter().all(|trunk| all(&made.facts, "trunks").contains(trunk));
-    let tunnels = all(&live.facts, "interfaces of tunnels").len() == all(&made.facts, "tunnels").len();
+    let tunnels = match live.facts.get("tunnels") {
+        Some(told) => told.iter().all(|tunnel| all(&made.facts, "tunnels").contains(tunnel)),
+        None => all(&live.facts, INTERFACES).len() == all(&made.facts, "tunnels").len(),
+    };
     if preexisting || !trunks || !tunnels || !scene.destroy() || name == BridgeName::default_bridge().as_str() {
         return false;
     }

@@ -25,7 +25,7 @@ struct Setting {
 const SETTINGS: &[Setting] = &[
     Setting { key: "snaplen", command: "capture pcap snaplen", initial: "1600", back: true },
     Setting { key: "filter", command: "capture pcap filter", initial: "", back: true },
-    Setting { key: "format", command: "capture netflow mode", initial: "ascii", back: true },
+    Setting { key: "format", command: "capture netflow mode", initial: "raw", back: true },
     Setting { key: "gzip", command: "capture netflow gzip", initial: "false", back: true },
     // One for all bridges at any time: set back, it would change for those that run.
     Setting { key: "timeout", command: "capture netflow timeout", initial: "", back: false },
@@ -154,8 +154,10 @@ impl Captures {
             if known.is_none() && scene.live.present && setting.back {
                 draft.learn.insert(setting.command);
             }
+            // It is not documented which one minimega begins with.
+            let sure = known.is_some() || setting.key != "format";
             let now = known.unwrap_or_else(|| setting.initial.to_owned());
-            if now == wanted {
+            if sure && now == wanted {
                 continue;
             }
             let command =

@@ -9,7 +9,7 @@ use super::super::display::reason_text;
 use super::super::draft::Draft;
 use super::super::{Action, Cost, Goal, Reason};
 use super::{Scene, asked_for, not_in_the_file};
-use crate::live::{Facts, LiveObject, find, same_key};
+use crate::live::{Facts, INTERFACES, LiveObject, find, same_key};
 use crate::name::{Address, Kind};
 use crate::spec::model::Object;
 
@@ -139,7 +139,7 @@ fn reasons(
 
 /// Whether a fact is a key of the file. Others are what the target shows besides.
 fn known(key: &str) -> bool {
-    !matches!(key, "vlans" | "preexisting" | "interfaces of tunnels")
+    !matches!(key, "vlans" | "preexisting" | INTERFACES)
 }
 
 fn protect(scene: &Scene<'_>, draft: &mut Draft, address: &Address, object: &Object, what: &str, reasons: &[Reason]) {

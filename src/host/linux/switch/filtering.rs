@@ -251,6 +251,7 @@ impl Switch for Filtering {
         }
         for uplink in uplinks::of(&links, None) {
             let info = bridge_info(&mut bridges, uplink.bridge);
+            info.ends.extend(uplink.to.map(|to| (uplink.name.clone(), to)));
             if uplink.tunnel { &mut info.tunnels } else { &mut info.trunks }.push(uplink.name);
         }
         Ok(bridges.into_values().collect())

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::LinkFlags;
 
-use super::{Ear, Switch, SwitchPort, mirrors};
+use super::{Ear, Switch, SwitchPort, mirrors, uplinks};
 use crate::host::linux::failure::kernel;
 use crate::host::linux::namespace::sysctl;
 use crate::host::linux::netlink::{Link, Links, Netlink};
@@ -439,7 +439,16 @@ impl Switch for OpenVswitch {
         if !self.is_there() {
             return Ok(Vec::new());
         }
-        Ok(self.picture("list bridges")?.bridges_info())
+        let mut bridges = self.picture("list bridges")?.bridges_info();
+        if bridges.iter().any(|info| !info.tunnels.is_empty()) {
+            let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+            let tunnels = uplinks::of(&links, None);
+            for info in &mut bridges {
+                let here = tunnels.iter().filter(|uplink| uplink.bridge == info.bridge);
+                info.ends = here.filter_map(|uplink| Some((uplink.name.clone(), uplink.to.clone()?))).collect();
+            }
+        }
+        Ok(bridges)
     }
 
     fn configure(&mut self, bridge: &BridgeName, config: &str) -> Result<(), NetworkError> {

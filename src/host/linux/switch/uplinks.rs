@@ -1,7 +1,7 @@
 //! Uplinks: the interfaces that carry all VLANs of a bridge with their tags, which are trunks and tunnels.
 //!
-//! An uplink is told by its alias, `megaform trunk bridge=mega_bridge` or `megaform tunnel bridge=mega_bridge`. A trunk that
-//! was fetched from the daemon's own network namespace has ` fetched` behind that, and goes back there; the alias that it
+//! An uplink is told by its alias, `megaform trunk bridge=mega_bridge` or `megaform tunnel bridge=mega_bridge
+//! to=vxlan,10.0.0.2,7`. A trunk that was fetched from the daemon's own network namespace has ` fetched` behind that, and goes back there; the alias that it
 //! had stands at the end behind ` was=`.
 
 use std::io;
@@ -19,6 +19,7 @@ use crate::name::{BridgeName, TapName};
 
 const TRUNK: &str = "megaform trunk bridge=";
 const TUNNEL: &str = "megaform tunnel bridge=";
+const TO: &str = " to=";
 const FETCHED: &str = " fetched";
 const WAS: &str = " was=";
 /// The longest alias that the kernel takes (IFALIASZ).
@@ -34,6 +35,8 @@ pub(super) struct Uplink {
     pub bridge: BridgeName,
     /// It was made for this and is deleted after.
     pub tunnel: bool,
+    /// What a tunnel is, where its alias tells.
+    pub to: Option<Tunnel>,
     /// It came from the daemon's own network namespace.
     pub fetched: bool,
     /// The alias that it had.
@@ -43,7 +46,7 @@ pub(super) struct Uplink {
 impl Uplink {
     fn trunk(bridge: &BridgeName, link: &Link, fetched: bool, was: &str) -> Self {
         let (index, name) = (link.index, link.name.clone());
-        Self { index, name, bridge: bridge.clone(), tunnel: false, fetched, was: was.to_owned() }
+        Self { index, name, bridge: bridge.clone(), tunnel: false, to: None, fetched, was: was.to_owned() }
     }
 
     /// The alias that a trunk gets.
@@ -62,12 +65,27 @@ pub(super) fn read(link: &Link) -> Option<Uplink> {
         None => (true, link.alias.strip_prefix(TUNNEL)?),
     };
     let (rest, was) = rest.split_once(WAS).unwrap_or((rest, ""));
+    let (rest, to) = rest.split_once(TO).map_or((rest, None), |(rest, to)| (rest, read_tunnel(to)));
     let (bridge, fetched) = match rest.strip_suffix(FETCHED) {
         Some(bridge) => (bridge, true),
         None => (rest, false),
     };
     let bridge = BridgeName::new(bridge).ok()?;
-    Some(Uplink { index: link.index, name: link.name.clone(), bridge, tunnel, fetched, was: was.to_owned() })
+    Some(Uplink { index: link.index, name: link.name.clone(), bridge, tunnel, to, fetched, was: was.to_owned() })
+}
+
+/// The alias that a tunnel gets.
+fn mark_tunnel(bridge: &BridgeName, tunnel: &Tunnel) -> String {
+    let key = tunnel.key.map(|key| format!(",{key}")).unwrap_or_default();
+    format!("{TUNNEL}{bridge}{TO}{},{}{key}", tunnel.kind.word(), tunnel.remote)
+}
+
+/// What [`mark_tunnel`] says of a tunnel.
+fn read_tunnel(text: &str) -> Option<Tunnel> {
+    let mut parts = text.split(',');
+    let (kind, remote) = (TunnelKind::from_word(parts.next()?)?, parts.next()?.parse().ok()?);
+    let key = parts.next().map(str::parse).transpose().ok()?;
+    Some(Tunnel { kind, remote, key })
 }
 
 /// The uplinks of a bridge, or of all.
@@ -128,9 +146,17 @@ pub(super) fn make_tunnel(netlink: &mut Netlink, bridge: &BridgeName, tunnel: &T
     let found = netlink.link_by_name(&name).map_err(kernel(format!("look up interface {name}")))?;
     let link = found.ok_or_else(|| NetworkError::NotFound { tap: name.clone() })?;
     let bridge = bridge.clone();
-    let uplink = Uplink { index: link.index, name, bridge, tunnel: true, fetched: false, was: String::new() };
+    let uplink = Uplink {
+        index: link.index,
+        name,
+        bridge,
+        tunnel: true,
+        to: Some(tunnel.clone()),
+        fetched: false,
+        was: String::new(),
+    };
     let done = netlink
-        .set_alias(link.index, &format!("{TUNNEL}{}", uplink.bridge))
+        .set_alias(link.index, &mark_tunnel(&uplink.bridge, tunnel))
         .map_err(kernel(format!("mark {}", uplink.name)))
         .and_then(|()| raise(netlink, &uplink, false));
     if let Err(error) = done {
@@ -280,6 +306,15 @@ mod tests {
         assert_eq!((trunk.bridge.as_str(), trunk.tunnel, trunk.fetched), ("lab", false, false));
         assert!(read(&link("megaform trunk bridge=lab fetched")).unwrap().fetched);
         assert!(read(&link("megaform tunnel bridge=lab")).unwrap().tunnel);
+        for (kind, remote, key) in [
+            (TunnelKind::Vxlan, "10.0.0.2", Some(7)),
+            (TunnelKind::Gre, "fd00::1", None),
+            (TunnelKind::Gre, "10.0.0.2", Some(0)),
+        ] {
+            let tunnel = Tunnel { kind, remote: remote.parse().unwrap(), key };
+            let found = read(&link(&mark_tunnel(&BridgeName::new("lab").unwrap(), &tunnel))).unwrap();
+            assert_eq!((found.bridge.as_str(), found.tunnel, found.to), ("lab", true, Some(tunnel)));
+        }
         for was in ["", "to the wall", "a was=b fetched"] {
             let uplink = Uplink::trunk(&BridgeName::new("lab").unwrap(), &link(was), true, was);
             assert_eq!(read(&link(&uplink.mark())).unwrap(), uplink);

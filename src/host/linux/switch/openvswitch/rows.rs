@@ -209,6 +209,7 @@ impl Picture {
                 vlans: [PORT, BOND].into_iter().flat_map(of).filter_map(|port| port.tag).collect(),
                 trunks: names(TRUNK),
                 tunnels: names(TUNNEL),
+                ends: BTreeMap::new(),
                 bonds: names(BOND),
                 config,
             })

@@ -1,0 +1,333 @@
+//! The networks of an experiment with the real engine: every kind is applied, restored when it was changed by hand, taken
+//! out and destroyed, on both switches, with VMs whose guests never run.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use support::{Lab, have, wait_for};
+
+const NEEDS: &[&str] = &["root", "qemu-system-x86_64", "ip", "dnsmasq"];
+const OVS_NEEDS: &[&str] = &["root", "qemu-system-x86_64", "ip", "dnsmasq", "ovsdb-server", "ovs-vswitchd"];
+
+/// All kinds; rates alone, because not every kernel has netem.
+const LAB: &str = r#"
+experiment: lab
+vlans: { lan: {}, dmz: {}, watch: {} }
+vms:
+  "web[0-1]": { memory: 16, state: paused, networks: [{ vlan: lan, qos: { rate: 10 mbit } }, dmz] }
+  ids: { memory: 16, state: paused, networks: [dmz, watch] }
+links:
+  slow: { ends: [web0.1, ids.0], rate: 1500 kbit }
+bridges:
+  br1: { trunks: eth1, tunnels: [vxlan 10.9.0.2 7, vxlan 10.9.0.3 8] }
+taps:
+  gw: { vlan: lan, ip: 10.0.0.1/24 }
+  mon: { vlan: watch }
+  far: { vlan: dmz, bridge: br1 }
+dnsmasq:
+  lan:
+    address: 10.0.0.1
+    range: [10.0.0.10, 10.0.0.99]
+    leases: [web0.0 10.0.0.10, "52:54:00:00:00:09 10.0.0.11"]
+    dns: 10.0.0.10 web.lab
+    options: option:router,10.0.0.254
+mirrors:
+  nics: { from: web1.0, to: ids.1 }
+  taps: { from: gw, to: mon }
+captures:
+  http: { vm: web0, file: http.pcap, snaplen: 96, filter: tcp port 80 }
+  plain: { vm: web1, interface: 1, file: plain.pcap }
+  whole: { bridge: mega_bridge, file: whole.pcap }
+"#;
+
+/// What only Open vSwitch has, besides.
+const FLOWS: &str = r#"
+  flows: { type: netflow, bridge: mega_bridge, file: flows.nf, format: ascii, gzip: true, timeout: 5 }
+  sent: { type: netflow, bridge: mega_bridge, to: "udp://127.0.0.1:9995" }
+"#;
+
+/// Stand for the host: the calling thread, and the daemons that it starts, are in a network of their own with one cable.
+fn leave_the_host() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    for args in ["link set lo up", "link add eth1 type veth peer name wire"] {
+        assert!(ip(args), "ip {args}");
+    }
+}
+
+fn ip(args: &str) -> bool {
+    Command::new("ip").args(args.split(' ')).stdout(Stdio::null()).status().expect("ip is there").success()
+}
+
+#[track_caller]
+fn apply(lab: &Lab, text: &str) {
+    lab.file("lab.yaml", text);
+    lab.run(&["apply", "--yes", "lab.yaml"]).ok();
+}
+
+/// The commands of a plan, without their namespace.
+#[track_caller]
+fn commands(lab: &Lab, text: &str) -> Vec<String> {
+    lab.file("lab.yaml", text);
+    let plan: serde_json::Value =
+        serde_json::from_str(&lab.run(&["plan", "--json", "lab.yaml"]).ok().out).expect("JSON");
+    let steps = plan["steps"].as_array().expect("a plan has steps");
+    let words = |step: &serde_json::Value| step["command"].as_str().expect("a step has a command").to_owned();
+    steps.iter().map(|step| words(step).replace("namespace lab ", "")).collect()
+}
+
+/// The only cell of a table with one row.
+fn cell(lab: &Lab, line: &str) -> String {
+    lab.e(&format!(".annotate false .headers false {line}")).ok().out.trim().to_owned()
+}
+
+/// The interface of the tunnel to 10.9.0.2: tunnels are made at the same time.
+fn tunnel(lab: &Lab) -> String {
+    let bridges: serde_json::Value = serde_json::from_str(&lab.e(".json true bridge").ok().out).expect("JSON");
+    let all = bridges[0]["Data"].as_array().into_iter().flatten().flat_map(|b| b["Tunnels"].as_array()).flatten();
+    let mut found =
+        all.filter(|tunnel| tunnel["Remote"] == "10.9.0.2").filter_map(|tunnel| tunnel["Interface"].as_str());
+    found.next().unwrap_or("gone").to_owned()
+}
+
+/// What is changed by hand, and what brings it back.
+#[track_caller]
+fn drifts(lab: &Lab, text: &str, cases: &[(&str, &[&str])]) {
+    for (by_hand, expected) in cases {
+        let by_hand = by_hand.replace("TUNNEL", &tunnel(lab));
+        lab.e(&format!("namespace lab {by_hand}")).ok();
+        assert_eq!(commands(lab, text), *expected, "after {by_hand}");
+        apply(lab, text);
+        assert!(commands(lab, text).is_empty(), "after {by_hand}: {:?}", commands(lab, text));
+    }
+}
+
+const DRIFTS: &[(&str, &[&str])] = &[
+    ("clear qos web0 0", &["qos set web0 0 rate=10mbit"]),
+    ("qos set ids 0 rate=2mbit", &["qos set ids 0 rate=1500kbit"]),
+    ("qos set web1 1 rate=1mbit", &["clear qos web1 1"]),
+    (
+        "capture pcap delete vm web0",
+        &[
+            "capture pcap snaplen 96",
+            "capture pcap filter \"tcp port 80\"",
+            "capture pcap vm web0 0 http.pcap",
+            "capture pcap snaplen 1600",
+            "capture pcap filter \"\"",
+        ],
+    ),
+    ("capture pcap delete bridge mega_bridge", &["capture pcap bridge mega_bridge whole.pcap"]),
+    ("clear tap mirror mon", &["tap mirror gw mon"]),
+    ("clear tap mirror ids 1", &["tap mirror web1 0 ids 1"]),
+    ("clear tap mirror", &["tap mirror web1 0 ids 1", "tap mirror gw mon"]),
+    ("bridge notrunk br1 eth1", &["bridge trunk br1 eth1"]),
+    ("bridge notunnel br1 TUNNEL", &["bridge tunnel vxlan br1 10.9.0.2 7"]),
+    ("tap delete far", &["tap create dmz bridge br1 name far"]),
+    ("tap delete mon", &["tap create watch name mon", "tap mirror gw mon"]),
+];
+
+/// What is taken out of the file, and what takes it away.
+const REMOVALS: &[(&str, &str, &[&str])] = &[
+    ("lan, qos: { rate: 10 mbit }", "lan", &["clear qos web[0-1] 0"]),
+    ("links:\n  slow: { ends: [web0.1, ids.0], rate: 1500 kbit }", "", &["clear qos ids 0", "clear qos web0 1"]),
+    ("vxlan 10.9.0.2 7, ", "", &["bridge notunnel br1 TUNNEL"]),
+    ("trunks: eth1, ", "", &["bridge notrunk br1 eth1"]),
+    ("  nics: { from: web1.0, to: ids.1 }\n", "", &["clear tap mirror ids 1"]),
+    ("  plain: { vm: web1, interface: 1, file: plain.pcap }\n", "", &["capture pcap delete vm web1"]),
+    ("  far: { vlan: dmz, bridge: br1 }\n", "", &["tap delete far"]),
+];
+
+fn dnsmasq_is_started_again(lab: &Lab, text: &str) {
+    let pid = cell(lab, ".columns pid namespace lab dnsmasq").parse().expect("a pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it runs");
+    wait_for("the server to be seen to have ended", || {
+        cell(lab, ".columns pid namespace lab dnsmasq").contains("ended")
+    });
+    let planned = commands(lab, text);
+    assert!(planned[0].starts_with("dnsmasq kill "), "{planned:?}");
+    assert_eq!(planned[1], "dnsmasq start 10.0.0.1 10.0.0.10 10.0.0.99");
+    assert!(planned[2..].iter().all(|command| command.starts_with("dnsmasq configure 10.0.0.1 ")), "{planned:?}");
+    assert_eq!(planned.len(), 6, "{planned:?}");
+    apply(lab, text);
+    assert!(commands(lab, text).is_empty());
+    let id = cell(lab, ".columns id namespace lab dnsmasq");
+    assert_eq!(lab.rows(&format!(".columns mac,ip namespace lab dnsmasq configure {id} ip")).len(), 2);
+}
+
+/// What the file says is what the engine has, as the engine says it.
+fn everything_is_there(lab: &Lab) {
+    let text = cell(lab, ".columns name,qos namespace lab vm info");
+    for part in ["[0: rate 10mbit, 1: rate 1500kbit]", "[0: rate 1500kbit]"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let row = |line: &str| cell(lab, line);
+    assert!(row(".filter bridge=br1 bridge").contains("[eth1] | [mega_vxlan0, mega_vxlan1]"), "{}", row("bridge"));
+    let captures = lab.e(".json true namespace lab capture").ok().out;
+    let captures: serde_json::Value = serde_json::from_str(&captures).expect("JSON");
+    let of = |file: &str| {
+        let all = captures[0]["Data"].as_array().expect("records");
+        let capture = all.iter().find(|c| c["path"].as_str().is_some_and(|path| path.ends_with(file))).expect(file);
+        (capture["snaplen"].clone(), capture["filter"].clone())
+    };
+    assert_eq!(of("http.pcap"), (96.into(), "tcp port 80".into()));
+    // The settings around another capture are not its own.
+    assert_eq!(of("plain.pcap"), (1600.into(), "".into()));
+}
+
+#[test]
+fn every_kind_is_restored_and_leaves_nothing() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let lab = Lab::new();
+    apply(&lab, LAB);
+    everything_is_there(&lab);
+    assert!(commands(&lab, LAB).is_empty(), "{:?}", commands(&lab, LAB));
+    let again = lab.run(&["apply", "--yes", "lab.yaml"]).ok();
+    assert!(again.out.contains("No changes"), "{}", again.out);
+
+    drifts(&lab, LAB, DRIFTS);
+    dnsmasq_is_started_again(&lab, LAB);
+
+    // What runs, as a file, is the experiment.
+    let imported = lab.run(&["import", "lab"]).ok().out;
+    let planned = commands(&lab, &imported);
+    assert!(planned.is_empty(), "{planned:#?}\n{imported}");
+    for part in ["vxlan 10.9.0.2 7", "snaplen: 96", "filter: \"tcp port 80\"", "rate: 1500kbit", "trunks: eth1"] {
+        assert!(imported.contains(part), "{part}: {imported}");
+    }
+
+    // One thing after the other.
+    let mut text = LAB.to_owned();
+    for (old, new, expected) in REMOVALS {
+        assert!(text.contains(old), "{old}");
+        text = text.replacen(old, new, 1);
+        let tunnel = tunnel(&lab);
+        let expected: Vec<String> = expected.iter().map(|command| command.replace("TUNNEL", &tunnel)).collect();
+        assert_eq!(commands(&lab, &text), expected, "without {old}");
+        apply(&lab, &text);
+        assert!(commands(&lab, &text).is_empty(), "without {old}");
+    }
+    assert!(ip("link show eth1"), "the trunk is the host's again");
+    apply(&lab, LAB);
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    nothing_is_left(&lab);
+}
+
+/// Directly after a destroy: what was captured is there, and nothing else.
+#[track_caller]
+fn nothing_is_left(lab: &Lab) {
+    assert!(lab.qemus().is_empty() && !lab.mounted(), "{:?}", lab.files());
+    assert_eq!(lab.files(), ["files"]);
+    let files = std::fs::read_dir(lab.base.join("files")).expect("it is there");
+    assert!(files.flatten().all(|file| file.file_name().to_string_lossy().ends_with(".pcap")));
+    assert!(ip("link show eth1"), "the trunk is the host's again");
+}
+
+#[test]
+fn every_kind_on_open_vswitch() {
+    if !have(OVS_NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let mut lab = Lab::new();
+    let mut daemon = lab.program();
+    daemon.args(["daemon", "--switch", "openvswitch"]);
+    lab.start_daemon_by(daemon);
+    let text = LAB.replace("br1: {", "br1: { config: { stp_enable: \"true\" },") + FLOWS.trim_start_matches('\n');
+    apply(&lab, &text);
+    everything_is_there(&lab);
+    assert!(commands(&lab, &text).is_empty(), "{:?}", commands(&lab, &text));
+    let flows = lab.rows(".columns mode,compress,path namespace lab capture").concat();
+    assert!(flows.contains(&"ascii".to_owned()) && flows.contains(&"udp:127.0.0.1:9995".to_owned()), "{flows:?}");
+    drifts(
+        &lab,
+        &text,
+        &[
+            ("bridge config br1 stp_enable=false", &["bridge config br1 stp_enable=true"]),
+            ("bridge notrunk br1 eth1", &["bridge trunk br1 eth1"]),
+            ("bridge notunnel br1 TUNNEL", &["bridge tunnel vxlan br1 10.9.0.2 7"]),
+            ("clear tap mirror mon", &["tap mirror gw mon"]),
+            ("clear qos web0 1", &["qos set web0 1 rate=1500kbit"]),
+            ("tap delete far", &["tap create dmz bridge br1 name far"]),
+        ],
+    );
+    lab.e("namespace lab capture netflow delete bridge mega_bridge").ok();
+    let planned = commands(&lab, &text);
+    assert!(planned.contains(&"capture netflow bridge mega_bridge udp 127.0.0.1:9995".to_owned()), "{planned:?}");
+    assert!(planned.iter().all(|command| command.starts_with("capture netflow ")), "{planned:?}");
+    apply(&lab, &text);
+    let imported = lab.run(&["import", "lab"]).ok().out;
+    let planned = commands(&lab, &imported);
+    assert!(planned.is_empty(), "{planned:#?}\n{imported}");
+    lab.file("lab.yaml", &text);
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    assert!(lab.qemus().is_empty() && !lab.mounted(), "{:?} {:?}", lab.files(), lab.rows("bridge"));
+    assert!(ip("link show eth1"), "the trunk is the host's again");
+}
+
+/// Apply and kill the program as soon as it has reported that so many commands ended. False if it ended before that.
+fn killed_after(lab: &Lab, ended: usize) -> bool {
+    let mut child = lab
+        .program()
+        .args(["apply", "--yes", "lab.yaml"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
+    let reached = ended == 0 || lines.by_ref().filter(|line| line.starts_with('[')).nth(ended - 1).is_some();
+    child.kill().expect("our own child");
+    child.wait().expect("our own child");
+    reached
+}
+
+#[test]
+fn killed_between_any_two_steps_the_networks_converge() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let lab = Lab::new();
+    // The way from one to the other changes every kind and no VM.
+    let edited = LAB
+        .replace("10 mbit", "20 mbit")
+        .replace("1500 kbit", "2 mbit")
+        .replace("trunks: eth1, tunnels: [vxlan 10.9.0.2 7, ", "tunnels: [vxlan 10.9.0.2 9, vxlan 10.9.0.4 10, ")
+        .replace("10.0.0.99", "10.0.0.98")
+        .replace("from: web1.0, to: ids.1", "from: ids.1, to: web1.0")
+        .replace("taps: { from", "probe: { from")
+        .replace("snaplen: 96", "snaplen: 128")
+        .replace("whole.pcap", "all.pcap")
+        .replace("  far: { vlan: dmz", "  far: { vlan: lan");
+    let converges = |text: &str, point: usize| {
+        let answer = lab.run(&["apply", "--yes", "lab.yaml"]);
+        assert_eq!(answer.code, 0, "killed after {point} commands:\n{}{}", answer.out, answer.err);
+        let left = commands(&lab, text);
+        assert!(left.is_empty(), "killed after {point} commands: {left:#?}");
+    };
+    for point in [2, 12, 33] {
+        lab.file("lab.yaml", LAB);
+        assert!(killed_after(&lab, point));
+        converges(LAB, point);
+        lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+        nothing_is_left(&lab);
+    }
+    apply(&lab, LAB);
+    let mut point = 1;
+    for text in [edited.as_str(), LAB].into_iter().cycle() {
+        lab.file("lab.yaml", text);
+        let reached = killed_after(&lab, point);
+        if !reached {
+            break;
+        }
+        converges(text, point);
+        point += 2;
+    }
+    assert!(point > 15, "a change has more commands than {point}");
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    nothing_is_left(&lab);
+}
