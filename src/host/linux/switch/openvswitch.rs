@@ -15,6 +15,7 @@ mod datapath;
 mod hearing;
 mod own_mirrors;
 mod placing;
+mod qdiscs;
 mod rows;
 mod trunks;
 
@@ -410,7 +411,8 @@ impl Switch for OpenVswitch {
             let ports =
                 picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND | TRUNK | TUNNEL)));
             let gone = ports.filter(|port| port.interfaces.iter().all(lost)).map(|port| &port.uuid);
-            Ok(picture.remove(&gone.collect(), true))
+            let gone = gone.collect();
+            Ok(picture.remove(&gone, true).into_iter().chain(qdiscs::spare(picture, &gone)).collect())
         })?;
         self.unsettled = self.unsettled.max(number);
         Ok(())
