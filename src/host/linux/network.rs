@@ -41,6 +41,20 @@ pub struct LinuxNetwork {
     exports: Arc<Exports>,
 }
 
+/// Who has to know what has come and gone.
+struct Audience {
+    sniffers: Arc<Sniffers>,
+    exports: Arc<Exports>,
+}
+
+impl Audience {
+    fn tell(&self, ports: &mut Ports) {
+        if let Err(error) = self.sniffers.refresh(ports, None).and_then(|()| self.exports.refresh(ports)) {
+            tracing::warn!(%error, "captures do not hear what has changed");
+        }
+    }
+}
+
 type Job = Box<dyn FnOnce(&mut Ports) + Send>;
 
 /// The thread inside. It ends when this is dropped.
@@ -80,7 +94,7 @@ impl LinuxNetwork {
     fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_none() {
-            *worker = Worker::start(&self.place, &self.switch, self.form, &self.ears, make)?;
+            *worker = Worker::start(&self.place, &self.switch, self.form, &self.ears, make, self.audience())?;
         }
         Ok(worker)
     }
@@ -132,7 +146,7 @@ impl LinuxNetwork {
     /// Move a host tap into a gateway's namespace.
     pub(super) fn move_out(&self, tap: &TapName, namespace: OwnedFd) -> Result<(), NetworkError> {
         let name = tap.clone();
-        self.inside(false, move |ports| ports.move_out(&name, &namespace, GATEWAY_INSIDE))?
+        self.change(false, move |ports| ports.move_out(&name, &namespace, GATEWAY_INSIDE))?
             .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
     }
 
@@ -188,14 +202,16 @@ impl LinuxNetwork {
         make: bool,
         f: impl FnOnce(&mut Ports) -> Result<R, NetworkError> + Send + 'static,
     ) -> Result<Option<R>, NetworkError> {
-        let (sniffers, exports) = (Arc::clone(&self.sniffers), Arc::clone(&self.exports));
+        let audience = self.audience();
         self.inside(make, move |ports| {
             let result = f(ports);
-            if let Err(error) = sniffers.refresh(ports, None).and_then(|()| exports.refresh(ports)) {
-                tracing::warn!(%error, "captures do not hear what has changed");
-            }
+            audience.tell(ports);
             result
         })
+    }
+
+    fn audience(&self) -> Audience {
+        Audience { sniffers: Arc::clone(&self.sniffers), exports: Arc::clone(&self.exports) }
     }
 }
 
@@ -249,8 +265,10 @@ impl Network for LinuxNetwork {
     fn release(&self, in_use: bool) -> Result<(), NetworkError> {
         // Locked until the end, so that nobody creates a tap in a namespace that is about to go.
         let mut worker = self.worker(false)?;
-        let left = run(&mut worker, |ports| {
+        let audience = self.audience();
+        let left = run(&mut worker, move |ports| {
             ports.sweep()?;
+            audience.tell(ports);
             Ok(!ports.list()?.is_empty() || !ports.bridges()?.is_empty())
         })?;
         let NetworkPlace::Own { pin } = &self.place else { return Ok(()) };
@@ -349,14 +367,14 @@ impl Switching for LinuxNetwork {
 impl Bonding for LinuxNetwork {
     fn bond(&self, bond: &Bond) -> Result<(), NetworkError> {
         let asked = bond.clone();
-        self.inside(false, move |ports| ports.bond(&asked))?.ok_or_else(|| NetworkError::NotFound {
+        self.change(false, move |ports| ports.bond(&asked))?.ok_or_else(|| NetworkError::NotFound {
             tap: bond.taps.first().map(ToString::to_string).unwrap_or_default(),
         })
     }
 
     fn unbond(&self, name: &TapName) -> Result<(), NetworkError> {
         let asked = name.clone();
-        self.inside(false, move |ports| ports.switch().unbond(&asked))?
+        self.change(false, move |ports| ports.switch().unbond(&asked))?
             .ok_or_else(|| NetworkError::NotFound { tap: name.to_string() })
     }
 
@@ -417,6 +435,7 @@ impl Worker {
         form: Form,
         ears: &Arc<Ears>,
         make: bool,
+        audience: Audience,
     ) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
@@ -437,7 +456,7 @@ impl Worker {
                     });
                     // Nobody to tell means nobody to work for.
                     if ready.send(Ok((namespace, listening.ok()))).is_ok() {
-                        work(&mut ports, &inbox, switch != SwitchChoice::Linux);
+                        work(&mut ports, &inbox, (switch != SwitchChoice::Linux).then_some(audience));
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -471,17 +490,20 @@ impl Drop for Worker {
     }
 }
 
-/// Do the jobs until nobody can give any more; between them, look after what the switch runs, if `tend` is set.
-fn work(ports: &mut Ports, inbox: &Receiver<Job>, tend: bool) {
+/// Do the jobs until nobody can give any more; between them, look after what the switch runs, if there is somebody to tell.
+fn work(ports: &mut Ports, inbox: &Receiver<Job>, audience: Option<Audience>) {
     loop {
-        let job = if tend { inbox.recv_timeout(TEND) } else { inbox.recv().map_err(RecvTimeoutError::from) };
+        let job =
+            if audience.is_some() { inbox.recv_timeout(TEND) } else { inbox.recv().map_err(RecvTimeoutError::from) };
         match job {
             Ok(job) => job(ports),
-            Err(RecvTimeoutError::Timeout) => {
-                if let Err(error) = ports.switch().tend() {
+            Err(RecvTimeoutError::Timeout) => match (ports.switch().tend(), &audience) {
+                (Ok(true), Some(audience)) => audience.tell(ports),
+                (Ok(_), _) => {}
+                (Err(error), _) => {
                     tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "the switch is not well");
                 }
-            }
+            },
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }

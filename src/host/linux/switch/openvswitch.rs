@@ -66,6 +66,8 @@ pub(super) struct OpenVswitch {
     prepared: bool,
     /// Whether a database that somebody else runs has ever answered.
     seen: bool,
+    /// One of its programs was started again, and nobody was told yet.
+    returned: bool,
     /// Whether any of the kernel's mirrors is there; None until it is known.
     has_mirrors: Option<bool>,
 }
@@ -92,6 +94,7 @@ impl OpenVswitch {
             unsettled: None,
             prepared: false,
             seen: false,
+            returned: false,
             has_mirrors: None,
         })
     }
@@ -122,6 +125,7 @@ impl OpenVswitch {
         let end = Instant::now() + COMEBACK;
         loop {
             let started = daemons.ensure()?;
+            self.returned |= !started.is_empty() && self.prepared;
             for program in &started {
                 tracing::info!("started {program} in the engine's network namespace");
             }
@@ -198,6 +202,13 @@ impl OpenVswitch {
                 Err(error) => return Err(failed(what)(error)),
             }
         }
+    }
+
+    /// A change of nothing; its number as for [`OpenVswitch::change`].
+    fn nudge(&mut self, what: &str) -> Result<Option<i64>, NetworkError> {
+        let add = Operation::mutate("Open_vSwitch", &[], &[("next_cfg", Mutation::Add(1))]);
+        let outcomes = self.ask(what, &[add, Operation::select("Open_vSwitch", &[], &["next_cfg"])])?;
+        Ok(outcomes.into_iter().last().and_then(|outcome| outcome.rows().first()?.integer("next_cfg")))
     }
 
     /// Wait until ovs-vswitchd has carried out a change.
@@ -423,8 +434,19 @@ impl Switch for OpenVswitch {
         Ok(())
     }
 
-    fn tend(&mut self) -> Result<(), NetworkError> {
-        if self.daemons.as_mut().is_some_and(|daemons| daemons.is_one_dead()) { self.prepare() } else { Ok(()) }
+    fn tend(&mut self) -> Result<bool, NetworkError> {
+        if self.daemons.as_ref().is_some_and(Daemons::is_one_dead) {
+            self.prepare()?;
+        }
+        if !self.returned {
+            return Ok(false);
+        }
+        let what = "start Open vSwitch again";
+        // Until it has done something, nobody knows whether it has made its interfaces.
+        let number = self.nudge(what)?;
+        number.map_or(Ok(()), |number| self.applied(what, number))?;
+        self.returned = false;
+        Ok(true)
     }
 
     fn end(&mut self) -> Result<(), NetworkError> {
