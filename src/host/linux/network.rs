@@ -8,9 +8,11 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::{FairMutex, FairMutexGuard};
 
 use super::collecting::Exports;
 use super::dhcp::{Client, Lease};
@@ -35,7 +37,9 @@ pub struct LinuxNetwork {
     place: NetworkPlace,
     switch: SwitchChoice,
     form: Form,
-    worker: Mutex<Option<Worker>>,
+    /// Fair, so that who does one thing after the other lets others have their turn between: taps that are asked for
+    /// together can then be made together.
+    worker: FairMutex<Option<Worker>>,
     ears: Arc<Ears>,
     sniffers: Arc<Sniffers>,
     exports: Arc<Exports>,
@@ -83,7 +87,7 @@ impl LinuxNetwork {
             place,
             switch,
             form: Form::Auto,
-            worker: Mutex::new(None),
+            worker: FairMutex::new(None),
             ears: Arc::default(),
             sniffers: Arc::default(),
             exports: Arc::default(),
@@ -91,8 +95,8 @@ impl LinuxNetwork {
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
-    fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
-        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+    fn worker(&self, make: bool) -> Result<FairMutexGuard<'_, Option<Worker>>, NetworkError> {
+        let mut worker = self.worker.lock();
         if worker.is_none() {
             *worker = Worker::start(&self.place, &self.switch, self.form, &self.ears, make, self.audience())?;
         }
@@ -169,7 +173,7 @@ impl LinuxNetwork {
     }
 
     fn stop_client(&self, tap: &TapName) {
-        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut worker = self.worker.lock();
         let client = worker.as_mut().and_then(|worker| worker.clients.remove(tap));
         // Its thread may take a moment to end.
         drop((worker, client));
