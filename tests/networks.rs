@@ -107,6 +107,36 @@ fn tunnels_have_keys() {
 }
 
 #[test]
+fn a_nic_whose_bridge_was_deleted_by_hand_is_shown_disconnected() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    for line in ["vm config memory 16", "vm config net LAN DMZ", "vm launch kvm a"] {
+        lab.e(line).ok();
+    }
+    let places = |lab: &Lab| {
+        cell(lab, ".columns vlan,bridge vm info").split('|').map(|c| c.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&lab), ["[LAN (101), DMZ (102)]", "[mega_bridge, mega_bridge]"]);
+    for line in lab.e(".annotate false shell ip -br link show type bridge").ok().out.lines() {
+        let device = line.split_whitespace().next().expect("a name");
+        lab.e(&format!("shell ip link delete {device}")).ok();
+    }
+    assert_eq!(places(&lab), ["[disconnected, disconnected]", "[, ]"]);
+    let data: serde_json::Value = serde_json::from_str(&lab.e(".json true vm info").ok().out).expect("JSON");
+    let nic = &data[0]["Data"][0]["Networks"][0];
+    assert_eq!((&nic["VLAN"], &nic["Alias"], &nic["Bridge"]), (&0.into(), &"".into(), &"".into()));
+    lab.e("vm net connect a 0 LAN").ok();
+    assert_eq!(places(&lab), ["[LAN (101), disconnected]", "[mega_bridge, ]"]);
+    // What is not running has its place for the next start.
+    lab.e("vm kill a").ok();
+    assert_eq!(places(&lab), ["[LAN (101), DMZ (102)]", "[mega_bridge, mega_bridge]"]);
+    lab.e("clear namespace all").ok();
+    assert!(!lab.mounted());
+}
+
+#[test]
 fn nics_are_added_while_qemu_runs() {
     if !have(NEEDS) {
         return;

@@ -1,5 +1,7 @@
 //! `check`
 
+use serde_json::{Value, json};
+
 use crate::language::declaration::Declaration;
 
 use super::{Answer, Command};
@@ -13,12 +15,14 @@ pub(super) fn commands() -> Vec<Command> {
             "Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on \
              a VLAN of their own and deleted again. What is missing for that is an error, one line each with what would \
              provide it. What only some commands need, such as netem for `qos` and the programs behind `dnsmasq` and \
-             `nat`, is tried too, and answered where it is missing. Answers with nothing if all of it works.",
+             `nat`, is tried too, and answered where it is missing. Answers with nothing if all of it works. Data says what connects taps, in Switch.",
         )
         .local(),
         |call| async move {
             let checked = call.engine().check().await;
-            Ok(Answer { error: checked.missing.join("\n"), ..Answer::text(checked.limits.join("\n")) })
+            // Without a network it is among what is missing.
+            let data = call.engine().switch().await.map_or(Value::Null, |switch| json!({ "Switch": switch }));
+            Ok(Answer { error: checked.missing.join("\n"), data, ..Answer::text(checked.limits.join("\n")) })
         },
     )]
 }

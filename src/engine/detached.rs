@@ -31,6 +31,9 @@ pub(super) const LOG: &str = "log";
 /// How much of the end of a program's output is read for a message, in bytes.
 const LOG_TAIL: usize = 64 << 10;
 
+/// How a program ended that was no child of this daemon.
+const UNKNOWN: &str = "it is not known how";
+
 /// A program that was started or adopted.
 #[derive(Debug)]
 pub(super) struct Detached {
@@ -46,16 +49,17 @@ impl Detached {
         tokio::spawn(async move {
             let text = loop {
                 match process::wait_exit(id).await {
-                    Ok(None) => break "it ended".to_owned(),
+                    // The status of a program that an earlier daemon has started goes to init.
+                    Ok(None) => break UNKNOWN.to_owned(),
                     Ok(status) => match exit_text(status) {
-                        text if text.is_empty() => break "it ended".to_owned(),
+                        text if text.is_empty() => break "exit status 0".to_owned(),
                         text => break text,
                     },
                     Err(error) => tracing::warn!(what, error = %EngineError::from(error).chain(), "cannot watch"),
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             };
-            tracing::info!(what, pid = id.pid, "{text}");
+            tracing::info!(what, pid = id.pid, "ended: {text}");
             sender.send_replace(Some(text));
         });
         Self { id, ended }
@@ -63,7 +67,7 @@ impl Detached {
 
     /// One that ended while no daemon watched it.
     pub(super) fn gone(id: ProcessId) -> Self {
-        let (_, ended) = watch::channel(Some("it ended".to_owned()));
+        let (_, ended) = watch::channel(Some(UNKNOWN.to_owned()));
         Self { id, ended }
     }
 

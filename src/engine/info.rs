@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
+use crate::host::Segment;
 use crate::language::field::{FIELDS, Field, FieldValue, Group};
 use crate::name::{Namespace, TapName};
 
@@ -13,8 +14,19 @@ use super::bonds::Bonded;
 use super::vm::{Live, Nic, Vm};
 use super::{Engine, EngineError, State};
 
-/// The bonds of NICs, by tap.
-type Bonds = HashMap<TapName, Bonded>;
+/// What the host has of NICs, by tap.
+struct Seen {
+    bonds: HashMap<TapName, Bonded>,
+    /// Where taps are, None for one that is nowhere: somebody may have deleted its bridge.
+    places: HashMap<TapName, Option<Segment>>,
+}
+
+impl Seen {
+    /// Where a NIC is; while it has no tap, where it will be.
+    fn place(&self, nic: &Nic) -> Option<Segment> {
+        self.places.get(&nic.tap).cloned().unwrap_or_else(|| nic.segment())
+    }
+}
 
 /// All columns, in order.
 pub const INFO_COLUMNS: &[&str] = &[
@@ -78,12 +90,13 @@ pub struct InfoRow {
 impl Engine {
     /// The VMs of a namespace, by id.
     pub async fn info(&self, namespace: &Namespace, columns: &[&str]) -> Result<Vec<InfoRow>, EngineError> {
-        let bonded = self.bonded().await?;
+        let places = self.ports().await?.into_iter().map(|port| (port.tap, port.segment)).collect();
+        let seen = Seen { bonds: self.bonded().await?, places };
         let vms = self.vms(namespace);
         let state = self.state();
         let row = |vm: &Arc<Vm>| InfoRow {
-            cells: columns.iter().map(|column| cell(&state, &bonded, vm, column)).collect(),
-            record: record(&state, &bonded, vm, &self.options.host),
+            cells: columns.iter().map(|column| cell(&state, &seen, vm, column)).collect(),
+            record: record(&state, &seen, vm, &self.options.host),
         };
         Ok(vms.iter().map(row).collect())
     }
@@ -93,8 +106,9 @@ fn list<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
     format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", "))
 }
 
-fn nic_vlan(state: &State, vm: &Vm, nic: &Nic) -> String {
-    nic.vlan.map_or_else(|| "disconnected".to_owned(), |tag| state.vlans.show(&vm.namespace, tag))
+fn nic_vlan(state: &State, seen: &Seen, vm: &Vm, nic: &Nic) -> String {
+    let place = seen.place(nic);
+    place.map_or_else(|| "disconnected".to_owned(), |segment| state.vlans.show(&vm.namespace, segment.vlan))
 }
 
 /// An address, empty while none is known.
@@ -103,8 +117,8 @@ fn shown(address: Option<impl ToString>) -> String {
 }
 
 /// The bridge of a NIC, empty while it is disconnected.
-fn nic_bridge(nic: &Nic) -> &str {
-    if nic.vlan.is_some() { nic.bridge.as_str() } else { "" }
+fn nic_bridge(seen: &Seen, nic: &Nic) -> String {
+    seen.place(nic).map(|segment| segment.bridge.to_string()).unwrap_or_default()
 }
 
 /// What is set of each NIC for which something is, as `[0: rate 1mbit, 2: delay 100ms loss 0.25]`.
@@ -116,7 +130,7 @@ fn qos(nics: &[Nic]) -> String {
     })
 }
 
-fn cell(state: &State, bonded: &Bonds, vm: &Vm, column: &str) -> String {
+fn cell(state: &State, seen: &Seen, vm: &Vm, column: &str) -> String {
     let live = vm.live();
     let config = &vm.config;
     match column {
@@ -129,15 +143,15 @@ fn cell(state: &State, bonded: &Bonds, vm: &Vm, column: &str) -> String {
         // No command-and-control channel exists in this engine, so no agent is ever connected.
         "cc_active" => "false".to_owned(),
         "pid" => live.process.map_or_else(|| "0".to_owned(), |id| id.pid.to_string()),
-        "vlan" => list(&live.nics, |nic| nic_vlan(state, vm, nic)),
-        "bridge" => list(&live.nics, |nic| nic_bridge(nic).to_owned()),
+        "vlan" => list(&live.nics, |nic| nic_vlan(state, seen, vm, nic)),
+        "bridge" => list(&live.nics, |nic| nic_bridge(seen, nic)),
         "tap" => list(&live.nics, |nic| nic.tap.to_string()),
         "mac" => list(&live.nics, |nic| nic.mac.to_string()),
         "ip" => list(&live.nics, |nic| shown(nic.ip4)),
         "ip6" => list(&live.nics, |nic| shown(nic.ip6)),
         "qos" => qos(&live.nics),
-        "bond" => list(&bonds(bonded, &live.nics, false), ToString::to_string),
-        "qinq" => list(&bonds(bonded, &live.nics, true), ToString::to_string),
+        "bond" => list(&bonds(seen, &live.nics, false), ToString::to_string),
+        "qinq" => list(&bonds(seen, &live.nics, true), ToString::to_string),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
         "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
         column => match kvm_fields().find(|field| field.column == Some(column)) {
@@ -152,8 +166,8 @@ fn cell(state: &State, bonded: &Bonds, vm: &Vm, column: &str) -> String {
 }
 
 /// The bonds of NICs, by name, each once; with `qinq` only those that add an outer VLAN tag.
-fn bonds(bonded: &Bonds, nics: &[Nic], qinq: bool) -> Vec<TapName> {
-    let found = nics.iter().filter_map(|nic| bonded.get(&nic.tap)).filter(|bond| bond.qinq || !qinq);
+fn bonds(seen: &Seen, nics: &[Nic], qinq: bool) -> Vec<TapName> {
+    let found = nics.iter().filter_map(|nic| seen.bonds.get(&nic.tap)).filter(|bond| bond.qinq || !qinq);
     found.map(|bond| bond.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -208,20 +222,20 @@ const RECORD_KEYS: &[&str] = &[
     "Error",
 ];
 
-fn record(state: &State, bonded: &Bonds, vm: &Vm, host: &str) -> Value {
+fn record(state: &State, seen: &Seen, vm: &Vm, host: &str) -> Value {
     let live = vm.live();
     RECORD_KEYS
         .iter()
-        .map(|key| ((*key).to_owned(), part(state, bonded, vm, &live, host, key)))
+        .map(|key| ((*key).to_owned(), part(state, seen, vm, &live, host, key)))
         .collect::<Map<_, _>>()
         .into()
 }
 
 /// One value of a VM's record.
-fn part(state: &State, bonded: &Bonds, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
+fn part(state: &State, seen: &Seen, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
     match key {
         "UUID" => json!(vm.uuid.to_string()),
-        "Networks" => live.nics.iter().map(|nic| network(state, bonded, vm, nic)).collect(),
+        "Networks" => live.nics.iter().map(|nic| network(state, seen, vm, nic)).collect(),
         "Tags" => json!(live.tags),
         "ID" => json!(vm.id),
         "Name" => json!(vm.name),
@@ -272,17 +286,18 @@ fn field_value(field: &Field, value: FieldValue) -> Value {
     }
 }
 
-fn network(state: &State, bonded: &Bonds, vm: &Vm, nic: &Nic) -> Value {
+fn network(state: &State, seen: &Seen, vm: &Vm, nic: &Nic) -> Value {
+    let vlan = seen.place(nic).map(|segment| segment.vlan);
     json!({
-        "Alias": nic.vlan.and_then(|tag| state.vlans.alias(&vm.namespace, tag)).unwrap_or_default(),
-        "VLAN": nic.vlan.map_or(0, |tag| tag.get()),
-        "Bridge": nic_bridge(nic),
+        "Alias": vlan.and_then(|tag| state.vlans.alias(&vm.namespace, tag)).unwrap_or_default(),
+        "VLAN": vlan.map_or(0, |tag| tag.get()),
+        "Bridge": nic_bridge(seen, nic),
         "Tap": nic.tap,
         "MAC": nic.mac.to_string(),
         "Driver": nic.driver,
         "IP4": shown(nic.ip4),
         "IP6": shown(nic.ip6),
-        "QinQ": bonded.get(&nic.tap).is_some_and(|bond| bond.qinq),
+        "QinQ": seen.bonds.get(&nic.tap).is_some_and(|bond| bond.qinq),
         "RxRate": 0,
         "TxRate": 0,
         "Raw": nic.raw,

@@ -1,6 +1,6 @@
 //! Flow records: what each bridge is to export, told to the switch whenever the bridge comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,11 +25,11 @@ impl Exports {
         if exports.is_empty() {
             return Ok(());
         }
-        let there: BTreeSet<BridgeName> = ports.bridges()?.into_iter().map(|info| info.bridge).collect();
+        let there = ports.switch().exporting()?;
         for (bridge, (settings, told)) in &mut *exports {
-            if !there.contains(bridge) {
-                *told = false;
-            } else if !*told {
+            // One that does not export was deleted, perhaps by hand, and is another one now.
+            *told &= there.get(bridge).is_some_and(|exporting| *exporting);
+            if !*told && there.contains_key(bridge) {
                 ports.switch().netflow(bridge, Some(settings))?;
                 *told = true;
             }

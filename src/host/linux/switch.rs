@@ -4,7 +4,7 @@
 //! Must not know who is behind a port. Nothing is kept in memory: a switch finds what it needs in the kernel, or in its
 //! own database, so that a restarted daemon goes on where the last one ended.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use super::failure::kernel;
@@ -146,6 +146,11 @@ pub(super) trait Switch {
     /// Can it send flow records at all?
     fn exports_flows(&self) -> bool {
         false
+    }
+
+    /// Every bridge, and whether it exports flow records because the engine told it to.
+    fn exporting(&mut self) -> Result<BTreeMap<BridgeName, bool>, NetworkError> {
+        Ok(BTreeMap::new())
     }
     /// Send flow records of a bridge, or stop it.
     fn netflow(&mut self, _bridge: &BridgeName, _settings: Option<&Netflow>) -> Result<(), NetworkError> {

@@ -19,12 +19,12 @@ mod qdiscs;
 mod rows;
 mod trunks;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use netlink_packet_route::link::LinkFlags;
+use netlink_packet_route::link::{InfoKind, LinkFlags};
 
 use super::{Ear, Switch, SwitchPort, mirrors, uplinks};
 use crate::host::linux::failure::kernel;
@@ -257,6 +257,28 @@ impl OpenVswitch {
         }
     }
 
+    /// An error if a bridge would have to be made and another interface has its name, which a bridge of Open vSwitch gives to
+    /// an interface of its own.
+    fn vacant(&mut self, what: &str, picture: &Picture, bridge: &BridgeName) -> Result<(), NetworkError> {
+        if picture.bridge(bridge.as_str()).is_some() {
+            return Ok(());
+        }
+        let link = self.netlink.link_by_name(bridge.as_str()).map_err(kernel(format!("look up interface {bridge}")))?;
+        // One of Open vSwitch's own may be left of a bridge of that name, of which ovs-vswitchd has not let go yet.
+        let own = |link: &Link| match &link.kind {
+            Some(InfoKind::Tun) => link.alias.is_empty(),
+            Some(InfoKind::Other(kind)) => kind == "openvswitch",
+            _ => false,
+        };
+        match link {
+            Some(link) if !own(&link) => Err(wrong(
+                what,
+                format!("bridge {bridge} would need an interface of its own name, and there is another of that name"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Rows of interfaces that were deleted and made again under the same name: ovs-vswitchd would keep what it has open.
     /// They go first. `ports` has the number of each interface by name, and None for one that was just made.
     fn drop_stale(&mut self, what: &str, ports: &HashMap<&str, Option<u32>>) -> Result<(), NetworkError> {
@@ -379,7 +401,11 @@ impl Switch for OpenVswitch {
             [(first, _), rest @ ..] => format!("connect {} and {} more", first.tap, rest.len()),
         };
         self.settle(&what)?;
-        let before = self.picture(&what)?.segments();
+        let picture = self.picture(&what)?;
+        for bridge in ports.iter().map(|(_, segment)| &segment.bridge).collect::<BTreeSet<_>>() {
+            self.vacant(&what, &picture, bridge)?;
+        }
+        let before = picture.segments();
         self.plug_all(&what, ports).inspect_err(|_| self.put_back(&before, ports))
     }
 
@@ -539,6 +565,10 @@ impl Switch for OpenVswitch {
 
     fn exports_flows(&self) -> bool {
         true
+    }
+
+    fn exporting(&mut self) -> Result<BTreeMap<BridgeName, bool>, NetworkError> {
+        self.list_exporting()
     }
 
     fn netflow(&mut self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::shaping::{qdiscs, reshape};
 use super::*;
 use crate::host::linux::process;
-use crate::host::{BondMode, Lacp, ProcessId, Shaping};
+use crate::host::{BondMode, Collecting, Lacp, ProcessId, Shaping};
 
 /// Whether Open vSwitch has made an interface. They come and go a moment after what they are for.
 pub(super) fn is_made_by_it(name: &str) -> bool {
@@ -134,6 +134,26 @@ fn its_programs_outlive_the_daemon_and_go_with_the_namespace() {
         lab.network.release(false).unwrap();
         assert!(!before.into_iter().any(process::is_alive));
         assert!(!folder(&lab).exists() && !lab.pin().exists());
+    });
+}
+
+#[test]
+fn a_bridge_with_the_name_of_another_interface_is_refused() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        lab.network.create(&vm("a", Some(1))).unwrap();
+        let before = (lab.network.list().unwrap(), lab.network.bridges().unwrap());
+        for taken in ["a", "lo"] {
+            let bridge = BridgeName::new(taken).unwrap();
+            let tap = NewTap { segment: Some(Segment { bridge: bridge.clone(), ..segment(1) }), ..vm("b", Some(1)) };
+            let refused =
+                [lab.network.create(&tap).unwrap_err(), lab.network.configure(&bridge, "stp_enable=true").unwrap_err()];
+            for error in refused {
+                let source = std::error::Error::source(&error).unwrap().to_string();
+                assert!(source.starts_with(&format!("bridge {taken} would need an interface")), "{source}");
+            }
+            assert_eq!((lab.network.list().unwrap(), lab.network.bridges().unwrap()), before);
+        }
     });
 }
 
@@ -344,6 +364,23 @@ fn a_bond_fails_over() {
         drop((a0, a1));
         lab.network.delete_all(&["a0", "a1"].map(name)).unwrap();
         assert_eq!(by_hand(&lab, &["list-ports", "mega_bridge"]), "b");
+    });
+}
+
+#[test]
+fn a_bridge_that_was_deleted_by_hand_exports_netflow_again_when_it_is_back() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        lab.network.create(&vm("a", Some(1))).unwrap();
+        let settings = Netflow { targets: vec!["127.0.0.1:9".to_owned()], active_timeout: 1 };
+        lab.network.export_flows(&BridgeName::default_bridge(), Some(&settings)).unwrap();
+        let exporting = |lab: &Lab| by_hand(lab, &["get", "bridge", "mega_bridge", "netflow"]) != "[]";
+        assert!(exporting(&lab));
+        by_hand(&lab, &["del-br", "mega_bridge"]);
+        lab.network.connect(&name("a"), Some(&segment(1))).unwrap();
+        assert!(exporting(&lab));
+        lab.network.export_flows(&BridgeName::default_bridge(), None).unwrap();
+        assert!(!exporting(&lab));
     });
 }
 

@@ -1,5 +1,7 @@
 //! Settings of a bridge: `bridge config` and netflow.
 
+use std::collections::BTreeMap;
+
 use super::placing::join;
 use super::rows::{CONFIG, MARK, is, still_there};
 use super::{OpenVswitch, wrong};
@@ -49,6 +51,9 @@ impl OpenVswitch {
         if settings.is_empty() {
             return Err(wrong(&what, "expected KEY=VALUE"));
         }
+        self.settle(&what)?;
+        let picture = self.picture(&what)?;
+        self.vacant(&what, &picture, bridge)?;
         let datapath = self.datapath;
         let number = self.change(&what, |picture| {
             let mut operations = Vec::new();
@@ -80,6 +85,18 @@ impl OpenVswitch {
             Ok(operations)
         })?;
         number.map_or(Ok(()), |number| self.applied(&what, number))
+    }
+
+    pub(super) fn list_exporting(&mut self) -> Result<BTreeMap<BridgeName, bool>, NetworkError> {
+        if !self.is_there() {
+            return Ok(BTreeMap::new());
+        }
+        let picture = self.picture("list netflow")?;
+        let bridges = picture.bridges.iter().filter_map(|row| {
+            let ours = row.netflow.is_some() && row.ids.contains_key(NETFLOW);
+            Some((BridgeName::new(&row.name).ok()?, ours))
+        });
+        Ok(bridges.collect())
     }
 
     pub(super) fn set_netflow(&mut self, bridge: &BridgeName, settings: Option<&Netflow>) -> Result<(), NetworkError> {

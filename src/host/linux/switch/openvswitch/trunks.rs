@@ -22,6 +22,8 @@ impl OpenVswitch {
     pub(super) fn add_trunk(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
         let what = format!("make {interface} a trunk of bridge {bridge}");
         self.settle(&what)?;
+        let picture = self.picture(&what)?;
+        self.vacant(&what, &picture, bridge)?;
         let uplink = uplinks::claim(&mut self.netlink, bridge, interface)?;
         self.add_uplink(&what, &uplink)
     }
@@ -29,6 +31,8 @@ impl OpenVswitch {
     pub(super) fn add_tunnel(&mut self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
         let what = format!("make a tunnel from bridge {bridge} to {}", tunnel.remote);
         self.settle(&what)?;
+        let picture = self.picture(&what)?;
+        self.vacant(&what, &picture, bridge)?;
         let uplink = uplinks::make_tunnel(&mut self.netlink, bridge, tunnel)?;
         self.add_uplink(&what, &uplink)?;
         Ok(uplink.name)
