@@ -330,7 +330,7 @@ fn killed_between_any_two_steps_the_networks_converge() {
             break;
         }
         converges(text, point);
-        point += 2;
+        point += 3;
     }
     assert!(point > 15, "a change has more commands than {point}");
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
