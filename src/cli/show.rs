@@ -131,7 +131,12 @@ fn text(
                 !values.is_empty() && values.as_slice() != std::slice::from_ref(key) && fact.as_str() != "preexisting"
             });
             let facts: Vec<String> = facts.map(|(fact, values)| format!("{fact} {}", values.join(" "))).collect();
-            vec![key.clone(), facts.join(", "), managed(object_managed(*kind, key))]
+            let owner = match object_managed(*kind, key) {
+                // Those that no file declares belong to no namespace.
+                false if *kind == Kind::Bridge => "shared".to_owned(),
+                ours => managed(ours),
+            };
+            vec![key.clone(), facts.join(", "), owner]
         });
         table(&mut out, &[kind.word(), "settings", "owner"], rows.collect());
     }

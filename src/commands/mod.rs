@@ -243,6 +243,7 @@ pub fn grammar(commands: &[Command]) -> Grammar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::pattern::Item;
 
     #[test]
     fn every_pattern_parses_and_every_name_is_unique() {
@@ -272,6 +273,67 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn patterns_that_are_our_own_are_declared_so() {
+        let listed = include_str!("../../tests/data/megaform-patterns.txt").lines();
+        let listed: Vec<&str> = listed.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        let mut declared: Vec<String> =
+            all().iter().flat_map(|c| &c.declaration.own).map(|pattern| pattern.to_string()).collect();
+        declared.sort();
+        let mut listed: Vec<String> = listed.into_iter().map(str::to_owned).collect();
+        listed.sort();
+        assert_eq!(declared, listed);
+    }
+
+    #[test]
+    fn no_pattern_of_our_own_changes_what_a_shortened_line_means() {
+        let ours = grammar(&all());
+        let mut theirs: Vec<Declaration> = all().into_iter().map(|c| c.declaration).collect();
+        for declaration in &mut theirs {
+            declaration.patterns.retain(|pattern| !declaration.own.contains(pattern));
+        }
+        theirs.retain(|declaration| !declaration.patterns.is_empty());
+        let theirs = Grammar::new(&theirs).unwrap();
+        let meant = |grammar: &Grammar, line: &str| {
+            let found = grammar.compile(line).ok()??;
+            Some((grammar.declarations()[found.command].name.clone(), found))
+        };
+        let mut lines = 0;
+        let words = |item: &Item| match item {
+            Item::Literal(word) => vec![word.to_string()],
+            Item::Choice { words, .. } => words.iter().map(|word| word.to_string()).collect(),
+            Item::Text { .. } | Item::List { .. } => vec!["x".to_owned()],
+            Item::Command => vec!["version".to_owned()],
+        };
+        for command in 0..theirs.declarations().len() {
+            for pattern in theirs.patterns(command) {
+                // Each of its words shortened in every way, the others in full.
+                let full: Vec<String> = pattern.items.iter().map(|item| words(item)[0].clone()).collect();
+                for (at, item) in pattern.items.iter().enumerate() {
+                    for word in words(item) {
+                        for length in 1..=word.len() {
+                            let mut line = full.clone();
+                            line[at] = word[..length].to_owned();
+                            let line = line.join(" ");
+                            let Some((name, expected)) = meant(&theirs, &line) else { continue };
+                            let (found, args) = meant(&ours, &line).unwrap_or_else(|| panic!("`{line}` is {name}"));
+                            assert_eq!((&found, &args.args), (&name, &expected.args), "`{line}`");
+                            lines += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(lines > 2000, "{lines}");
+        for (line, name) in
+            [("na", "namespace"), ("na x", "namespace"), ("clear na", "clear namespace"), ("nat", "nat")]
+        {
+            assert_eq!(meant(&ours, line).unwrap().0, name, "`{line}`");
+        }
+        assert_eq!(meant(&ours, "na add a 10.0.0.1/24").unwrap().0, "nat", "minimega has no such line");
+        assert_eq!(meant(&ours, "qos s x 0 rate=1mbit").unwrap().0, "qos");
     }
 
     #[test]

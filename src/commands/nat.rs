@@ -44,6 +44,7 @@ pub(super) fn commands() -> Vec<Command> {
                  delete: closes the way out of a VLAN of this namespace, or of all of them.\n\n\
                  \x20   nat add dmz 10.0.0.254/24",
             )
+            .own()
             .columns(COLUMNS)
             .complete("vlan", Completion::Vlan)
             .complete("vlan or all", Completion::Vlan),
@@ -55,7 +56,8 @@ pub(super) fn commands() -> Vec<Command> {
                 &["clear nat"],
                 "close all ways to the outside",
                 "Closes the way out of every VLAN of the namespace. A command of megaform's own.",
-            ),
+            )
+            .own(),
             |call| async move {
                 call.engine().delete_nat(&call.namespace, None).await?;
                 Ok(Answer::done())

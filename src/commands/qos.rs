@@ -6,6 +6,8 @@ use crate::name::{Shape, ShapeError};
 
 use super::{Answer, Call, Command};
 
+const SET: &str = "qos <set,> <vm target> <interface> <setting>...";
+
 /// What the words ask for.
 fn parse(call: &Call) -> Result<Qos, ShapeError> {
     if call.args.flag("set") {
@@ -36,7 +38,7 @@ pub(super) fn commands() -> Vec<Command> {
                     "qos <add,> <vm target> <interface> <loss,> <percent>",
                     "qos <add,> <vm target> <interface> <delay,> <duration>",
                     "qos <add,> <vm target> <interface> <rate,> <bw> <kbit,mbit,gbit>",
-                    "qos <set,> <vm target> <interface> <setting>...",
+                    SET,
                 ],
                 "limit, delay or lose what goes to a NIC",
                 "Shapes the traffic toward a NIC of VMs, for instance to emulate a slow or bad line. What the VM sends is not \
@@ -54,7 +56,8 @@ pub(super) fn commands() -> Vec<Command> {
                  all are changed or none is.\n\n\
                      \x20   qos add web[0-2] 0 loss 0.25\n    qos add all 1 rate 10 mbit\n\
                      \x20   qos set web0 0 rate=10mbit delay=20ms jitter=5ms loss=0.1",
-            ),
+            )
+            .own_pattern(SET),
             qos,
         ),
         Command::new(

@@ -79,7 +79,10 @@ impl Grammar {
             self.note(found, kinds, words, prefix, at);
             return;
         };
-        for (_, next) in node.candidates(word) {
+        let candidates = node.candidates(word);
+        // A shortened word does not stand for megaform's own words where it stands for one of minimega.
+        let common = candidates.iter().any(|(fixed, next)| **fixed != **word && self.nodes[*next].common);
+        for (_, next) in candidates.iter().filter(|(_, next)| !common || self.nodes[*next].common) {
             self.collect(found, words, prefix, *next, at + 1);
         }
         if let Some(next) = node.free {
@@ -210,6 +213,18 @@ mod tests {
         assert_eq!(suggest("help .col"), ["help .columns "]);
         assert!(suggest("help ").contains(&"help vm ".to_owned()));
         assert_eq!(suggest("help vm start "), Vec::<String>::new(), "words, not VMs");
+    }
+
+    #[test]
+    fn what_own_words_take_is_not_offered_for_a_shortened_word_of_minimega() {
+        let declarations = [
+            Declaration::new("namespace", &["namespace [name]"], "", "").complete("name", Completion::Namespace),
+            Declaration::new("nat", &["nat <add,>"], "", "").own(),
+        ];
+        let grammar = Grammar::new(&declarations).unwrap();
+        assert_eq!(grammar.suggest("na", &Recorded), ["namespace ", "nat "]);
+        assert_eq!(grammar.suggest("na ", &Recorded), ["na minimega "]);
+        assert_eq!(grammar.suggest("nat ", &Recorded), ["nat add "]);
     }
 
     #[test]

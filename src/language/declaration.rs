@@ -43,6 +43,9 @@ pub struct Declaration {
     /// Its patterns in minimega's notation: `<x>` required, `[x]` optional, `<a,b>` choice, `<a,>` a keyword that
     /// counts as an argument, `...` a list, `(command)` a nested command.
     pub patterns: Vec<Text>,
+    /// Those of its patterns that minimega does not have. Their words are shortened only where no pattern of minimega
+    /// is meant.
+    pub own: Vec<Text>,
     /// One line, without a final stop.
     pub short: Text,
     /// The whole help: contract, units, ranges, errors, examples. Plain text, lines of at most 100 characters.
@@ -61,6 +64,7 @@ impl Declaration {
         Self {
             name: name.into(),
             patterns: patterns.iter().map(|p| Text::Borrowed(*p)).collect(),
+            own: Vec::new(),
             short: short.into(),
             long: long.into(),
             scope: Scope::Namespace,
@@ -73,6 +77,20 @@ impl Declaration {
     #[must_use]
     pub fn local(mut self) -> Self {
         self.scope = Scope::Local;
+        self
+    }
+
+    /// All its patterns are megaform's own.
+    #[must_use]
+    pub fn own(mut self) -> Self {
+        self.own.clone_from(&self.patterns);
+        self
+    }
+
+    /// One of its patterns is megaform's own.
+    #[must_use]
+    pub fn own_pattern(mut self, pattern: &'static str) -> Self {
+        self.own.push(pattern.into());
         self
     }
 

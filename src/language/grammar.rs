@@ -14,6 +14,9 @@
 //! of one command that accept the same words, the first declared counts. An empty word is a prefix of nothing. Quoted
 //! and bare words match alike. Case matters.
 //!
+//! Patterns that are megaform's own give way: what leads only to them counts in step 2 only where no pattern of
+//! minimega accepts the line. `na` is `namespace` as it is there, and `nat` has to be spelled in full.
+//!
 //! Must not know how a command is carried out.
 
 use std::sync::Arc;
@@ -34,6 +37,8 @@ pub const MAX_DEPTH: usize = 64;
 pub(super) struct End {
     pub(super) command: u32,
     pattern: u32,
+    /// Minimega does not have the pattern.
+    own: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +54,9 @@ pub(super) struct Node {
     /// Patterns that take all remaining words as a list.
     pub(super) lists: Vec<End>,
     /// Patterns that take all remaining words as a command.
-    pub(super) nested: Vec<(u32, u32)>,
+    pub(super) nested: Vec<End>,
+    /// Some pattern of minimega leads through it.
+    pub(super) common: bool,
 }
 
 impl Node {
@@ -94,6 +101,51 @@ enum Found {
 struct Ambiguity {
     at: usize,
     candidates: Vec<String>,
+    /// None of them is minimega's.
+    own: bool,
+}
+
+impl Found {
+    /// It is megaform's own in all that it may mean.
+    fn own(&self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::One(end) => end.own,
+            Self::Ambiguous(ambiguity) => ambiguity.own,
+        }
+    }
+}
+
+/// The fixed words that a shortened word may stand for, because what they lead to accepts the rest of the line.
+#[derive(Default)]
+struct Accepted<'a> {
+    /// What the first of them leads to, which is the shortest of those that begin alike.
+    first: Option<Found>,
+    words: Vec<&'a Arc<str>>,
+    /// The commands that they lead to.
+    commands: Vec<Option<u32>>,
+}
+
+impl<'a> Accepted<'a> {
+    fn add(&mut self, word: &'a Arc<str>, found: Found) {
+        self.words.push(word);
+        self.commands.push(match &found {
+            Found::One(end) => Some(end.command),
+            _ => None,
+        });
+        self.first.get_or_insert(found);
+    }
+
+    /// What they mean together. None without any.
+    fn found(self, at: usize, own: bool) -> Option<Found> {
+        let first = self.first?;
+        let one = self.commands[0].is_some() && self.commands.iter().all(|command| *command == self.commands[0]);
+        if self.words.len() == 1 || one && self.words.iter().all(|word| word.starts_with(&**self.words[0])) {
+            return Some(first);
+        }
+        let candidates = self.words.iter().map(|w| w.to_string()).collect();
+        Some(Found::Ambiguous(Arc::new(Ambiguity { at, candidates, own })))
+    }
 }
 
 /// One line being matched.
@@ -114,7 +166,8 @@ impl Grammar {
                 declaration.patterns.iter().map(|p| Pattern::parse(p)).collect::<Result<_, _>>()?;
             for (p, pattern) in parsed.iter().enumerate() {
                 let index = |n: usize| u32::try_from(n).expect("fewer than 2^32 patterns");
-                grammar.insert(0, &pattern.items, End { command: index(c), pattern: index(p) });
+                let own = declaration.own.contains(&declaration.patterns[p]);
+                grammar.insert(0, &pattern.items, End { command: index(c), pattern: index(p), own });
             }
             grammar.patterns.push(parsed);
         }
@@ -122,6 +175,7 @@ impl Grammar {
     }
 
     fn insert(&mut self, node: usize, items: &[Item], end: End) {
+        self.nodes[node].common |= !end.own;
         let Some((item, rest)) = items.split_first() else {
             self.nodes[node].ends.push(end);
             return;
@@ -148,7 +202,7 @@ impl Grammar {
                 self.nodes[node].names.push((end.command, name.clone()));
                 self.nodes[node].lists.push(end);
             }
-            Item::Command => self.nodes[node].nested.push((end.command, end.pattern)),
+            Item::Command => self.nodes[node].nested.push(end),
         }
     }
 
@@ -216,41 +270,30 @@ impl Grammar {
         let node = &self.nodes[node];
         let words = run.words;
         let Some(word) = words.get(at) else { return self.settle(at, &node.ends) };
+        let (mut common, mut own) = (Accepted::default(), Accepted::default());
         if !word.text.is_empty() {
-            let mut found = Found::Nothing;
-            let mut commands: Vec<Option<u32>> = Vec::new();
-            let mut accepted: Vec<&Arc<str>> = Vec::new();
             // Sorted, so a word spelled in full comes first. If it leads nowhere it may still begin a longer one.
             for (fixed, next) in node.beginning(&word.text) {
                 match self.walk(run, *next, at + 1, depth) {
-                    Found::Nothing => continue,
-                    other if **fixed == *word.text => return other,
-                    other => {
-                        commands.push(match &other {
-                            Found::One(end) => Some(end.command),
-                            _ => None,
-                        });
-                        // The first is the shortest of those that begin alike.
-                        if accepted.is_empty() {
-                            found = other;
-                        }
-                    }
-                }
-                accepted.push(fixed);
-            }
-            match accepted.len() {
-                0 => {}
-                1 => return found,
-                _ => {
-                    let one = commands[0].is_some() && commands.iter().all(|command| *command == commands[0]);
-                    if one && accepted.iter().all(|word| word.starts_with(&**accepted[0])) {
-                        return found;
-                    }
-                    let candidates = accepted.iter().map(|w| w.to_string()).collect();
-                    return Found::Ambiguous(Arc::new(Ambiguity { at, candidates }));
+                    Found::Nothing => {}
+                    found if **fixed == *word.text => return found,
+                    found if found.own() => own.add(fixed, found),
+                    found => common.add(fixed, found),
                 }
             }
         }
+        if let Some(found) = common.found(at, false) {
+            return found;
+        }
+        let own = own.found(at, true);
+        match (self.walk_free(run, node, at, depth), own) {
+            (found, Some(own)) if matches!(found, Found::Nothing) || found.own() => own,
+            (found, _) => found,
+        }
+    }
+
+    /// What the words from `at` on mean in a node whose fixed words do not count.
+    fn walk_free(&self, run: &mut Run<'_>, node: &Node, at: usize, depth: usize) -> Found {
         if let Some(next) = node.free {
             match self.walk(run, next, at + 1, depth) {
                 Found::Nothing => {}
@@ -260,11 +303,7 @@ impl Grammar {
         if !node.nested.is_empty() {
             match self.command(run, at, depth + 1) {
                 Found::Nothing => {}
-                Found::One(_) => {
-                    let ends: Vec<End> =
-                        node.nested.iter().map(|&(command, pattern)| End { command, pattern }).collect();
-                    return self.settle(at, &ends);
-                }
+                Found::One(_) => return self.settle(at, &node.nested),
                 ambiguous => return ambiguous,
             }
         }
@@ -280,7 +319,7 @@ impl Grammar {
                 let mut candidates: Vec<String> =
                     ends.iter().map(|e| self.declarations[e.command as usize].name.to_string()).collect();
                 candidates.dedup();
-                Found::Ambiguous(Arc::new(Ambiguity { at, candidates }))
+                Found::Ambiguous(Arc::new(Ambiguity { at, candidates, own: ends.iter().all(|e| e.own) }))
             }
         }
     }

@@ -83,7 +83,16 @@ pub fn help<S: AsRef<str>>(grammar: &Grammar, words: &[S]) -> Result<String, Hel
                 return Ok(format!("{}\n\nSee also:\n{}", entry(exact), list(others)));
             }
             (Some(exact), _) => return Ok(entry(exact)),
-            (None, _) if length == words.len() => return Ok(list(others)),
+            (None, _) if length == words.len() => {
+                // What the words mean as a command, where all others are megaform's own.
+                let mut common = found.iter().map(|(d, _)| *d).filter(|d| d.own.len() < d.patterns.len());
+                return Ok(match (common.next(), common.next()) {
+                    (Some(one), None) => {
+                        format!("{}\n\nSee also:\n{}", entry(one), list(others.filter(|d| d.name != one.name)))
+                    }
+                    _ => list(others),
+                });
+            }
             // `vm bogus` begins like many commands, but is none of them.
             (None, _) => break,
         }
@@ -140,6 +149,18 @@ mod tests {
             text.starts_with("vm config - ") && text.ends_with("See also:\nvm config memory  memory in MB"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn words_of_our_own_do_not_hide_a_command_of_minimega() {
+        let grammar = Grammar::new(&[
+            Declaration::new("namespace", &["namespace [name]"], "choose one", ""),
+            Declaration::new("nat", &["nat"], "ways out", "").own(),
+        ])
+        .unwrap();
+        let text = help(&grammar, &["na"]).unwrap();
+        assert!(text.starts_with("namespace - ") && text.ends_with("See also:\nnat  ways out"), "{text}");
+        assert!(help(&grammar, &["nat"]).unwrap().starts_with("nat - "));
     }
 
     #[test]

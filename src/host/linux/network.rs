@@ -8,9 +8,11 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::{FairMutex, FairMutexGuard};
 
 use super::collecting::Exports;
 use super::dhcp::{Client, Lease};
@@ -35,10 +37,26 @@ pub struct LinuxNetwork {
     place: NetworkPlace,
     switch: SwitchChoice,
     form: Form,
-    worker: Mutex<Option<Worker>>,
+    /// Fair, so that who does one thing after the other lets others have their turn between: taps that are asked for
+    /// together can then be made together.
+    worker: FairMutex<Option<Worker>>,
     ears: Arc<Ears>,
     sniffers: Arc<Sniffers>,
     exports: Arc<Exports>,
+}
+
+/// Who has to know what has come and gone.
+struct Audience {
+    sniffers: Arc<Sniffers>,
+    exports: Arc<Exports>,
+}
+
+impl Audience {
+    fn tell(&self, ports: &mut Ports) {
+        if let Err(error) = self.sniffers.refresh(ports, None).and_then(|()| self.exports.refresh(ports)) {
+            tracing::warn!(%error, "captures do not hear what has changed");
+        }
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut Ports) + Send>;
@@ -69,7 +87,7 @@ impl LinuxNetwork {
             place,
             switch,
             form: Form::Auto,
-            worker: Mutex::new(None),
+            worker: FairMutex::new(None),
             ears: Arc::default(),
             sniffers: Arc::default(),
             exports: Arc::default(),
@@ -77,10 +95,10 @@ impl LinuxNetwork {
     }
 
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
-    fn worker(&self, make: bool) -> Result<MutexGuard<'_, Option<Worker>>, NetworkError> {
-        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+    fn worker(&self, make: bool) -> Result<FairMutexGuard<'_, Option<Worker>>, NetworkError> {
+        let mut worker = self.worker.lock();
         if worker.is_none() {
-            *worker = Worker::start(&self.place, &self.switch, self.form, &self.ears, make)?;
+            *worker = Worker::start(&self.place, &self.switch, self.form, &self.ears, make, self.audience())?;
         }
         Ok(worker)
     }
@@ -132,7 +150,7 @@ impl LinuxNetwork {
     /// Move a host tap into a gateway's namespace.
     pub(super) fn move_out(&self, tap: &TapName, namespace: OwnedFd) -> Result<(), NetworkError> {
         let name = tap.clone();
-        self.inside(false, move |ports| ports.move_out(&name, &namespace, GATEWAY_INSIDE))?
+        self.change(false, move |ports| ports.move_out(&name, &namespace, GATEWAY_INSIDE))?
             .ok_or_else(|| NetworkError::NotFound { tap: tap.to_string() })
     }
 
@@ -155,7 +173,7 @@ impl LinuxNetwork {
     }
 
     fn stop_client(&self, tap: &TapName) {
-        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut worker = self.worker.lock();
         let client = worker.as_mut().and_then(|worker| worker.clients.remove(tap));
         // Its thread may take a moment to end.
         drop((worker, client));
@@ -188,14 +206,16 @@ impl LinuxNetwork {
         make: bool,
         f: impl FnOnce(&mut Ports) -> Result<R, NetworkError> + Send + 'static,
     ) -> Result<Option<R>, NetworkError> {
-        let (sniffers, exports) = (Arc::clone(&self.sniffers), Arc::clone(&self.exports));
+        let audience = self.audience();
         self.inside(make, move |ports| {
             let result = f(ports);
-            if let Err(error) = sniffers.refresh(ports, None).and_then(|()| exports.refresh(ports)) {
-                tracing::warn!(%error, "captures do not hear what has changed");
-            }
+            audience.tell(ports);
             result
         })
+    }
+
+    fn audience(&self) -> Audience {
+        Audience { sniffers: Arc::clone(&self.sniffers), exports: Arc::clone(&self.exports) }
     }
 }
 
@@ -249,8 +269,10 @@ impl Network for LinuxNetwork {
     fn release(&self, in_use: bool) -> Result<(), NetworkError> {
         // Locked until the end, so that nobody creates a tap in a namespace that is about to go.
         let mut worker = self.worker(false)?;
-        let left = run(&mut worker, |ports| {
+        let audience = self.audience();
+        let left = run(&mut worker, move |ports| {
             ports.sweep()?;
+            audience.tell(ports);
             Ok(!ports.list()?.is_empty() || !ports.bridges()?.is_empty())
         })?;
         let NetworkPlace::Own { pin } = &self.place else { return Ok(()) };
@@ -349,14 +371,14 @@ impl Switching for LinuxNetwork {
 impl Bonding for LinuxNetwork {
     fn bond(&self, bond: &Bond) -> Result<(), NetworkError> {
         let asked = bond.clone();
-        self.inside(false, move |ports| ports.bond(&asked))?.ok_or_else(|| NetworkError::NotFound {
+        self.change(false, move |ports| ports.bond(&asked))?.ok_or_else(|| NetworkError::NotFound {
             tap: bond.taps.first().map(ToString::to_string).unwrap_or_default(),
         })
     }
 
     fn unbond(&self, name: &TapName) -> Result<(), NetworkError> {
         let asked = name.clone();
-        self.inside(false, move |ports| ports.switch().unbond(&asked))?
+        self.change(false, move |ports| ports.switch().unbond(&asked))?
             .ok_or_else(|| NetworkError::NotFound { tap: name.to_string() })
     }
 
@@ -417,6 +439,7 @@ impl Worker {
         form: Form,
         ears: &Arc<Ears>,
         make: bool,
+        audience: Audience,
     ) -> Result<Option<Self>, NetworkError> {
         let existing = match place {
             NetworkPlace::Own { pin } => namespace::open(pin)?,
@@ -437,7 +460,7 @@ impl Worker {
                     });
                     // Nobody to tell means nobody to work for.
                     if ready.send(Ok((namespace, listening.ok()))).is_ok() {
-                        work(&mut ports, &inbox, switch != SwitchChoice::Linux);
+                        work(&mut ports, &inbox, (switch != SwitchChoice::Linux).then_some(audience));
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -471,17 +494,20 @@ impl Drop for Worker {
     }
 }
 
-/// Do the jobs until nobody can give any more; between them, look after what the switch runs, if `tend` is set.
-fn work(ports: &mut Ports, inbox: &Receiver<Job>, tend: bool) {
+/// Do the jobs until nobody can give any more; between them, look after what the switch runs, if there is somebody to tell.
+fn work(ports: &mut Ports, inbox: &Receiver<Job>, audience: Option<Audience>) {
     loop {
-        let job = if tend { inbox.recv_timeout(TEND) } else { inbox.recv().map_err(RecvTimeoutError::from) };
+        let job =
+            if audience.is_some() { inbox.recv_timeout(TEND) } else { inbox.recv().map_err(RecvTimeoutError::from) };
         match job {
             Ok(job) => job(ports),
-            Err(RecvTimeoutError::Timeout) => {
-                if let Err(error) = ports.switch().tend() {
+            Err(RecvTimeoutError::Timeout) => match (ports.switch().tend(), &audience) {
+                (Ok(true), Some(audience)) => audience.tell(ports),
+                (Ok(_), _) => {}
+                (Err(error), _) => {
                     tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), "the switch is not well");
                 }
-            }
+            },
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }

@@ -68,9 +68,10 @@ pub(super) trait Switch {
     /// Delete what a process that was killed has left between making something and marking it. Only called in a
     /// namespace of the engine's own.
     fn sweep_half_made(&mut self) -> Result<(), NetworkError>;
-    /// Called every second: bring back what the switch runs and has found dead.
-    fn tend(&mut self) -> Result<(), NetworkError> {
-        Ok(())
+    /// Called every second: bring back what the switch runs and has found dead. True if anything was brought back since the
+    /// last time, so that interfaces that the switch makes may be other ones.
+    fn tend(&mut self) -> Result<bool, NetworkError> {
+        Ok(false)
     }
     /// The namespace is about to go: end what the switch runs and remove what it wrote.
     fn end(&mut self) -> Result<(), NetworkError> {

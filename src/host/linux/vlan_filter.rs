@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage,
+    AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -41,7 +41,18 @@ impl Netlink {
         self.request(Message::DelLink(of_port(index, range(first, last))), 0)
     }
 
-    /// Every port that has VLANs.
+    /// Let the device of a bridge hear one of its VLANs without a tag, or no longer. It sends nothing into that VLAN.
+    pub(super) fn set_own_vlan(&mut self, bridge: u32, vid: u16, on: bool) -> io::Result<()> {
+        let mut message = of_port(bridge, vec![BridgeVlanInfo { flags: BridgeVlanInfoFlags::Untagged, vid }]);
+        for attribute in &mut message.attributes {
+            if let LinkAttribute::AfSpecBridge(specs) = attribute {
+                specs.insert(0, AfSpecBridge::Flags(BridgeFlag::LowerDev));
+            }
+        }
+        self.request(if on { Message::SetLink(message) } else { Message::DelLink(message) }, 0)
+    }
+
+    /// Every port, and every bridge for itself, that has VLANs.
     pub(super) fn vlan_ports(&mut self) -> io::Result<Vec<VlanPort>> {
         let mut link = LinkMessage::default();
         link.header.interface_family = AddressFamily::Bridge;

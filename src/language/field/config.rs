@@ -1,6 +1,7 @@
 //! A whole `vm config`: the fields that differ from their defaults, and how a record keeps them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,20 @@ use super::{FIELDS, Field, FieldValue, Override, field};
 /// A whole configuration: the fields that differ from their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct VmConfig {
-    values: BTreeMap<&'static str, FieldValue>,
+    /// By the field's place in [`FIELDS`].
+    values: BTreeMap<u8, FieldValue>,
+}
+
+/// The place of a field in [`FIELDS`].
+fn place(name: &str) -> Option<u8> {
+    static PLACES: LazyLock<HashMap<&'static str, u8>> =
+        LazyLock::new(|| FIELDS.iter().zip(0..).map(|(field, place)| (field.name, place)).collect());
+    PLACES.get(name).copied()
+}
+
+/// The place of a field that is in the table.
+fn known(name: &str) -> u8 {
+    place(name).expect("a field of the table")
 }
 
 impl VmConfig {
@@ -22,39 +36,42 @@ impl VmConfig {
 
     /// The value of a field, its default where it is not set. Panics for a name that is not in the table.
     pub fn get(&self, name: &str) -> FieldValue {
-        self.values.get(name).cloned().unwrap_or_else(|| field(name).expect("a field of the table").default_value())
+        let place = known(name);
+        self.values.get(&place).cloned().unwrap_or_else(|| FIELDS[usize::from(place)].default_value())
     }
 
     /// Set a field. Panics for a name that is not in the table. Tags and volumes are merged, overrides are added, everything
     /// else is replaced.
     pub fn set(&mut self, name: &str, value: FieldValue) {
-        let field = field(name).expect("a field of the table");
-        match (self.values.get_mut(field.name), value) {
+        let place = known(name);
+        match (self.values.get_mut(&place), value) {
             (Some(FieldValue::Tags(old)), FieldValue::Tags(new))
             | (Some(FieldValue::Volumes(old)), FieldValue::Volumes(new)) => old.extend(new),
             (Some(FieldValue::Overrides(old)), FieldValue::Overrides(new)) => old.extend(new),
-            (_, value) if value == field.default_value() => {
-                self.values.remove(field.name);
+            (_, value) if value == FIELDS[usize::from(place)].default_value() => {
+                self.values.remove(&place);
             }
             (_, value) => {
-                self.values.insert(field.name, value);
+                self.values.insert(place, value);
             }
         }
     }
 
     /// Whether a field differs from its default.
     pub fn is_set(&self, name: &str) -> bool {
-        self.values.contains_key(name)
+        place(name).is_some_and(|place| self.values.contains_key(&place))
     }
 
     /// Give a field its default again.
     pub fn clear(&mut self, name: &str) {
-        self.values.remove(name);
+        if let Some(place) = place(name) {
+            self.values.remove(&place);
+        }
     }
 
     /// The fields that differ from their defaults, in the table's order.
     pub fn changed(&self) -> impl Iterator<Item = (&'static Field, &FieldValue)> {
-        FIELDS.iter().filter_map(|f| self.values.get(f.name).map(|v| (f, v)))
+        self.values.iter().map(|(place, value)| (&FIELDS[usize::from(*place)], value))
     }
 
     /// A number field.
@@ -139,10 +156,11 @@ impl VmConfig {
 
     /// Remove one tag.
     pub fn remove_tag(&mut self, key: &str) {
-        if let Some(FieldValue::Tags(tags)) = self.values.get_mut("tags") {
+        let place = known("tags");
+        if let Some(FieldValue::Tags(tags)) = self.values.get_mut(&place) {
             tags.remove(key);
             if tags.is_empty() {
-                self.values.remove("tags");
+                self.values.remove(&place);
             }
         }
     }

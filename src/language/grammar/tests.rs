@@ -49,6 +49,38 @@ fn of_one_commands_words_the_one_that_begins_the_others_is_meant() {
 }
 
 #[test]
+fn own_patterns_give_way_to_those_of_minimega() {
+    let common = Declaration::new(
+        "namespace",
+        &["namespace [name]", "naked <x>", "set <on,> <level>", "set <x>", "run (command)"],
+        "",
+        "",
+    );
+    let own =
+        Declaration::new("nat", &["nat", "nat <add,> <x>", "naught", "set <only,>", "set <off,> <level>"], "", "")
+            .own();
+    let grammar = Grammar::new(&[common, own]).unwrap();
+    for (line, expected) in [
+        ("nat", "nat"),
+        ("nat add 1", "nat <add,> <x>"),
+        ("nat a 1", "nat <add,> <x>"),
+        ("na add 1", "nat <add,> <x>"),
+        ("nau", "naught"),
+        ("na", "namespace [name]"),
+        ("set o 1", "set <on,> <level>"),
+        ("set of 1", "set <off,> <level>"),
+        ("set onl", "set <x>"),
+        ("set only", "set <only,>"),
+        ("run na add 1", "run (command)"),
+    ] {
+        assert_eq!(pattern(&grammar, line), expected, "`{line}`");
+    }
+    assert!(pattern(&grammar, "na 1").starts_with("invalid"), "`namespace` or `naked`, never `nat`");
+    let Err(CompileError::Invalid(invalid)) = grammar.compile("na 1") else { panic!("it is ambiguous") };
+    assert_eq!(invalid.expected, ["naked", "namespace"]);
+}
+
+#[test]
 fn every_recorded_line_compiles_or_fails_as_recorded() {
     let grammar = minimega();
     let mut checked = 0;

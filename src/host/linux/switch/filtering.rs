@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::per_vlan::{Bridges, PerVlan, bridge_info, bridge_name, segments};
 use super::uplinks::{self, Uplink};
-use super::{Switch, SwitchPort};
+use super::{Ear, Switch, SwitchPort};
 use crate::host::linux::failure::kernel;
 use crate::host::linux::netlink::{Link, Netlink, has_port};
 use crate::host::linux::vlan_filter::VlanPort;
@@ -296,6 +296,30 @@ impl Switch for Filtering {
 
     fn mirrors(&mut self) -> Result<Vec<(u32, u32)>, NetworkError> {
         self.plain.mirrors()
+    }
+
+    /// A bridge in promiscuous mode hands every frame that it forwards to its own interface, once, with the tag of its VLAN
+    /// although it is on none. While it is heard it is on the one for what has no tag, so that this comes without.
+    fn hear(&mut self, bridges: &BTreeSet<BridgeName>, links: &[Link]) -> Result<Vec<(BridgeName, Ear)>, NetworkError> {
+        let mut ears = self.plain.hear(bridges, links)?;
+        let own: Vec<(&Link, BridgeName)> =
+            links.iter().filter_map(|link| Some((link, read_marker(&link.alias)?))).collect();
+        if own.is_empty() {
+            return Ok(ears);
+        }
+        let known = self.vlans()?;
+        for (link, bridge) in own {
+            let prepared = known.get(&link.index).is_some_and(|device| device.vlans.contains(&UNTAGGED));
+            let wanted = bridges.contains(&bridge);
+            if wanted != prepared {
+                let what = kernel(format!("prepare {} for captures", link.name));
+                self.netlink().set_own_vlan(link.index, UNTAGGED, wanted).map_err(what)?;
+            }
+            if wanted {
+                ears.push((bridge, Ear { index: link.index, vlan: None, promiscuous: true }));
+            }
+        }
+        Ok(ears)
     }
 }
 

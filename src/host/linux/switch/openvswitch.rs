@@ -15,6 +15,7 @@ mod datapath;
 mod hearing;
 mod own_mirrors;
 mod placing;
+mod qdiscs;
 mod rows;
 mod trunks;
 
@@ -65,6 +66,8 @@ pub(super) struct OpenVswitch {
     prepared: bool,
     /// Whether a database that somebody else runs has ever answered.
     seen: bool,
+    /// One of its programs was started again, and nobody was told yet.
+    returned: bool,
     /// Whether any of the kernel's mirrors is there; None until it is known.
     has_mirrors: Option<bool>,
 }
@@ -91,6 +94,7 @@ impl OpenVswitch {
             unsettled: None,
             prepared: false,
             seen: false,
+            returned: false,
             has_mirrors: None,
         })
     }
@@ -121,6 +125,7 @@ impl OpenVswitch {
         let end = Instant::now() + COMEBACK;
         loop {
             let started = daemons.ensure()?;
+            self.returned |= !started.is_empty() && self.prepared;
             for program in &started {
                 tracing::info!("started {program} in the engine's network namespace");
             }
@@ -197,6 +202,13 @@ impl OpenVswitch {
                 Err(error) => return Err(failed(what)(error)),
             }
         }
+    }
+
+    /// A change of nothing; its number as for [`OpenVswitch::change`].
+    fn nudge(&mut self, what: &str) -> Result<Option<i64>, NetworkError> {
+        let add = Operation::mutate("Open_vSwitch", &[], &[("next_cfg", Mutation::Add(1))]);
+        let outcomes = self.ask(what, &[add, Operation::select("Open_vSwitch", &[], &["next_cfg"])])?;
+        Ok(outcomes.into_iter().last().and_then(|outcome| outcome.rows().first()?.integer("next_cfg")))
     }
 
     /// Wait until ovs-vswitchd has carried out a change.
@@ -410,7 +422,8 @@ impl Switch for OpenVswitch {
             let ports =
                 picture.ports.values().filter(|port| matches!(mark(&port.ids), Some(PORT | BOND | TRUNK | TUNNEL)));
             let gone = ports.filter(|port| port.interfaces.iter().all(lost)).map(|port| &port.uuid);
-            Ok(picture.remove(&gone.collect(), true))
+            let gone = gone.collect();
+            Ok(picture.remove(&gone, true).into_iter().chain(qdiscs::spare(picture, &gone)).collect())
         })?;
         self.unsettled = self.unsettled.max(number);
         Ok(())
@@ -421,8 +434,19 @@ impl Switch for OpenVswitch {
         Ok(())
     }
 
-    fn tend(&mut self) -> Result<(), NetworkError> {
-        if self.daemons.as_mut().is_some_and(|daemons| daemons.is_one_dead()) { self.prepare() } else { Ok(()) }
+    fn tend(&mut self) -> Result<bool, NetworkError> {
+        if self.daemons.as_ref().is_some_and(Daemons::is_one_dead) {
+            self.prepare()?;
+        }
+        if !self.returned {
+            return Ok(false);
+        }
+        let what = "start Open vSwitch again";
+        // Until it has done something, nobody knows whether it has made its interfaces.
+        let number = self.nudge(what)?;
+        number.map_or(Ok(()), |number| self.applied(what, number))?;
+        self.returned = false;
+        Ok(true)
     }
 
     fn end(&mut self) -> Result<(), NetworkError> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::shaping::{qdiscs, reshape};
 use super::*;
 use crate::host::linux::process;
-use crate::host::{BondMode, Lacp, ProcessId};
+use crate::host::{BondMode, Lacp, ProcessId, Shaping};
 
 /// Whether Open vSwitch has made an interface. They come and go a moment after what they are for.
 pub(super) fn is_made_by_it(name: &str) -> bool {
@@ -64,6 +65,8 @@ the_same_on_openvswitch! {
     vlans_cross_a_vxlan_tunnel in super::super::tests::uplinks;
     tcp_with_offloads_crosses_trunks_and_tunnels in super::super::tests::uplinks;
     a_mirror_copies_both_directions_and_only_of_its_source in super::super::tests::uplinks;
+    a_rate_is_that_of_the_frames_that_arrive in super::super::tests::shaping;
+    a_shape_stays_on_its_tap_and_goes_with_it in super::super::tests::shaping;
 }
 
 /// Files of the lab's own Open vSwitch.
@@ -169,6 +172,53 @@ fn what_dies_comes_back() {
         a.shout(200);
         assert_eq!(d.hear(), 200);
         assert_eq!(lab.network.list().unwrap().len(), 4);
+    });
+}
+
+#[test]
+fn a_shape_stays_whatever_happens_to_its_port() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        lab.network.create_all(&[vm("a", None), vm("b", Some(1)), host("h", Some(1), &[])]).unwrap();
+        for tap in ["a", "b", "h"] {
+            lab.network.shape(&[reshape(tap, "", "rate=10mbit")]).unwrap();
+        }
+        let port = |tap: &str| if tap == "h" { "megaport0" } else { tap }.to_owned();
+        if qdiscs(&lab, "a").is_none() {
+            return;
+        }
+        let shaped = |when: &str| {
+            for tap in ["a", "b", "h"] {
+                let found = qdiscs(&lab, &port(tap)).unwrap();
+                assert!(
+                    found.starts_with("qdisc tbf 6d72: root") && found.contains("rate 10Mbit"),
+                    "{tap} {when}: {found}"
+                );
+            }
+        };
+        shaped("at first");
+        lab.network.connect(&name("a"), Some(&segment(1))).unwrap();
+        shaped("when it was connected");
+        lab.network.connect(&name("b"), Some(&segment(2))).unwrap();
+        lab.network
+            .connect(&name("b"), Some(&Segment { bridge: BridgeName::new("lab").unwrap(), ..segment(1) }))
+            .unwrap();
+        shaped("on another bridge");
+        lab.network.connect(&name("b"), Some(&segment(1))).unwrap();
+        let taps = ["a", "b"].map(name).to_vec();
+        let (mode, lacp) = (BondMode::BalanceSlb, Lacp::Off);
+        lab.network.bond(&Bond { name: name("bond"), taps, mode, lacp, fallback: false, qinq: false }).unwrap();
+        shaped("in a bond");
+        lab.network.unbond(&name("bond")).unwrap();
+        shaped("out of it");
+        kill(&lab, "ovs-vswitchd");
+        // It is done by the switch that is started then.
+        lab.network.connect(&name("a"), Some(&segment(3))).unwrap();
+        shaped("after a restart");
+        assert_eq!(by_hand(&lab, &["--columns=type", "list", "qos"]), "type                : linux-noop");
+        lab.network.delete_all(&["a", "b", "h"].map(name)).unwrap();
+        lab.network.release(true).unwrap();
+        assert_eq!(by_hand(&lab, &["list", "qos"]), "");
     });
 }
 

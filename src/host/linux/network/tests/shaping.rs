@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::host::{Reshape, Shaping};
 
-fn reshape(tap: &str, from: &str, to: &str) -> Reshape {
+pub(super) fn reshape(tap: &str, from: &str, to: &str) -> Reshape {
     Reshape { tap: name(tap), from: from.parse().unwrap(), to: to.parse().unwrap() }
 }
 
 /// The engine's qdiscs of an interface, as tc prints them; None without tc.
-fn qdiscs(lab: &Lab, tap: &str) -> Option<String> {
+pub(super) fn qdiscs(lab: &Lab, tap: &str) -> Option<String> {
     let output = lab.inside(|| Command::new("tc").args(["qdisc", "show", "dev", tap]).output());
     let text = match output {
         Ok(output) => String::from_utf8(output.stdout).unwrap(),
@@ -48,7 +48,7 @@ fn rate(a: &Guest, b: &Guest, run: u8, lasting: Duration) -> f64 {
 }
 
 #[test]
-fn a_rate_is_that_of_the_frames_that_arrive() {
+pub(super) fn a_rate_is_that_of_the_frames_that_arrive() {
     if !root() {
         return;
     }
@@ -70,7 +70,7 @@ fn a_rate_is_that_of_the_frames_that_arrive() {
 }
 
 #[test]
-fn a_shape_stays_on_its_tap_and_goes_with_it() {
+pub(super) fn a_shape_stays_on_its_tap_and_goes_with_it() {
     if !root() {
         return;
     }

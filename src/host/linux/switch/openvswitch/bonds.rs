@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::qdiscs;
 use super::rows::{BOND, MARK, PORT, Picture, PortRow, is, mark, still_there};
 use super::{OpenVswitch, wrong};
 use crate::host::linux::switch::SwitchPort;
@@ -101,8 +102,11 @@ impl OpenVswitch {
                 operations.push(Operation::mutate("Open_vSwitch", &[], &limit));
             }
             let interfaces = singles.iter().flat_map(|port| port.interfaces.iter().cloned());
+            let (noop, make_noop) = qdiscs::untouched(picture);
+            operations.extend(make_noop);
             let mut row = Row::new([("name", bond.name.as_str())])
                 .with("interfaces", Datum::references(interfaces))
+                .with("qos", noop)
                 .with("tag", segment.vlan.get())
                 .with("bond_mode", mode_word(bond.mode))
                 .with("lacp", lacp_word(bond.lacp))
@@ -133,12 +137,15 @@ impl OpenVswitch {
             };
             found = true;
             let Some(bridge) = picture.bridge_of(&bond.uuid) else { return Ok(Vec::new()) };
+            let (noop, make_noop) = qdiscs::untouched(picture);
             let mut operations = vec![still_there(bridge)];
+            operations.extend(make_noop);
             let mut singles = Vec::new();
             for (at, interface) in bond.interfaces.iter().enumerate() {
                 let Some(row) = picture.interfaces.get(interface) else { continue };
                 let mut port = Row::new([("name", row.name.as_str())])
                     .with("interfaces", interface.clone())
+                    .with("qos", noop.clone())
                     .with("external_ids", Datum::map([(MARK, PORT)]));
                 if let Some(tag) = bond.tag {
                     port = port.with("tag", tag.get());

@@ -52,13 +52,11 @@ impl OpenVswitch {
             let found = self.netlink.link_by_name(&port).map_err(kernel(format!("look up interface {port}")))?;
             // Somebody has deleted it, and ovs-vswitchd does not mind.
             let Some(link) = found else { continue };
-            if number.is_some() {
-                // The engine's own IP stack takes no part in what it hears.
-                sysctl(&format!("ipv6/conf/{port}/disable_ipv6"), "1")?;
-                sysctl(&format!("ipv4/conf/{port}/rp_filter"), "1")?;
-                let flags = LinkFlags::Up | LinkFlags::Noarp;
-                self.netlink.set_flags(link.index, flags, flags).map_err(kernel(format!("set {port} up")))?;
-            }
+            // The engine's own IP stack takes no part in what it hears. Each time: a restarted ovs-vswitchd makes another one.
+            sysctl(&format!("ipv6/conf/{port}/disable_ipv6"), "1")?;
+            sysctl(&format!("ipv4/conf/{port}/rp_filter"), "1")?;
+            let flags = LinkFlags::Up | LinkFlags::Noarp;
+            self.netlink.set_flags(link.index, flags, flags).map_err(kernel(format!("set {port} up")))?;
             ears.push((bridge, Ear { index: link.index, vlan: None, promiscuous: true }));
         }
         if number.is_some() {

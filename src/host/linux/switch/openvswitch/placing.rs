@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::datapath::Datapath;
+use super::qdiscs;
 use super::rows::{BOND, MARK, PORT, Picture, is, mark, still_there};
 use super::wrong;
 use crate::host::linux::switch::SwitchPort;
@@ -16,6 +17,7 @@ pub(super) fn place(
     ports: &[(SwitchPort, Segment)],
 ) -> Result<Vec<Operation>, NetworkError> {
     let by_interface = picture.by_interface();
+    let (noop, make_noop) = qdiscs::untouched(picture);
     let mut operations = Vec::new();
     let mut arriving: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
     let mut leaving: BTreeSet<&Uuid> = BTreeSet::new();
@@ -32,6 +34,7 @@ pub(super) fn place(
             let row = tag
                 .with("name", port.interface.as_str())
                 .with("interfaces", Uuid::New(interface))
+                .with("qos", noop.clone())
                 .with("external_ids", Datum::map([(MARK, PORT)]));
             operations.push(Operation::insert("Port", Some(&name), &row));
             arriving.entry(bridge).or_default().push(Uuid::New(name));
@@ -50,6 +53,9 @@ pub(super) fn place(
                 return Err(wrong(&what, text));
             }
         }
+        if row.qos.is_none() {
+            operations.push(Operation::update("Port", &is(&row.uuid), &Row::new([("qos", noop.clone())])));
+        }
         let now = picture.bridge_of(&row.uuid);
         if row.tag != Some(segment.vlan) {
             operations.push(Operation::update("Port", &is(&row.uuid), &tag));
@@ -58,6 +64,9 @@ pub(super) fn place(
             leaving.insert(&row.uuid);
             arriving.entry(bridge).or_default().push(row.uuid.clone());
         }
+    }
+    if !operations.is_empty() {
+        operations.extend(make_noop);
     }
     operations.extend(picture.remove(&leaving, false));
     for (at, (name, ports)) in arriving.into_iter().enumerate() {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::qdiscs;
 use crate::host::{BridgeInfo, Segment};
 use crate::name::{BridgeName, VlanTag};
 use crate::ovsdb::{Datum, Mutation, Operation, Outcome, Row, Uuid};
@@ -40,6 +41,7 @@ pub(super) struct PortRow {
     pub name: String,
     pub tag: Option<VlanTag>,
     pub interfaces: Vec<Uuid>,
+    pub qos: Option<Uuid>,
     pub ids: Ids,
 }
 
@@ -66,6 +68,8 @@ pub(super) struct Picture {
     pub ports: HashMap<Uuid, PortRow>,
     pub interfaces: HashMap<Uuid, InterfaceRow>,
     pub mirrors: Vec<MirrorRow>,
+    /// See [`qdiscs`].
+    pub noop: Option<Uuid>,
     pub next_cfg: i64,
     pub vlan_limit: Option<i64>,
 }
@@ -83,9 +87,10 @@ impl Picture {
     pub(super) fn questions() -> Vec<Operation> {
         vec![
             Operation::select("Bridge", &[], &["_uuid", "name", "ports", "mirrors", "netflow", "external_ids"]),
-            Operation::select("Port", &[], &["_uuid", "name", "tag", "interfaces", "external_ids"]),
+            Operation::select("Port", &[], &["_uuid", "name", "tag", "interfaces", "qos", "external_ids"]),
             Operation::select("Interface", &[], &["_uuid", "name", "ifindex"]),
             Operation::select("Mirror", &[], &["_uuid", "select_src_port", "output_port", "external_ids"]),
+            qdiscs::question(),
             Operation::select("Open_vSwitch", &[], &["next_cfg", "other_config"]),
         ]
     }
@@ -114,6 +119,7 @@ impl Picture {
                 name: row.text("name").to_owned(),
                 tag,
                 interfaces: row.uuids("interfaces"),
+                qos: row.uuids("qos").pop(),
                 ids: ids(&row),
             };
             picture.ports.insert(uuid, port);
@@ -136,6 +142,7 @@ impl Picture {
                 ids: ids(&row),
             });
         }
+        picture.noop = qdiscs::read(answers.next());
         for row in answers.next().unwrap_or_default() {
             picture.next_cfg = row.integer("next_cfg").unwrap_or(0);
             picture.vlan_limit = row.pairs("other_config").get("vlan-limit").and_then(|limit| limit.parse().ok());

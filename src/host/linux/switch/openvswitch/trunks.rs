@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use netlink_packet_route::link::LinkFlags;
 
 use super::placing::join;
+use super::qdiscs;
 use super::rows::{MARK, TRUNK, TUNNEL, drop_bridge, mark};
 use super::{OpenVswitch, wrong};
 use crate::host::linux::failure::kernel;
@@ -66,14 +67,17 @@ impl OpenVswitch {
                     Err(wrong(what, format!("it is a port of bridge {place} already")))
                 };
             }
+            let (noop, make_noop) = qdiscs::untouched(picture);
             let row = Row::new([("name", name)])
                 .with("interfaces", Uuid::New("interface".to_owned()))
+                .with("qos", noop)
                 .with("external_ids", Datum::map([(MARK, kind)]));
             let mut operations = vec![
                 Operation::insert("Interface", Some("interface"), &Row::new([("name", name)])),
                 Operation::insert("Port", Some("port"), &row),
             ];
             let port = vec![Uuid::New("port".to_owned())];
+            operations.extend(make_noop);
             operations.extend(join(datapath, picture, uplink.bridge.as_str(), "bridge", "ports", port));
             Ok(operations)
         })?;
