@@ -26,6 +26,7 @@ bridges:
 taps:
   gw: { vlan: lan, ip: 10.0.0.1/24 }
   mon: { vlan: watch }
+  guest: { vlan: lan, dhcp: true }
   far: { vlan: dmz, bridge: br1 }
 dnsmasq:
   lan:
@@ -200,6 +201,10 @@ fn every_kind_is_restored_and_leaves_nothing() {
         assert!(imported.contains(part), "{part}: {imported}");
     }
 
+    // The address that a server gave is not one that the file asks for.
+    let guest = lab.run(&["exec-net", "--", "ip", "-brief", "-4", "address", "show", "dev", "guest"]).ok().out;
+    assert!(guest.contains("10.0.0."), "{guest}");
+
     // One thing after the other.
     let mut text = LAB.to_owned();
     for (old, new, expected) in REMOVALS {
@@ -325,9 +330,36 @@ fn killed_between_any_two_steps_the_networks_converge() {
             break;
         }
         converges(text, point);
-        point += 2;
+        point += 3;
     }
     assert!(point > 15, "a change has more commands than {point}");
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
     nothing_is_left(&lab);
+}
+
+/// The example as it is, but with guests that do not run: the test guest is not needed, and no time.
+#[test]
+fn the_example_of_networks() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let lab = Lab::new();
+    let example = include_str!("../examples/networks.yaml");
+    let text: String = example
+        .lines()
+        .filter(|line| !["kernel:", "initrd:", "append:"].iter().any(|key| line.trim().starts_with(key)))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let text = text.replace("memory: 128", "memory: 16\n    state: paused");
+    apply(&lab, &text);
+    assert!(commands(&lab, &text).is_empty());
+    let qos = cell(&lab, ".columns name,qos namespace networks vm info");
+    for part in ["[0: rate 100mbit, 1: rate 10mbit]", "[0: rate 2mbit]"] {
+        assert!(qos.contains(part), "{part}: {qos}");
+    }
+    let laptop = lab.run(&["exec-net", "--", "ip", "-brief", "-4", "address", "show", "dev", "laptop"]).ok().out;
+    assert!(laptop.contains("10.0.0.1"), "{laptop}");
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    assert!(lab.qemus().is_empty() && !lab.mounted());
+    assert_eq!(lab.files(), ["files"]);
 }

@@ -42,7 +42,8 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
         for address in addresses.iter().skip(1) {
             found.notes.push(format!("the tap {tap} also has the address {address}; a tap of an experiment has one"));
         }
-        let tap_of = FoundTap { vlan, ip: addresses.first().cloned(), dhcp: false, bridge: bridge(&seen.bridge) };
+        let ip = addresses.first().cloned().filter(|_| !seen.leased);
+        let tap_of = FoundTap { vlan, ip, dhcp: seen.leased, bridge: bridge(&seen.bridge) };
         found.taps.insert(tap.clone(), tap_of);
     }
     super::object::live(live, &mut found);

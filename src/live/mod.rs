@@ -57,6 +57,8 @@ pub struct LiveTap {
     pub vlan: Option<u16>,
     /// Its addresses as `10.0.0.254/24`; None where the target cannot tell.
     pub addresses: Option<Vec<String>>,
+    /// An address is lent to it: it came by DHCP, and the kernel lets it go in time.
+    pub leased: bool,
 }
 
 /// Why observing failed.
@@ -226,6 +228,7 @@ fn observe_taps(
                 alias,
                 vlan,
                 addresses: None,
+                leased: false,
             };
             taps.insert(column("tap")?.to_owned(), tap);
         }
@@ -250,6 +253,8 @@ fn observe_addresses(transport: &mut dyn Transport, taps: &mut BTreeMap<String, 
             let name = interface["ifname"].as_str().unwrap_or_default();
             if let Some(tap) = taps.get_mut(name).filter(|tap| tap.host == entry.host) {
                 tap.addresses = Some(addresses(&interface));
+                let list = interface["addr_info"].as_array().into_iter().flatten();
+                tap.leased = list.filter(|a| a["family"] == "inet").any(|address| address["dynamic"] == true);
             }
         }
     }

@@ -35,6 +35,8 @@ pub(super) struct Draft {
     pub vms_needed: BTreeMap<String, Vec<usize>>,
     /// The taps that this plan deletes and makes again.
     pub remade_taps: HashSet<String>,
+    /// Taps that get their address by DHCP, which are made when the servers of this plan serve.
+    pub leased_taps: Vec<LeasedTap>,
     /// The steps that make taps.
     pub taps_ready: HashMap<String, StepId>,
     /// The steps that remove objects, or parts of them.
@@ -72,6 +74,17 @@ pub(super) struct Pending {
     pub command: Vec<String>,
     pub undo: Undo,
     pub mark: Option<Mark>,
+}
+
+/// A tap that gets its address by DHCP.
+pub(super) struct LeasedTap {
+    pub name: String,
+    /// What it is on: VLAN and bridge.
+    pub segment: (String, String),
+    pub change: usize,
+    pub needs: Vec<StepId>,
+    pub command: Vec<String>,
+    pub undo: Undo,
 }
 
 /// VMs and the change that each has.
@@ -131,6 +144,7 @@ impl Draft {
             launched: HashSet::new(),
             vms_ready: HashMap::new(),
             remade_taps: HashSet::new(),
+            leased_taps: Vec::new(),
             taps_ready: HashMap::new(),
             removed: HashMap::new(),
             before_end: HashMap::new(),

@@ -93,6 +93,10 @@ memory = "256MB"
 
 #[test]
 fn the_sample_is_an_experiment() {
+    // A monitor is alone on its VLAN on purpose.
+    let watched = "experiment: lab\nvlans: { a: {}, m: {} }\nvms: { x: { networks: [a] }, y: { networks: [a, m] } }\n";
+    assert_eq!(codes(&yaml(watched)), [("lonely-vlan", "m".to_owned())]);
+    assert!(codes(&yaml(&format!("{watched}mirrors: {{ see: {{ from: x.0, to: y.1 }} }}\n"))).is_empty());
     let loaded = yaml(SAMPLE);
     // Nothing but the firewall is on `core`.
     assert_eq!(codes(&loaded), [("lonely-vlan", "core".to_owned())]);

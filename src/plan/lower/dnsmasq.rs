@@ -4,11 +4,13 @@
 //! Commands call a server by an id that its start gives out. A plan says which one that will be, and looks before it sends
 //! what depends on it; a target that takes the address instead makes that unnecessary.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::draft::{Draft, Extra};
+use super::super::draft::{Draft, Extra, LeasedTap};
 use super::super::{Cost, Expect, Reason, StepId, Undo};
 use super::object::{Item, Rules, Work, all, diff, one, seen, words};
+use super::tap::segment_of;
 use super::{Lower, Scene};
 use crate::live::Facts;
 use crate::name::Kind;
@@ -144,8 +146,11 @@ impl<'a> Lower<'a> for Servers {
         let mut started = 0;
         // Each start gives out the next id, so they come one after the other.
         let mut before: Option<StepId> = None;
+        // The steps after which what is on a VLAN of a bridge is served.
+        let mut serving: BTreeMap<(String, String), Vec<StepId>> = BTreeMap::new();
         for work in &self.work {
             let Some(new) = &work.new else { continue };
+            let first = draft.steps.len() + 1;
             let serves: Arc<[usize]> = Arc::from([work.change]);
             let mut mark = work.made(Kind::Dnsmasq);
             let mut needs = Vec::new();
@@ -173,6 +178,17 @@ impl<'a> Lower<'a> for Servers {
                 let extra = Extra { needs: needs.clone(), undo, mark: mark.take(), ..Extra::default() };
                 draft.step(&serves, &command, extra);
             }
+            if let Some((_, tap)) =
+                scene.experiment.taps.iter().find(|(_, tap)| address_of(tap).as_ref() == Some(&new.key))
+            {
+                serving.entry(segment_of(tap)).or_default().extend(first..=draft.steps.len());
+            }
+        }
+        for LeasedTap { name, segment, change, mut needs, command, undo } in std::mem::take(&mut draft.leased_taps) {
+            needs.extend(serving.get(&segment).into_iter().flatten());
+            needs.sort_unstable();
+            let step = draft.step(&Arc::from([change]), &command, Extra { needs, undo, ..Extra::default() });
+            draft.taps_ready.insert(name, step);
         }
     }
 }

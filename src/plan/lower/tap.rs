@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::display::reason_text;
-use super::super::draft::{Draft, Extra};
+use super::super::draft::{Draft, Extra, LeasedTap};
 use super::super::{Action, Cost, Goal, Reason, StepId, Undo};
 use super::{Lower, Scene, asked_for, not_in_the_file, vlan_text};
 use crate::live::LiveTap;
@@ -32,6 +32,11 @@ fn address_text((ip, prefix): (IpAddr, u8)) -> String {
 
 fn bridge_of(tap: &Tap) -> String {
     tap.bridge.as_ref().map_or_else(|| BridgeName::default_bridge().to_string(), |b| b.value.to_string())
+}
+
+/// What a tap is on: its VLAN and bridge.
+pub(super) fn segment_of(tap: &Tap) -> (String, String) {
+    (tap.vlan.value.to_string(), bridge_of(tap))
 }
 
 /// The words of the command that makes a tap.
@@ -260,8 +265,13 @@ impl<'a> Lower<'a> for Taps<'a> {
             let mut needs = draft.vlans_ready.clone();
             needs.extend(self.deleted.get(name.as_str()));
             needs.sort_unstable();
-            let undo = vec!["tap".to_owned(), "delete".into(), name.to_string()];
-            let extra = Extra { needs, undo: Undo::Command(draft.command(&undo)), ..Extra::default() };
+            let undo = Undo::Command(draft.command(&["tap".to_owned(), "delete".into(), name.to_string()]));
+            if tap.dhcp.is_some() {
+                let (name, command, segment) = (name.to_string(), create_words(name, tap), segment_of(tap));
+                draft.leased_taps.push(LeasedTap { name, segment, change: *change, needs, command, undo });
+                continue;
+            }
+            let extra = Extra { needs, undo, ..Extra::default() };
             let step = draft.step(&Arc::from([*change]), &create_words(name, tap), extra);
             draft.taps_ready.insert(name.to_string(), step);
         }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Body, Checks};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::name::{TapName, VlanAlias, VmName};
+use crate::name::{Kind, TapName, VlanAlias, VmName};
 use crate::spec::model::VlanRef;
 
 impl<'d> Checks<'d> {
@@ -144,10 +144,21 @@ impl<'d> Checks<'d> {
                 members.entry(alias).or_insert((0, span)).0 += 1;
             }
         };
-        for vm in draft.vms.values() {
-            vm.body.networks.iter().for_each(|nic| member(&nic.vlan, nic.span));
+        // What gets the copies of a mirror is on a VLAN of its own for a reason.
+        let mirrors = draft.objects.get(&Kind::Mirror).into_iter().flat_map(|mirrors| mirrors.values());
+        let watching: HashSet<&str> = mirrors.filter_map(|mirror| mirror.one("to")).collect();
+        for (name, vm) in &draft.vms {
+            for (index, nic) in vm.body.networks.iter().enumerate() {
+                if watching.is_empty() || !watching.contains(&*format!("{name}.{index}")) {
+                    member(&nic.vlan, nic.span);
+                }
+            }
         }
-        draft.taps.values().for_each(|tap| member(&tap.vlan.value, tap.vlan.span));
+        for (name, tap) in &draft.taps {
+            if !watching.contains(name.as_str()) {
+                member(&tap.vlan.value, tap.vlan.span);
+            }
+        }
         let mut lonely: Vec<_> = draft
             .vlans
             .iter()
