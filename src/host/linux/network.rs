@@ -273,7 +273,7 @@ impl Network for LinuxNetwork {
         let left = run(&mut worker, move |ports| {
             ports.sweep()?;
             audience.tell(ports);
-            Ok(!ports.list()?.is_empty() || !ports.bridges()?.is_empty())
+            Ok(ports.has_tap()? || !ports.bridges()?.is_empty())
         })?;
         let NetworkPlace::Own { pin } = &self.place else { return Ok(()) };
         if left == Some(true) || (in_use && left.is_some()) {

@@ -236,6 +236,12 @@ impl Ports {
         Ok(link.as_ref().and_then(read_mark).filter(|(name, _)| name == tap).map(|(_, owner)| owner.to_owned()))
     }
 
+    /// Whether there is any tap.
+    pub(super) fn has_tap(&mut self) -> Result<bool, NetworkError> {
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        Ok(links.iter().any(|link| read_mark(link).is_some()))
+    }
+
     pub(super) fn list(&mut self) -> Result<Vec<Port>, NetworkError> {
         let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
         let by_index: HashMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();

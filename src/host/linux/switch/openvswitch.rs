@@ -177,12 +177,25 @@ impl OpenVswitch {
     fn change(
         &mut self,
         what: &str,
+        build: impl FnMut(&Picture) -> Result<Vec<Operation>, NetworkError>,
+    ) -> Result<Option<i64>, NetworkError> {
+        let picture = self.picture(what)?;
+        self.change_from(what, picture, build)
+    }
+
+    /// The same with what has just been looked at. The operations must not do what they should not if it has changed since.
+    fn change_from(
+        &mut self,
+        what: &str,
+        mut picture: Picture,
         mut build: impl FnMut(&Picture) -> Result<Vec<Operation>, NetworkError>,
     ) -> Result<Option<i64>, NetworkError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let picture = self.picture(what)?;
+            if attempts > 1 {
+                picture = self.picture(what)?;
+            }
             let mut operations = build(&picture)?;
             if operations.is_empty() {
                 // A try before may have done it all.
@@ -281,8 +294,14 @@ impl OpenVswitch {
 
     /// Rows of interfaces that were deleted and made again under the same name: ovs-vswitchd would keep what it has open.
     /// They go first. `ports` has the number of each interface by name, and None for one that was just made.
-    fn drop_stale(&mut self, what: &str, ports: &HashMap<&str, Option<u32>>) -> Result<(), NetworkError> {
-        let number = self.change(what, |picture| {
+    /// Gives what is in the database then.
+    fn drop_stale(
+        &mut self,
+        what: &str,
+        picture: Picture,
+        ports: &HashMap<&str, Option<u32>>,
+    ) -> Result<Picture, NetworkError> {
+        let stale = |picture: &Picture| {
             let stale = picture.interfaces.values().filter(|interface| {
                 let now = ports.get(interface.name.as_str());
                 now.is_some_and(|now| now.is_none() || interface.index != *now)
@@ -290,9 +309,14 @@ impl OpenVswitch {
             let names: HashSet<&Uuid> = stale.map(|interface| &interface.uuid).collect();
             let gone = picture.ports.values().filter(|port| mark(&port.ids) == Some(PORT));
             let gone = gone.filter(|port| port.interfaces.iter().any(|uuid| names.contains(uuid)));
-            Ok(picture.remove(&gone.map(|port| &port.uuid).collect(), false))
-        })?;
-        number.map_or(Ok(()), |number| self.applied(what, number))
+            picture.remove(&gone.map(|port| &port.uuid).collect(), false)
+        };
+        if stale(&picture).is_empty() {
+            return Ok(picture);
+        }
+        let number = self.change_from(what, picture, |picture| Ok(stale(picture)))?;
+        number.map_or(Ok(()), |number| self.applied(what, number))?;
+        self.picture(what)
     }
 
     /// Keep the engine's IP stack off an interface that is a port, and set it up.
@@ -317,9 +341,10 @@ impl OpenVswitch {
         self.netlink.set_up(port.index, false).map_err(kernel(format!("set {} down", port.tap)))
     }
 
-    fn plug_all(&mut self, what: &str, ports: &[(SwitchPort, Segment)]) -> Result<(), NetworkError> {
-        self.drop_stale(
+    fn plug_all(&mut self, what: &str, picture: Picture, ports: &[(SwitchPort, Segment)]) -> Result<(), NetworkError> {
+        let picture = self.drop_stale(
             what,
+            picture,
             &ports
                 .iter()
                 .map(|(port, _)| (port.interface.as_str(), Some(port.index).filter(|_| !port.fresh)))
@@ -328,7 +353,7 @@ impl OpenVswitch {
         let datapath = self.datapath;
         // Before it is a port: ovs-vswitchd changes other flags of its ports, and would write back that it is down.
         ports.iter().try_for_each(|(port, _)| self.raise(port))?;
-        let number = self.change(what, |picture| place(datapath, picture, ports))?;
+        let number = self.change_from(what, picture, |picture| place(datapath, picture, ports))?;
         let Some(number) = number else { return Ok(()) };
         self.applied(what, number)?;
         // Once more: for an earlier interface of the same name ovs-vswitchd writes back flags by name when it lets go.
@@ -339,7 +364,7 @@ impl OpenVswitch {
 
     /// An error if ovs-vswitchd could not open one of these interfaces.
     fn refused_interfaces(&mut self, what: &str, names: &HashSet<&str>) -> Result<(), NetworkError> {
-        let select = Operation::select("Interface", &[], &["name", "error"]);
+        let select = Operation::select("Interface", &[("error", "!=", Datum::none())], &["name", "error"]);
         let rows = self.ask(what, &[select])?.into_iter().flat_map(Outcome::rows);
         for row in rows {
             let (name, error) = (row.text("name"), row.text("error"));
@@ -406,7 +431,7 @@ impl Switch for OpenVswitch {
             self.vacant(&what, &picture, bridge)?;
         }
         let before = picture.segments();
-        self.plug_all(&what, ports).inspect_err(|_| self.put_back(&before, ports))
+        self.plug_all(&what, picture, ports).inspect_err(|_| self.put_back(&before, ports))
     }
 
     fn unplug(&mut self, ports: &[SwitchPort]) -> Result<(), NetworkError> {

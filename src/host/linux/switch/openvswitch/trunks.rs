@@ -60,8 +60,9 @@ impl OpenVswitch {
         let kind = if uplink.tunnel { TUNNEL } else { TRUNK };
         let name = uplink.name.as_str();
         let ports = [(name, None)].into();
-        self.drop_stale(what, &ports)?;
-        let number = self.change(what, |picture| {
+        let picture = self.picture(what)?;
+        let picture = self.drop_stale(what, picture, &ports)?;
+        let number = self.change_from(what, picture, |picture| {
             if let Some(there) = picture.ports.values().find(|port| port.name == name) {
                 let place = picture.bridge_of(&there.uuid).map_or("none", |bridge| bridge.name.as_str());
                 // A try before may have made it.
