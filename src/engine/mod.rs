@@ -149,7 +149,8 @@ pub struct Engine {
     doomed: Mutex<Vec<TapName>>,
     /// The turn to delete them.
     deleting: tokio::sync::Mutex<()>,
-    tap_requests: taps::TapRequests,
+    tap_requests: taps::Together<taps::TapRequested>,
+    tap_deletions: taps::Together<taps::Deletion>,
     mesh: Mutex<Mesh>,
     network_users: programs::NetworkUsers,
     plumbing: plumb::Plumbing,
@@ -182,6 +183,7 @@ impl Engine {
             doomed: Mutex::default(),
             deleting: tokio::sync::Mutex::default(),
             tap_requests: Default::default(),
+            tap_deletions: Default::default(),
             mesh: Mutex::default(),
             network_users: Default::default(),
             plumbing: Default::default(),

@@ -216,43 +216,89 @@ impl Engine {
         EngineError::collect(errors)
     }
 
-    /// Delete one host tap. Those that are deleted at the same time share one call, as those of VMs do.
+    /// Delete one host tap. Those that are asked for while others are being deleted are deleted together.
     async fn delete_tap(&self, namespace: &Namespace, name: &str) -> Result<(), EngineError> {
         let tap = TapName::new(name).map_err(|_| EngineError::NoTap)?;
         let owners = [TapAddress::None, TapAddress::Dhcp].map(|address| self.owned(&owner(namespace, &address)));
-        if self.tap_owner(&tap).await?.is_none_or(|found| !owners.contains(&found))
-            && !self.host_ports(namespace).await?.iter().any(|port| port.tap == tap)
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.tap_deletions.waiting().push(Deletion { tap, owners, answer });
         {
-            return Err(EngineError::NoTap);
-        }
-        self.doomed().push(tap.clone());
-        let _turn = self.deleting.lock().await;
-        let mut batch = std::mem::take(&mut *self.doomed());
-        if batch.is_empty() {
-            // Whoever had the turn before took this tap along, and had the error if there was one.
-            if self.tap_owner(&tap).await?.is_none_or(|found| !owners.contains(&found)) {
-                return Ok(());
+            let _turn = self.tap_deletions.turn.lock().await;
+            let batch = std::mem::take(&mut *self.tap_deletions.waiting());
+            if !batch.is_empty() {
+                self.network(move |network| {
+                    delete_batch(network, batch);
+                    Ok(())
+                })
+                .await?;
+                self.release_network().await?;
             }
-            batch.push(tap);
         }
-        let deleted = self.network(move |network| network.delete_all(&batch)).await;
-        let released = self.release_network().await;
-        EngineError::collect([deleted, released].into_iter().filter_map(Result::err).collect())
+        // Whoever had the turn has answered.
+        answered.await.expect("each request of a batch is answered")
     }
 }
 
-/// Host taps that were asked for and not yet made.
-#[derive(Default)]
-pub(super) struct TapRequests {
-    waiting: Mutex<Vec<TapRequested>>,
-    /// The turn to make them.
+/// A host tap that is to go.
+pub(super) struct Deletion {
+    tap: TapName,
+    /// One of these is its owner text, if it is the namespace's.
+    owners: [String; 2],
+    answer: tokio::sync::oneshot::Sender<Result<(), EngineError>>,
+}
+
+/// Delete all of these taps, and answer each request.
+fn delete_batch(network: &dyn Network, batch: Vec<Deletion>) {
+    let mut ours = Vec::with_capacity(batch.len());
+    for deletion in batch {
+        match is_there(network, &deletion) {
+            Ok(true) => ours.push(deletion),
+            // Whoever does not wait for the answer any more needs none.
+            Ok(false) => drop(deletion.answer.send(Err(EngineError::NoTap))),
+            Err(error) => drop(deletion.answer.send(Err(error.into()))),
+        }
+    }
+    let taps: Vec<TapName> = ours.iter().map(|deletion| deletion.tap.clone()).collect();
+    let together = network.delete_all(&taps);
+    for deletion in ours {
+        // If not together then each by itself, so that each has its own error.
+        let result = match &together {
+            Ok(()) => Ok(()),
+            Err(_) => match network.delete(&deletion.tap) {
+                Ok(()) | Err(NetworkError::NotFound { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+        };
+        drop(deletion.answer.send(result));
+    }
+}
+
+/// Whether a tap is there and belongs to whom it should. One that somebody renamed is found among all.
+fn is_there(network: &dyn Network, deletion: &Deletion) -> Result<bool, NetworkError> {
+    if network.owner(&deletion.tap)?.is_some_and(|owner| deletion.owners.contains(&owner)) {
+        return Ok(true);
+    }
+    Ok(network.list()?.iter().any(|port| port.tap == deletion.tap && deletion.owners.contains(&port.owner)))
+}
+
+/// What was asked for and is done together with what else was asked for meanwhile.
+pub(super) struct Together<T> {
+    waiting: Mutex<Vec<T>>,
+    /// The turn to do it.
     turn: tokio::sync::Mutex<()>,
 }
 
-type TapRequested = (NewTap, tokio::sync::oneshot::Sender<Result<(), NetworkError>>);
+impl<T> Default for Together<T> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+}
 
-impl TapRequests {
-    fn waiting(&self) -> MutexGuard<'_, Vec<TapRequested>> {
+/// A host tap that is to be made.
+pub(super) type TapRequested = (NewTap, tokio::sync::oneshot::Sender<Result<(), NetworkError>>);
+
+impl<T> Together<T> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<T>> {
         self.waiting.lock().expect("no code panics while it holds the list of taps")
     }
 }
