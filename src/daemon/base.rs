@@ -3,7 +3,9 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -12,6 +14,9 @@ pub const SOCKET: &str = "minimega";
 
 /// The name of the pid file, which is also the lock (minimega's name).
 pub const PID: &str = "minimega.pid";
+
+/// How often a folder that is about to be free is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why a folder cannot be a daemon's.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +59,24 @@ pub struct Base {
 
 impl Base {
     /// Make the folder if it is not there, check that it is ours alone, and hold it.
-    pub fn open(folder: &Path) -> Result<Self, BaseError> {
+    ///
+    /// A daemon that was killed holds it until the kernel has closed all that it had open: network sockets and taps take
+    /// a moment. So a folder that is held, with nobody at its socket, is waited for as long as `patience` says.
+    pub fn open(folder: &Path, patience: Duration) -> Result<Self, BaseError> {
+        let start = Instant::now();
+        loop {
+            match Self::try_open(folder) {
+                Err(BaseError::Held { path, .. })
+                    if start.elapsed() < patience && UnixStream::connect(path.join(SOCKET)).is_err() =>
+                {
+                    std::thread::sleep(LOOK);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn try_open(folder: &Path) -> Result<Self, BaseError> {
         let io = |action, path: &Path| {
             let path = path.to_owned();
             move |source| BaseError::Io { action, path, source }
@@ -108,7 +130,7 @@ impl Base {
         let held = lock.metadata().map(|held| (held.dev(), held.ino())).map_err(io("open", &pid_file))?;
         if found != Some(held) {
             drop(lock);
-            return Self::open(&folder);
+            return Self::try_open(&folder);
         }
         lock.set_len(0).map_err(io("write", &pid_file))?;
         lock.rewind().map_err(io("write", &pid_file))?;
@@ -170,11 +192,30 @@ mod tests {
     fn a_second_daemon_is_told_who_holds_the_folder() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("base");
-        let base = Base::open(&folder).unwrap();
-        let error = Base::open(&folder).err().unwrap();
+        let base = Base::open(&folder, Duration::ZERO).unwrap();
+        let error = Base::open(&folder, Duration::ZERO).err().unwrap();
         assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
         base.close(false);
         assert!(!folder.exists(), "a folder that the daemon made goes with it");
+    }
+
+    #[test]
+    fn a_folder_whose_holder_is_ending_is_waited_for_and_one_that_is_served_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("base");
+        let hour = Duration::from_secs(3600);
+        let base = Base::open(&folder, Duration::ZERO).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(base.socket()).unwrap();
+        assert!(matches!(Base::open(&folder, hour), Err(BaseError::Held { .. })));
+        // As after kill -9: the socket's file stays, and the lock goes with the process.
+        drop(listener);
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| Base::open(&folder, hour));
+            std::thread::sleep(3 * LOOK);
+            assert!(!next.is_finished(), "it is held");
+            drop(base);
+            next.join().unwrap().unwrap().close(false);
+        });
     }
 
     #[test]
@@ -186,8 +227,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let Ok(base) = Base::open(&folder) else { continue };
-                        assert!(matches!(Base::open(&folder), Err(BaseError::Held { .. })));
+                        let Ok(base) = Base::open(&folder, Duration::ZERO) else { continue };
+                        assert!(matches!(Base::open(&folder, Duration::ZERO), Err(BaseError::Held { .. })));
                         base.close(false);
                     }
                 });
@@ -202,6 +243,6 @@ mod tests {
         let folder = parent.path().join("base");
         std::fs::create_dir(&folder).unwrap();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(Base::open(&folder), Err(BaseError::Unsafe { .. })));
+        assert!(matches!(Base::open(&folder, Duration::ZERO), Err(BaseError::Unsafe { .. })));
     }
 }

@@ -82,9 +82,12 @@ pub enum DaemonError {
     Runtime(#[source] std::io::Error),
 }
 
+/// How long a daemon waits for one that was killed to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Run a daemon until it is told to end.
 pub fn run(settings: &Settings) -> Result<(), DaemonError> {
-    let base = Base::open(&settings.base)?;
+    let base = Base::open(&settings.base, PATIENCE)?;
     raise_file_limit();
     memory::few_heaps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
