@@ -219,3 +219,55 @@ fn mirrors_are_listed_and_end() {
     lab.e("clear tap").ok();
     assert_eq!(mirrors(&lab), "");
 }
+
+/// Start a daemon with these options, which must refuse to.
+fn refused(lab: &Lab, options: &[&str]) -> String {
+    let answer = lab.run(&[&["daemon"], options].concat());
+    assert_ne!(answer.code, 0, "{}", answer.out);
+    answer.err
+}
+
+#[test]
+fn a_daemon_with_another_switch_or_network_is_refused_while_taps_are_on_one() {
+    if !have(&["root", "ip", "ovsdb-server", "ovs-vswitchd"]) {
+        return;
+    }
+    leave_the_host();
+    let mut lab = Lab::with_daemon();
+    lab.e("tap create 5 ip 10.0.0.1/24 a").ok();
+    lab.kill_daemon();
+    let state = std::fs::read(lab.base.join("network.json")).expect("the record");
+    for (option, value) in [("--switch", "openvswitch"), ("--network", "host")] {
+        let said = refused(&lab, &[option, value]);
+        let expected = format!(
+            "tap a of this engine is on Linux bridges in the engine's own network, where a daemon with `{option} {value}` would \
+             not find it; start the daemon with `--network own --switch linux`"
+        );
+        assert!(said.contains(&expected), "{said}");
+    }
+    assert_eq!(std::fs::read(lab.base.join("network.json")).expect("the record"), state);
+    lab.start_daemon();
+    assert_eq!(lab.rows(".columns tap,vlan tap"), [["a", "5"]], "it is as it was");
+
+    // Nothing is left on it: any switch will do.
+    lab.e("clear all").ok();
+    lab.kill_daemon();
+    let mut command = lab.program();
+    command.args(["daemon", "--switch", "openvswitch"]);
+    lab.start_daemon_by(command);
+    lab.e("tap create 5 name a").ok();
+    lab.e("tap create 6 name b").ok();
+    lab.kill_daemon();
+    let said = refused(&lab, &["--switch", "linux"]);
+    assert!(said.contains("tap a of this engine and 1 more are on Open vSwitch in the engine's own network"), "{said}");
+    assert!(said.contains("`--network own --switch openvswitch`"), "{said}");
+    // Without an option, as one that is started on demand has none, it goes on with what is there.
+    lab.start_daemon();
+    assert_eq!(lab.rows(".columns tap,vlan tap"), [["a", "5"], ["b", "6"]]);
+    assert!(lab.e(".json true check").ok().out.contains("Open vSwitch of the engine's own"));
+    lab.e("clear all").ok();
+    assert!(!lab.mounted() && !lab.base.join("openvswitch").exists());
+    lab.kill_daemon();
+    lab.start_daemon();
+    assert!(lab.e(".json true check").ok().out.contains("Linux bridges"));
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::daemon::{self, DaemonError, LOG, SOCKET, Settings};
+use crate::daemon::{self, DaemonError, LOG, NetworkOptions, SOCKET, Settings};
 use crate::engine::Accelerator;
 use crate::host::SwitchChoice;
 use crate::live;
@@ -29,11 +29,12 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// engine lives in a network namespace of its own, which exists while it has a VM or a tap in it.
 #[derive(Debug, Args)]
 pub struct DaemonArgs {
-    /// Where the engine makes its bridges and taps: a network namespace of its own, or the host's.
-    #[arg(long, value_enum, default_value = "own")]
-    network: NetworkArg,
-    /// What connects the taps: the kernel's bridges or Open vSwitch; auto is linux. In a network namespace of its own the
-    /// engine starts an Open vSwitch of its own there.
+    /// Where the engine makes its bridges and taps: a network namespace of its own, or the host's. Without the option
+    /// where an earlier daemon's still are, otherwise own.
+    #[arg(long, value_enum)]
+    network: Option<NetworkArg>,
+    /// What connects the taps: the kernel's bridges or Open vSwitch; auto is what an earlier daemon's taps are still on,
+    /// otherwise linux. In a network namespace of its own the engine starts an Open vSwitch of its own there.
     #[arg(long, value_enum, default_value = "auto")]
     switch: SwitchArg,
     /// The socket of a running Open vSwitch's database, usually /var/run/openvswitch/db.sock; needs `--network host`.
@@ -50,7 +51,7 @@ pub struct DaemonArgs {
     on_demand: bool,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum NetworkArg {
     /// A network namespace of the engine's own.
     Own,
@@ -60,7 +61,7 @@ enum NetworkArg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum SwitchArg {
-    /// The same as linux.
+    /// What is in use, otherwise linux.
     Auto,
     /// The kernel's bridges.
     Linux,
@@ -68,21 +69,24 @@ enum SwitchArg {
     Openvswitch,
 }
 
-/// The switch that the options ask for.
-fn switch(args: &DaemonArgs) -> Result<SwitchChoice, DaemonError> {
-    let openvswitch = args.switch == SwitchArg::Openvswitch;
-    let Some(socket) = &args.ovsdb else {
-        return Ok(if openvswitch { SwitchChoice::OpenVswitch { socket: None } } else { SwitchChoice::Linux });
+/// What the options ask for.
+fn network(args: &DaemonArgs) -> Result<NetworkOptions, DaemonError> {
+    let host = args.network.map(|network| network == NetworkArg::Host);
+    let switch = match (args.switch, &args.ovsdb) {
+        (SwitchArg::Auto, None) => None,
+        (SwitchArg::Linux, None) => Some(SwitchChoice::Linux),
+        (SwitchArg::Openvswitch, None) => Some(SwitchChoice::OpenVswitch { socket: None }),
+        (SwitchArg::Linux, Some(_)) => {
+            return Err(DaemonError::Options { reason: "--ovsdb needs --switch openvswitch, not linux" });
+        }
+        (_, Some(_)) if host != Some(true) => {
+            let reason = "--ovsdb needs --network host: an Open vSwitch that runs already does not see the interfaces of a \
+                          network namespace of the engine's own";
+            return Err(DaemonError::Options { reason });
+        }
+        (_, Some(socket)) => Some(SwitchChoice::OpenVswitch { socket: Some(socket.clone()) }),
     };
-    if args.switch == SwitchArg::Linux {
-        return Err(DaemonError::Options { reason: "--ovsdb needs --switch openvswitch, not linux" });
-    }
-    if !matches!(args.network, NetworkArg::Host) {
-        let reason = "--ovsdb needs --network host: an Open vSwitch that runs already does not see the interfaces of a \
-                      network namespace of the engine's own";
-        return Err(DaemonError::Options { reason });
-    }
-    Ok(SwitchChoice::OpenVswitch { socket: Some(socket.clone()) })
+    Ok(NetworkOptions { host, switch })
 }
 
 /// Why a daemon could not be started on demand.
@@ -123,8 +127,7 @@ pub fn run(args: &DaemonArgs, base: &Path) -> Result<(), DaemonError> {
     let log = Log::install();
     daemon::run(&Settings {
         base: base.to_owned(),
-        host_network: matches!(args.network, NetworkArg::Host),
-        switch: switch(args)?,
+        network: network(args)?,
         accelerator: args.accel,
         qemu: args.qemu.clone(),
         on_demand: args.on_demand,

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::network::{NETWORK, NETWORK_PIN};
+
 /// The name of the socket in the base folder (minimega's).
 pub const SOCKET: &str = "minimega";
 
@@ -151,7 +153,9 @@ impl Base {
     /// Leave a folder that could not be worked in as it was found, but for the log.
     pub fn abandon(self) {
         if self.made {
-            let _ = std::fs::remove_file(self.folder.join(crate::engine::STATE_FILE));
+            for file in [crate::engine::STATE_FILE, NETWORK] {
+                let _ = std::fs::remove_file(self.folder.join(file));
+            }
             let _ = std::fs::remove_dir(self.folder.join("files"));
         }
         let _ = std::fs::remove_file(self.folder.join(PID));
@@ -167,9 +171,9 @@ impl Base {
         let vms = std::fs::read_dir(&self.folder).map_or(0, |entries| {
             entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.parse::<u32>().is_ok())).count()
         });
-        let network = self.folder.join(super::NETWORK_PIN).exists();
+        let network = self.folder.join(NETWORK_PIN).exists();
         if vms == 0 && !network && (self.made || on_demand) {
-            for file in [crate::engine::STATE_FILE, "state.new", LOG] {
+            for file in [crate::engine::STATE_FILE, "state.new", NETWORK, "network.new", LOG] {
                 let _ = std::fs::remove_file(self.folder.join(file));
             }
             let _ = std::fs::remove_dir(self.folder.join("files"));

@@ -10,6 +10,7 @@
 mod base;
 mod clear;
 mod dispatch;
+mod network;
 mod pipe;
 mod preprocess;
 mod script;
@@ -23,14 +24,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands;
 use crate::engine::{Accelerator, Engine, EngineError, Options};
-use crate::host::linux::{LinuxNetwork, memory};
-use crate::host::{NetworkPlace, SwitchChoice};
+use crate::host::linux::memory;
 use crate::logging::Log;
 use crate::wire::{self, WireError};
 
 use base::Base;
 pub use base::{BaseError, LOG, PID, SOCKET};
 use dispatch::Dispatcher;
+pub use network::{NETWORK_PIN, NetworkChoiceError, NetworkOptions};
 
 /// How often a daemon on demand looks whether it is still needed.
 const LOOK: Duration = Duration::from_millis(250);
@@ -38,17 +39,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// For how many looks in a row it must have been without need.
 const LOOKS: u32 = 4;
 
-/// The name of the network namespace's pin in the base folder.
-pub const NETWORK_PIN: &str = "netns";
-
 /// How a daemon is set up.
 pub struct Settings {
     /// The base folder; made if it is not there.
     pub base: PathBuf,
-    /// Work in the host's network instead of a network namespace of its own.
-    pub host_network: bool,
-    /// What connects the taps.
-    pub switch: SwitchChoice,
+    /// Where the taps are made and what connects them.
+    pub network: NetworkOptions,
     /// Which accelerator VMs run under.
     pub accelerator: Accelerator,
     /// The QEMU program.
@@ -71,6 +67,9 @@ pub enum DaemonError {
         /// Which, and what is needed instead.
         reason: &'static str,
     },
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkChoiceError),
     /// The engine.
     #[error("cannot open the engine")]
     Engine(#[from] EngineError),
@@ -127,17 +126,17 @@ fn host_name() -> String {
 }
 
 async fn serve(settings: &Settings, base: &Base) -> Result<(), DaemonError> {
-    let place = if settings.host_network {
-        NetworkPlace::Host
-    } else {
-        NetworkPlace::Own { pin: base.folder().join(NETWORK_PIN) }
+    let network = {
+        let (folder, asked) = (base.folder().to_owned(), settings.network.clone());
+        let chosen = tokio::task::spawn_blocking(move || network::choose(&folder, &asked));
+        chosen.await.expect("network calls do not panic")?
     };
     let (engine, notes) = Engine::open(Options {
         base: base.folder().to_owned(),
         host: host_name(),
         accelerator: settings.accelerator,
         qemu: settings.qemu.clone(),
-        network: Arc::new(LinuxNetwork::with_switch(place, settings.switch.clone())),
+        network: Arc::new(network),
     })
     .await?;
     for note in notes {

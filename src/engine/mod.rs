@@ -170,8 +170,7 @@ impl Engine {
     pub async fn open(options: Options) -> Result<(Arc<Self>, Vec<String>), EngineError> {
         let parallel = std::thread::available_parallelism().map_or(2, usize::from);
         let stored = store::load(&options.base)?;
-        let digest = Sha256::digest(options.base.as_os_str().as_encoded_bytes());
-        let identity = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let identity = Self::identity(&options.base);
         let files = Files::new(options.base.join("files"));
         let engine = Arc::new(Self {
             files,
@@ -198,6 +197,12 @@ impl Engine {
         engine.start_learning();
         let notes = engine.recover().await?;
         Ok((engine, notes))
+    }
+
+    /// What the owner text of every tap of the engine on a base folder begins with.
+    pub fn identity(base: &Path) -> String {
+        let digest = Sha256::digest(base.as_os_str().as_encoded_bytes());
+        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The name of this host in answers.

@@ -94,6 +94,14 @@ impl LinuxNetwork {
         }
     }
 
+    /// Whether the network namespace is there; the host's always is.
+    pub fn is_there(&self) -> Result<bool, NetworkError> {
+        match &self.place {
+            NetworkPlace::Own { pin } => Ok(namespace::open(pin)?.is_some()),
+            NetworkPlace::Host => Ok(true),
+        }
+    }
+
     /// The worker if there is something to work on: in a namespace of its own only if that exists or `make` is set.
     fn worker(&self, make: bool) -> Result<FairMutexGuard<'_, Option<Worker>>, NetworkError> {
         let mut worker = self.worker.lock();
