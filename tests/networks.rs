@@ -271,3 +271,52 @@ fn a_daemon_with_another_switch_or_network_is_refused_while_taps_are_on_one() {
     lab.start_daemon();
     assert!(lab.e(".json true check").ok().out.contains("Linux bridges"));
 }
+
+/// Delete every bridge as somebody at a shell would.
+fn delete_bridges_by_hand(lab: &Lab, openvswitch: bool) {
+    if openvswitch {
+        let database = format!("--db=unix:{}", lab.base.join("openvswitch/db.sock").display());
+        let list = Command::new("ovs-vsctl").args([&database, "list-br"]).output().expect("it starts");
+        for bridge in String::from_utf8_lossy(&list.stdout).lines() {
+            assert!(Command::new("ovs-vsctl").args([&database, "del-br", bridge]).status().expect("it starts").success());
+        }
+        return;
+    }
+    let list = lab.run(&["exec-net", "--", "ip", "-o", "link", "show", "type", "bridge"]).ok().out;
+    for bridge in list.lines().filter_map(|line| line.split([':', '@']).nth(1)) {
+        lab.run(&["exec-net", "--", "ip", "link", "del", bridge.trim()]).ok();
+    }
+}
+
+#[test]
+fn a_host_tap_whose_bridge_was_deleted_is_put_back_by_the_command_that_made_it() {
+    if !have(&["root", "ip", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl"]) {
+        return;
+    }
+    for switch in ["linux", "openvswitch"] {
+        let mut lab = Lab::new();
+        let mut command = lab.program();
+        command.args(["daemon", "--switch", switch]);
+        lab.start_daemon_by(command);
+        let address = || lab.run(&["exec-net", "--", "ip", "-o", "-4", "address", "show", "a"]).ok().out;
+        lab.e("tap create 5 ip 10.0.0.1/24 a").ok();
+        lab.e("tap create 6 name b").ok();
+        let before = address();
+        delete_bridges_by_hand(&lab, switch == "openvswitch");
+        assert_eq!(lab.rows(".columns tap,vlan tap"), [["a", "disconnected"], ["b", "disconnected"]], "{switch}");
+        lab.e("namespace other tap create 5 name a").fails("tap already on bridge");
+        lab.e("tap create 5 ip 10.0.0.1/24 a").ok();
+        assert_eq!(lab.rows(".columns tap,vlan tap"), [["a", "5"], ["b", "disconnected"]], "{switch}");
+        assert_eq!(address(), before, "{switch}: it is the same interface");
+        lab.e("tap create 5 ip 10.0.0.1/24 a").fails("tap already on bridge");
+        lab.e("tap create 7 bridge other name b").ok();
+        assert_eq!(lab.rows(".columns bridge,tap,vlan tap"), [["mega_bridge", "a", "5"], ["other", "b", "7"]]);
+
+        // With another address it is made anew.
+        delete_bridges_by_hand(&lab, switch == "openvswitch");
+        lab.e("tap create 5 ip 10.0.0.2/24 a").ok();
+        assert!(address().contains("10.0.0.2/24") && !address().contains("10.0.0.1/24"), "{}", address());
+        lab.e("clear all").ok();
+        assert!(!lab.mounted());
+    }
+}

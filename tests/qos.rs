@@ -66,6 +66,18 @@ fn a_shape_follows_its_nic() {
     lab.start_daemon();
     assert_eq!(rate(&lab, "a", 0).as_deref(), Some("2Mbit"));
 
+    // By hand while the daemon runs: what is shown is what is there, and setting it again puts it back.
+    let by_hand = |args: &[&str]| lab.run(&[&["exec-net", "--", "tc", "qdisc"], args].concat()).ok();
+    by_hand(&["del", "dev", &tap, "root"]);
+    assert_eq!((column(&lab, "a").as_str(), &records(&lab, "a")[0]["Qos"]), ("[]", &serde_json::json!({})));
+    by_hand(&["add", "dev", &tap, "root", "tbf", "rate", "3mbit", "burst", "10kb", "latency", "50ms"]);
+    assert_eq!(column(&lab, "a"), "[0: rate 3mbit]");
+    lab.e("qos add a 0 rate 2 mbit").ok();
+    assert_eq!((column(&lab, "a").as_str(), rate(&lab, "a", 0).as_deref()), ("[0: rate 2mbit]", Some("2Mbit")));
+    // 1501 bits are no whole number of bytes.
+    lab.e("qos set a 1 rate=1.501kbit").ok();
+    assert_eq!(column(&lab, "a"), "[0: rate 2mbit, 1: rate 1.501kbit]");
+
     // The tap goes with QEMU and is made anew; what is set in between counts.
     lab.e("vm kill a").ok();
     wait_for("the VM to end", || lab.e(".columns state vm info").ok().out.contains("QUIT"));

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use crate::host::Segment;
+use crate::host::{Port, Segment, held};
 use crate::language::field::{FIELDS, Field, FieldValue, Group};
-use crate::name::{Namespace, TapName};
+use crate::name::{Namespace, Shape, TapName};
 
 use super::bonds::Bonded;
 use super::vm::{Live, Nic, Vm};
@@ -17,14 +17,22 @@ use super::{Engine, EngineError, State};
 /// What the host has of NICs, by tap.
 struct Seen {
     bonds: HashMap<TapName, Bonded>,
-    /// Where taps are, None for one that is nowhere: somebody may have deleted its bridge.
-    places: HashMap<TapName, Option<Segment>>,
+    /// Somebody may have deleted the bridge of a tap, or its shape.
+    taps: HashMap<TapName, Port>,
 }
 
 impl Seen {
     /// Where a NIC is; while it has no tap, where it will be.
     fn place(&self, nic: &Nic) -> Option<Segment> {
-        self.places.get(&nic.tap).cloned().unwrap_or_else(|| nic.segment())
+        self.taps.get(&nic.tap).map_or_else(|| nic.segment(), |port| port.segment.clone())
+    }
+
+    /// What shapes a NIC; while it has no tap, what will.
+    fn shape(&self, nic: &Nic) -> Shape {
+        match self.taps.get(&nic.tap) {
+            Some(port) if port.shape != held(nic.shape) => port.shape,
+            _ => nic.shape,
+        }
     }
 }
 
@@ -90,8 +98,8 @@ pub struct InfoRow {
 impl Engine {
     /// The VMs of a namespace, by id.
     pub async fn info(&self, namespace: &Namespace, columns: &[&str]) -> Result<Vec<InfoRow>, EngineError> {
-        let places = self.ports().await?.into_iter().map(|port| (port.tap, port.segment)).collect();
-        let seen = Seen { bonds: self.bonded().await?, places };
+        let taps = self.ports().await?.into_iter().map(|port| (port.tap.clone(), port)).collect();
+        let seen = Seen { bonds: self.bonded().await?, taps };
         let vms = self.vms(namespace);
         let state = self.state();
         let row = |vm: &Arc<Vm>| InfoRow {
@@ -122,10 +130,11 @@ fn nic_bridge(seen: &Seen, nic: &Nic) -> String {
 }
 
 /// What is set of each NIC for which something is, as `[0: rate 1mbit, 2: delay 100ms loss 0.25]`.
-fn qos(nics: &[Nic]) -> String {
-    let shaped: Vec<(usize, &Nic)> = nics.iter().enumerate().filter(|(_, nic)| !nic.shape.is_none()).collect();
-    list(&shaped, |(index, nic)| {
-        let settings: Vec<String> = nic.shape.settings().iter().map(|(key, value)| format!("{key} {value}")).collect();
+fn qos(seen: &Seen, nics: &[Nic]) -> String {
+    let shapes = nics.iter().map(|nic| seen.shape(nic)).enumerate();
+    let shaped: Vec<(usize, Shape)> = shapes.filter(|(_, shape)| !shape.is_none()).collect();
+    list(&shaped, |(index, shape)| {
+        let settings: Vec<String> = shape.settings().iter().map(|(key, value)| format!("{key} {value}")).collect();
         format!("{index}: {}", settings.join(" "))
     })
 }
@@ -149,7 +158,7 @@ fn cell(state: &State, seen: &Seen, vm: &Vm, column: &str) -> String {
         "mac" => list(&live.nics, |nic| nic.mac.to_string()),
         "ip" => list(&live.nics, |nic| shown(nic.ip4)),
         "ip6" => list(&live.nics, |nic| shown(nic.ip6)),
-        "qos" => qos(&live.nics),
+        "qos" => qos(seen, &live.nics),
         "bond" => list(&bonds(seen, &live.nics, false), ToString::to_string),
         "qinq" => list(&bonds(seen, &live.nics, true), ToString::to_string),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
@@ -302,7 +311,7 @@ fn network(state: &State, seen: &Seen, vm: &Vm, nic: &Nic) -> Value {
         "TxRate": 0,
         "Raw": nic.raw,
         // An addition to minimega's record, in the settings of `qos set`.
-        "Qos": nic.shape.settings().into_iter().collect::<BTreeMap<_, _>>(),
+        "Qos": seen.shape(nic).settings().into_iter().collect::<BTreeMap<_, _>>(),
     })
 }
 

@@ -111,7 +111,7 @@ impl Engine {
         if let Some(name) = &request.name
             && self.tap_owner(name).await?.is_some()
         {
-            return Err(EngineError::TapExists);
+            return self.put_back(namespace, &request, name).await;
         }
         self.ensure_namespace(namespace)?;
         let tag = self.resolve(&vlan).await?;
@@ -142,6 +142,38 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Connect a host tap that is there but connected nowhere, because its bridge was deleted by hand. It keeps what it is
+    /// if that is what is asked for; otherwise it is made anew. Any other tap that exists is an error.
+    async fn put_back(
+        &self,
+        namespace: &Namespace,
+        request: &TapRequest,
+        name: &TapName,
+    ) -> Result<TapName, EngineError> {
+        let found = self.host_ports(namespace).await?.into_iter().find(|port| port.tap == *name);
+        let Some(port) = found.filter(|port| port.segment.is_none()) else { return Err(EngineError::TapExists) };
+        let is_same = port.owner == owner(namespace, &request.address)
+            && match &request.address {
+                TapAddress::None => port.addresses.is_empty(),
+                TapAddress::Fixed(address, prefix) => port.addresses == [(*address, *prefix)],
+                TapAddress::Dhcp => true,
+            };
+        if !is_same {
+            self.delete_tap(namespace, name.as_str()).await?;
+            return Box::pin(self.create_tap(namespace, request.clone())).await;
+        }
+        let vlan = self.resolve(&Vlans::parse(namespace, &request.vlan)?).await?;
+        let bridge = request.bridge.clone().unwrap_or_else(BridgeName::default_bridge);
+        let (tap, dhcp) = (name.clone(), request.address == TapAddress::Dhcp);
+        self.network(move |network| {
+            network.connect(&tap, Some(&Segment { bridge, vlan }))?;
+            // The server may be another one now.
+            if dhcp { network.keep_lease(&tap) } else { Ok(()) }
+        })
+        .await?;
+        Ok(name.clone())
     }
 
     /// Whose tap this is, as it was told to the network; None if there is none.

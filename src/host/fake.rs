@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{
     Gateways, Heard, Learning, Leasing, Listener, Network, NetworkError, NewGateway, NewTap, Port, Reshape, Segment,
-    Shaping, TapKind,
+    Shaping, TapKind, held,
 };
 use crate::name::{Shape, TapName};
 
@@ -29,6 +29,7 @@ pub struct FakeNetwork {
 #[derive(Default)]
 struct State {
     taps: BTreeMap<TapName, NewTap>,
+    shapes: BTreeMap<TapName, Shape>,
     switch: switching::Switch,
     /// Whether the namespace exists.
     namespace: bool,
@@ -142,6 +143,7 @@ impl Shaping for FakeNetwork {
                 return shaped;
             }
         }
+        state.shapes.extend(changes.iter().map(|change| (change.tap.clone(), change.to)));
         Ok(())
     }
 }
@@ -242,6 +244,7 @@ impl Network for FakeNetwork {
         state.known(tap)?;
         state.effect(format!("delete {tap}"))?;
         state.taps.remove(tap);
+        state.shapes.remove(tap);
         state.switch.deleted(tap);
         Ok(())
     }
@@ -255,7 +258,9 @@ impl Network for FakeNetwork {
         let port = |tap: &NewTap| {
             let mut addresses = tap.addresses.clone();
             addresses.sort_unstable();
-            Port { tap: tap.tap.clone(), segment: tap.segment.clone(), addresses, owner: tap.owner.clone() }
+            let shape = state.shapes.get(&tap.tap).copied().unwrap_or_default();
+            let (segment, owner) = (tap.segment.clone(), tap.owner.clone());
+            Port { tap: tap.tap.clone(), segment, addresses, owner, shape: held(shape) }
         };
         Ok(state.taps.values().map(port).collect())
     }

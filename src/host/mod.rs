@@ -21,14 +21,14 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::name::{BridgeName, TapName, VlanTag};
+use crate::name::{BridgeName, Shape, TapName, VlanTag};
 
 pub use bonding::Bonding;
 pub use collecting::Collecting;
 pub use gateways::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, NewGateway};
 pub use learning::{Heard, Learning, Listener};
 pub use leasing::Leasing;
-pub use shaping::{Reshape, Shaping};
+pub use shaping::{Reshape, Shaping, held};
 pub use sniffing::{Sniff, SniffError, SniffStatus, SniffTarget, Sniffer, Sniffing};
 pub use switching::{Bond, BondMode, BridgeInfo, Lacp, Mirror, Netflow, SwitchChoice, Switching, Tunnel, TunnelKind};
 
@@ -52,6 +52,8 @@ pub struct Port {
     pub addresses: Vec<(IpAddr, u8)>,
     /// The text that was given as its owner when it was created, kept by the kernel (IFLA_IFALIAS).
     pub owner: String,
+    /// What happens to frames toward its far end, as [`held`] has it. Only what a shape can say of what is there.
+    pub shape: Shape,
 }
 
 /// Who is at the far end of a tap. Users see both as a tap with its name; the host builds them differently.

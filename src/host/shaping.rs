@@ -1,7 +1,7 @@
 //! Shaping: what happens to frames on their way out of a tap, toward whoever is at its far end.
 
 use super::NetworkError;
-use crate::name::{Shape, TapName};
+use crate::name::{Rate, Shape, TapName};
 
 /// A change of one tap's shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,11 @@ pub struct Reshape {
     pub from: Shape,
     /// The shape that it is to have.
     pub to: Shape,
+}
+
+/// A shape as a host that has it tells it back: a rate is in whole bytes per second.
+pub fn held(shape: Shape) -> Shape {
+    Shape { rate: shape.rate.map(|rate| Rate::of_bytes(rate.bits() / 8)), ..shape }
 }
 
 /// Shapes taps. Only frames toward the far end of a tap (the VM) are shaped, not those that come from there.

@@ -63,6 +63,11 @@ impl Rate {
     pub fn bits(self) -> u64 {
         self.0
     }
+
+    /// So many bytes per second, or the nearest rate that there is.
+    pub fn of_bytes(bytes: u64) -> Self {
+        Self(bytes.saturating_mul(8).clamp(1_000, Self::LIMIT))
+    }
 }
 
 impl FromStr for Rate {
@@ -100,6 +105,12 @@ impl Loss {
     /// As a share of 1.
     pub fn share(self) -> f64 {
         f64::from(self.0) / f64::from(100 * Self::UNIT)
+    }
+
+    /// A share of 1, or the nearest loss that there is.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most LIMIT")]
+    pub fn of_share(share: f64) -> Self {
+        Self((share * f64::from(100 * Self::UNIT)).round().clamp(0.0, f64::from(Self::LIMIT)) as u32)
     }
 }
 
@@ -144,6 +155,11 @@ impl Delay {
     /// As a duration.
     pub fn get(self) -> Duration {
         self.0
+    }
+
+    /// A duration, or the longest delay that there is.
+    pub fn of(duration: Duration) -> Self {
+        Self(duration.min(Self::LIMIT))
     }
 
     /// `what` is named in the error: `delay` or `jitter`.

@@ -51,6 +51,8 @@ pub(super) struct Link {
     pub carrier: bool,
     /// As a port of a bridge, it passes frames.
     pub forwarding: bool,
+    /// What its frames wait in on their way out (tc(8)), such as `tbf`.
+    pub qdisc: String,
 }
 
 impl Link {
@@ -474,12 +476,14 @@ fn read_link(message: &LinkMessage) -> Link {
         peer: None,
         carrier: false,
         forwarding: false,
+        qdisc: String::new(),
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Controller(index) => link.master = Some(*index).filter(|&index| index != 0),
+            LinkAttribute::Qdisc(kind) => link.qdisc.clone_from(kind),
             LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::Carrier(carrier) => link.carrier = *carrier != 0,
             LinkAttribute::LinkInfo(infos) => {

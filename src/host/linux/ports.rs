@@ -254,6 +254,7 @@ impl Ports {
             }
         }
         let mut placed = self.switch.placed(&links)?;
+        let mut shapes = self.shapes(&links)?;
         let mut ports = Vec::new();
         for link in &links {
             let Some((tap, owner)) = read_mark(link) else { continue };
@@ -264,6 +265,7 @@ impl Ports {
             ports.push(Port {
                 tap,
                 segment: port.and_then(|port| placed.remove(&port.index)),
+                shape: port.and_then(|port| shapes.remove(&port.index)).unwrap_or_default(),
                 addresses,
                 owner: owner.to_owned(),
             });

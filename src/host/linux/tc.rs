@@ -5,20 +5,24 @@
 //!
 //! A qdisc is put in place of another one in one step. Its handle says that it is the engine's.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE, Nla};
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use nix::libc;
 
 use super::failure::kernel;
+use super::netlink::Link;
 use super::network::LinuxNetwork;
 use super::ports::Ports;
 use crate::host::{NetworkError, Reshape, Shaping};
-use crate::name::{Rate, Shape};
+use crate::name::{Delay, Loss, Rate, Shape};
 
+/// The disciplines that a shape is made of.
+const KINDS: [&str; 2] = ["tbf", "netem"];
 /// The major number of a filter's handle: "mr".
 const RATE: u16 = 0x6d72;
 /// The major number of a netem's handle: "mn".
@@ -89,6 +93,21 @@ impl Ports {
         })
     }
 
+    /// The shapes of interfaces, by index, whoever has given them; those without are left out. Where the links show that
+    /// there are none, nothing is asked.
+    pub(super) fn shapes(&mut self, links: &[Link]) -> Result<HashMap<u32, Shape>, NetworkError> {
+        if !links.iter().any(|link| KINDS.contains(&link.qdisc.as_str())) {
+            return Ok(HashMap::new());
+        }
+        let found = self.netlink.dump(Message::GetQueueDiscipline(TcMessage::default()), |answer| match answer {
+            Message::NewQueueDiscipline(qdisc) if qdisc.header.parent == TcHandle::ROOT => {
+                Some((qdisc.header.index.cast_unsigned(), read(&qdisc.attributes)?))
+            }
+            _ => None,
+        });
+        Ok(found.map_err(kernel("list queueing disciplines"))?.into_iter().collect())
+    }
+
     fn clear_shape(&mut self, port: u32) -> io::Result<()> {
         match self.netlink.request(Message::DelQueueDiscipline(qdisc(port)), 0) {
             // There is none but the kernel's own.
@@ -119,6 +138,83 @@ fn discipline(shape: &Shape) -> Option<(&'static str, u16, Vec<u8>)> {
         Shape { rate: None, delay: None, jitter: None, loss: None } => None,
         Shape { rate: Some(rate), delay: None, jitter: None, loss: None } => Some(("tbf", RATE, filter(*rate))),
         shape => Some(("netem", NETEM, netem(shape))),
+    }
+}
+
+/// The shape that a discipline gives; None for one of another kind.
+fn read(attributes: &[TcAttribute]) -> Option<Shape> {
+    let kind = attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Kind(kind) => Some(kind.as_str()),
+        _ => None,
+    })?;
+    let options = attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
+            TcOption::Other(all) if all.kind() == TCA_OPTIONS => Some(value(all)),
+            _ => None,
+        }),
+        _ => None,
+    })?;
+    match kind {
+        "tbf" => Some(read_filter(&options)),
+        "netem" => Some(read_netem(&options)),
+        _ => None,
+    }
+}
+
+fn value(attribute: &DefaultNla) -> Vec<u8> {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    value
+}
+
+/// The values of attributes (netlink(7)) by their kind, up to what is none.
+fn attributes(mut bytes: &[u8]) -> HashMap<u16, &[u8]> {
+    let mut found = HashMap::new();
+    while let (Some(length), Some(kind)) = (number::<2>(bytes, 0), number::<2>(bytes, 2)) {
+        let length = usize::from(u16::from_ne_bytes(length));
+        let Some(value) = bytes.get(4..length) else { break };
+        found.insert(u16::from_ne_bytes(kind), value);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+/// The bytes of a number.
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+fn u64_of(found: &HashMap<u16, &[u8]>, kind: u16) -> Option<u64> {
+    number(found.get(&kind)?, 0).map(u64::from_ne_bytes)
+}
+
+/// The rate in a `struct tc_ratespec` at the start of an attribute, or in the attribute that has what does not fit there.
+fn rate_of(found: &HashMap<u16, &[u8]>, small: u16, large: u16, at: usize) -> Option<Rate> {
+    let small = || number(found.get(&small)?, at).map(u32::from_ne_bytes).map(u64::from);
+    u64_of(found, large).or_else(small).filter(|bytes| *bytes > 0).map(Rate::of_bytes)
+}
+
+fn read_filter(options: &[u8]) -> Shape {
+    let found = attributes(options);
+    Shape { rate: rate_of(&found, TCA_TBF_PARMS, TCA_TBF_RATE64, 8), ..Shape::default() }
+}
+
+fn read_netem(options: &[u8]) -> Shape {
+    /// The length of `struct tc_netem_qopt`, which stands before the attributes.
+    const QOPT: usize = 24;
+    let word = |at| number(options, at).map(u32::from_ne_bytes).unwrap_or_default();
+    let found = attributes(options.get(QOPT..).unwrap_or_default());
+    // A kernel without the long ones counts in ticks.
+    let delay = |kind, short| {
+        let nanos = u64_of(&found, kind).unwrap_or_else(|| u64::from(word(short)) * TICK);
+        (nanos > 0).then(|| Delay::of(Duration::from_nanos(nanos)))
+    };
+    let loss = Loss::of_share(f64::from(word(8)) / f64::from(u32::MAX));
+    Shape {
+        rate: rate_of(&found, TCA_NETEM_RATE, TCA_NETEM_RATE64, 0),
+        delay: delay(TCA_NETEM_LATENCY64, 0),
+        jitter: delay(TCA_NETEM_JITTER64, 20),
+        loss: Some(loss).filter(|loss| loss.share() > 0.0),
     }
 }
 
@@ -197,4 +293,34 @@ fn put(options: &mut Vec<u8>, kind: u16, value: &[u8]) {
     options.extend(kind.to_ne_bytes());
     options.extend(value);
     options.resize(options.len().next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::held;
+
+    #[test]
+    fn what_is_set_is_read_back() {
+        for text in [
+            "rate=1kbit",
+            "rate=1.5kbit",
+            "rate=1000gbit",
+            "delay=100ns",
+            "loss=0.000001",
+            "loss=99.9",
+            "rate=10mbit delay=20ms jitter=5ms loss=0.1",
+            "rate=40gbit delay=240s jitter=1.000000001s",
+        ] {
+            let shape: Shape = text.parse().unwrap();
+            let (kind, _, options) = discipline(&shape).expect("a shape");
+            let attributes = [
+                TcAttribute::Kind(kind.to_owned()),
+                TcAttribute::Options(vec![TcOption::Other(DefaultNla::new(TCA_OPTIONS, options))]),
+            ];
+            assert_eq!(read(&attributes), Some(held(shape)), "{text}");
+        }
+        assert_eq!(read(&[TcAttribute::Kind("fq_codel".to_owned()), TcAttribute::Options(Vec::new())]), None);
+        assert_eq!((read_filter(&[]), read_netem(&[1, 2, 3])), (Shape::default(), Shape::default()));
+    }
 }

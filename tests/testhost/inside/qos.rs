@@ -226,6 +226,21 @@ fn a_guest_notices() {
     lab.kill_daemon();
     lab.start_daemon();
     assert_eq!(lab.rows(".columns name,qos vm info"), [["a", "[0: delay 200ms loss 25]"]]);
+    let shaped = |settings: &str, shown: &str| {
+        lab.e(&format!("qos set a 0 {settings}")).ok();
+        assert_eq!(lab.rows(".columns name,qos vm info"), [["a", shown]]);
+    };
+    shaped(
+        "rate=40gbit delay=20.5ms jitter=5ms loss=0.000001",
+        "[0: rate 40gbit delay 20.5ms jitter 5ms loss 0.000001]",
+    );
+    // What is deleted or changed by hand is seen.
+    let tc = |args: &str| lab.run(&[&["exec-net", "--", "tc", "qdisc"], &*args.split(' ').collect::<Vec<_>>()].concat());
+    tc("change dev mega_tap0 root netem delay 30ms 1ms loss 12.5% rate 1mbit").ok();
+    assert_eq!(lab.rows(".columns name,qos vm info"), [["a", "[0: rate 1mbit delay 30ms jitter 1ms loss 12.5]"]]);
+    tc("del dev mega_tap0 root").ok();
+    assert_eq!(lab.rows(".columns name,qos vm info"), [["a", "[]"]]);
+    shaped("delay=200ms loss=25", "[0: delay 200ms loss 25]");
     let (answers, delayed) = ping(&lab, 200, "0.01");
     assert!((200.0..320.0).contains(&delayed));
     // Five standard deviations of 200 tries.

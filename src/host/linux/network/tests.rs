@@ -120,6 +120,7 @@ fn host(tap: &str, vlan: Option<u64>, addresses: &[(&str, u8)]) -> NewTap {
 
 fn port(new: &NewTap) -> Port {
     Port {
+        shape: crate::name::Shape::default(),
         tap: new.tap.clone(),
         segment: new.segment.clone(),
         addresses: new.addresses.clone(),
