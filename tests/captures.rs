@@ -343,6 +343,11 @@ fn linux_bridges_have_no_flow_records() {
     lab.e("capture netflow bridge mega_bridge flows.raw").fails("export netflow");
     lab.e("capture netflow bridge mega_bridge flows.raw").fails("--switch openvswitch");
     lab.e("capture netflow bridge nosuch flows.raw").fails("--switch openvswitch");
+    for wrong in ["host", "host:", ":9995", "host:0", "host:65536", "fd00::1", "fd00::1:9995", "host:http"] {
+        let expected = format!("invalid hostname:port `{wrong}`, expected a host and a port");
+        lab.e(&format!("capture netflow bridge mega_bridge udp {wrong}")).fails(&expected);
+        lab.e(&format!("capture netflow bridge mega_bridge tcp {wrong}")).fails(&expected);
+    }
     assert_eq!(std::fs::read(&old).expect("ours"), b"something", "the file is as it was");
     assert!(captures(&lab).is_empty());
 }

@@ -174,6 +174,9 @@ fn a_server_gives_addresses_and_names_and_outlives_the_daemon() {
         .fails("10.77.1.100 is not a host's address in 10.77.0.0/24");
     lab.e("dnsmasq start 10.77.0.1 10.77.0.150 10.77.0.100").fails("the low address comes first");
     lab.e("dnsmasq start 10.77.0.1 x 10.77.0.100").fails("invalid low address `x`");
+    lab.file("wrong.conf", "no-such-option\n");
+    let wrong = format!("dnsmasq start {}", lab.folder.path().join("wrong.conf").display());
+    lab.e(&wrong).fails("dnsmasq did not start");
     lab.e("namespace other dnsmasq start 10.77.0.1 10.77.0.100 10.77.0.150").fails("no tap of this namespace");
     assert!(!lab.files().iter().any(|name| name.starts_with("dnsmasq_")), "{:?}", lab.files());
 

@@ -18,7 +18,7 @@ async fn bond(call: Call) -> Result<Answer, EngineError> {
         mode: modes.into_iter().find(|(word, _)| call.args.flag(word)).expect("the pattern has a mode").1,
         lacp: lacp.into_iter().find(|(word, _)| call.args.flag(word)).expect("the pattern has a part in LACP").1,
         fallback: !call.args.flag("no-lacp-fallback"),
-        name: call.args.str("name").map(TapName::new).transpose()?,
+        name: call.args.str("name").map(TapName::new).transpose().map_err(|error| error.of("bond"))?,
         qinq: call.args.flag("qinq"),
     };
     call.engine().bond_nics(&call.namespace, call.required("vm target"), &request).await?;

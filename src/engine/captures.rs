@@ -37,6 +37,15 @@ pub enum CaptureError {
         /// As given.
         text: String,
     },
+    /// No host with a port.
+    #[error(
+        "invalid hostname:port `{text}`, expected a host and a port from 1 to 65535 such as collector.example:9995 or \
+         [fd00::1]:9995"
+    )]
+    HostPort {
+        /// As given.
+        text: String,
+    },
     /// A socket of a netflow capture.
     #[error("cannot {what}")]
     Socket {

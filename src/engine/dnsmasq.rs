@@ -363,6 +363,11 @@ impl Engine {
         if result.is_err() {
             // Best effort: the first error is what the caller needs to know.
             let _ = remove_folder(&folder);
+            // Nobody has seen the number.
+            let mut known = self.dnsmasq.lock();
+            if known.next == id + 1 {
+                known.next = id;
+            }
         }
         result.map(|()| id)
     }

@@ -208,6 +208,12 @@ pub enum EngineError {
     /// No tap of that name in the namespace.
     #[error("unknown tap")]
     NoTap,
+    /// The same, where several are named.
+    #[error("no tap {tap}, neither one of this namespace (`tap`) nor one of its VMs (`vm info`)")]
+    UnknownTap {
+        /// As given.
+        tap: String,
+    },
     /// A tap that is on another bridge than was said, or on none.
     #[error("tap {tap} is not on bridge {bridge}")]
     TapElsewhere {

@@ -183,7 +183,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let sink = match sink {
             FlowSink::File(path) if path.is_relative() => FlowSink::File(self.files.place(&path.to_string_lossy())?),
-            sink => sink,
+            FlowSink::File(_) => sink,
+            FlowSink::Tcp(ref to) | FlowSink::Udp(ref to) if has_port(to) => sink,
+            FlowSink::Tcp(text) | FlowSink::Udp(text) => return Err(CaptureError::HostPort { text }.into()),
         };
         self.ensure_namespace(namespace)?;
         let _turn = self.flows.turn.lock().await;
@@ -352,6 +354,14 @@ impl Engine {
 
 fn target(port: u16) -> String {
     format!("127.0.0.1:{port}")
+}
+
+/// Is it `HOST:PORT`? An IPv6 address stands in brackets.
+fn has_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
+    let plain = !host.is_empty() && !host.contains([':', '[', ']']);
+    (bracketed || plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// Where records go, open.

@@ -41,13 +41,13 @@ impl Engine {
 
     /// Add a trunk to a bridge.
     pub async fn add_trunk(&self, bridge: &str, interface: &str) -> Result<(), EngineError> {
-        let (bridge, interface) = (BridgeName::new(bridge)?, TapName::new(interface)?);
+        let (bridge, interface) = (BridgeName::new(bridge)?, interface_name(interface)?);
         self.change(move |network| network.trunk(&bridge, &interface)).await
     }
 
     /// Take a trunk off a bridge.
     pub async fn remove_trunk(&self, bridge: &str, interface: &str) -> Result<(), EngineError> {
-        let (bridge, interface) = (BridgeName::new(bridge)?, TapName::new(interface)?);
+        let (bridge, interface) = (BridgeName::new(bridge)?, interface_name(interface)?);
         self.change(move |network| network.untrunk(&bridge, &interface)).await
     }
 
@@ -67,7 +67,7 @@ impl Engine {
 
     /// Delete a tunnel by its interface.
     pub async fn remove_tunnel(&self, bridge: &str, interface: &str) -> Result<(), EngineError> {
-        let (bridge, interface) = (BridgeName::new(bridge)?, TapName::new(interface)?);
+        let (bridge, interface) = (BridgeName::new(bridge)?, interface_name(interface)?);
         self.change(move |network| network.untunnel(&bridge, &interface)).await
     }
 
@@ -118,7 +118,7 @@ impl Engine {
         let bridge = bridge.map(BridgeName::new).transpose()?;
         let ports = self.namespace_taps(namespace).await?;
         let find = |name: &str| {
-            let (tap, on) = ports.iter().find(|(tap, _)| tap.as_str() == name).ok_or(EngineError::NoTap)?;
+            let (tap, on) = ports.iter().find(|(tap, _)| tap.as_str() == name).ok_or_else(|| EngineError::UnknownTap { tap: name.to_owned() })?;
             match &bridge {
                 Some(bridge) if on.as_ref() != Some(bridge) => {
                     Err(EngineError::TapElsewhere { tap: tap.to_string(), bridge: bridge.to_string() })
@@ -207,6 +207,10 @@ impl Engine {
         }
         Ok(taps)
     }
+}
+
+fn interface_name(text: &str) -> Result<TapName, EngineError> {
+    Ok(TapName::new(text).map_err(|error| error.of("interface"))?)
 }
 
 fn remote_address(text: &str) -> Result<IpAddr, EngineError> {

@@ -184,8 +184,11 @@ impl Vlans {
 
     /// Bind an alias to a tag.
     pub fn add(&mut self, vlan: &VlanText, tag: VlanTag) -> Result<(), VlanError> {
-        let VlanText::Alias(namespace, alias) = vlan else {
-            return Err(NameError::Integer { kind: "vlan", word: tag.to_string() }.into());
+        let (namespace, alias) = match vlan {
+            VlanText::Alias(namespace, alias) => (namespace, alias),
+            VlanText::Tag(number) => {
+                return Err(NameError::Integer { kind: "vlan", word: number.to_string() }.into());
+            }
         };
         if self.aliases.get(namespace).is_some_and(|map| map.contains_key(alias)) {
             return Err(VlanError::AliasInUse);
@@ -349,6 +352,10 @@ mod tests {
             "vlan 302 already has the alias `foo//a`"
         );
         assert_eq!(vlans.add(&alias("foo", "a"), VlanTag::new(310).unwrap()), Err(VlanError::AliasInUse));
+        assert_eq!(
+            vlans.add(&alias("foo", "5"), VlanTag::new(352).unwrap()).unwrap_err().to_string(),
+            "invalid vlan name, `5` is an integer"
+        );
         assert!(vlans.set_range(&ns, "5", "5").is_err());
         assert!(vlans.set_range(&ns, "5", "4097").is_err());
     }

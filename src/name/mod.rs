@@ -71,6 +71,21 @@ pub enum NameError {
     },
 }
 
+impl NameError {
+    /// The same error of a name for something else that has the same rules.
+    pub fn of(mut self, what: &'static str) -> Self {
+        match &mut self {
+            Self::Empty { kind }
+            | Self::TooLong { kind, .. }
+            | Self::Reserved { kind, .. }
+            | Self::Integer { kind, .. }
+            | Self::Character { kind, .. }
+            | Self::Start { kind, .. } => *kind = what,
+        }
+        self
+    }
+}
+
 /// The rules of one kind of name.
 struct Rules {
     kind: &'static str,
