@@ -313,6 +313,8 @@ fn killed_between_any_two_steps_the_networks_converge() {
         assert_eq!(answer.code, 0, "killed after {point} commands:\n{}{}", answer.out, answer.err);
         let left = commands(&lab, text);
         assert!(left.is_empty(), "killed after {point} commands: {left:#?}");
+        let settings = ["snaplen", "filter"].map(|what| lab.e(&format!("namespace lab capture pcap {what}")).ok().out);
+        assert_eq!(settings.concat().replace("vm: ", "").trim(), "1600", "killed after {point} commands");
     };
     for point in [2, 12, 33] {
         lab.file("lab.yaml", LAB);

@@ -252,7 +252,7 @@ impl Draft {
     }
 
     /// Set settings of the namespace for captures, or set them back.
-    fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>]) {
+    pub fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>]) {
         for words in commands {
             let after = self.capturing.into_iter().collect();
             let step = self.step(serves, words, Extra { after, undo: Undo::Nothing, ..Extra::default() });

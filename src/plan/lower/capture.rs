@@ -1,5 +1,6 @@
 //! Captures. minimega stops those of a VM, or of a bridge, all at once, so the others of it are started again where one of
-//! them goes. Length and filter are settings of the namespace, set right before a capture starts and set back after it.
+//! them goes. Length and filter are settings of the namespace, set right before a capture starts and set back after it. What
+//! a target that died in between has kept is known by its value, which is that of a capture of the experiment, and set back.
 //!
 //! A capture of a VM that is launched starts before its guest does.
 
@@ -30,6 +31,37 @@ const SETTINGS: &[Setting] = &[
     // One for all bridges at any time: set back, it would change for those that run.
     Setting { key: "timeout", command: "capture netflow timeout", initial: "", back: false },
 ];
+
+impl Setting {
+    /// What new captures of the namespace get now, as far as the target was asked.
+    fn now(&self, scene: &Scene<'_>) -> Option<String> {
+        scene.live.help.get(self.command).map(|text| text.trim().to_owned())
+    }
+
+    fn set(&self, value: &str) -> Vec<String> {
+        self.command.split(' ').chain([value]).map(str::to_owned).collect()
+    }
+
+    /// The value that an apply which was cut off has left, with the item that it was for.
+    fn left<'i, 'a>(
+        &self,
+        scene: &Scene<'_>,
+        draft: &mut Draft,
+        items: &'i [Item<'a>],
+    ) -> Option<(&'i Item<'a>, String)> {
+        let wants = |item: &&Item<'_>| one(&item.facts, self.key).is_some_and(|wanted| wanted != self.initial);
+        let mut wanted = items.iter().filter(wants).filter(|item| scene.has(Kind::Capture, item.name)).peekable();
+        if !self.back || scene.destroy() || !scene.live.present || wanted.peek().is_none() {
+            return None;
+        }
+        let Some(now) = self.now(scene) else {
+            draft.learn.insert(self.command);
+            return None;
+        };
+        let item = wanted.find(|item| one(&item.facts, self.key) == Some(now.as_str()))?;
+        Some((item, now))
+    }
+}
 
 /// What is stopped by one command.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +117,8 @@ fn start(facts: &Facts) -> Vec<String> {
 pub(super) struct Captures {
     work: Vec<Work>,
     stopped: BTreeMap<Group, StepId>,
+    /// Settings that an apply which was cut off has left set, with the change that sets them back.
+    left: Vec<(&'static Setting, usize)>,
 }
 
 impl Captures {
@@ -144,13 +178,43 @@ impl Captures {
         self.work.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
+    /// Find the settings that an apply which was cut off has left set.
+    fn find_left(&mut self, scene: &Scene<'_>, draft: &mut Draft, items: &[Item<'_>]) {
+        for setting in SETTINGS {
+            let Some((item, now)) = setting.left(scene, draft, items) else { continue };
+            let address = Address::new(Kind::Capture, item.name);
+            let reason = Reason {
+                field: format!("`{}`", setting.command),
+                old: Some(format!("`{now}`, left by an apply that was cut off")),
+                new: Some(format!("`{}`", setting.initial)),
+                place: scene.place(item.object.place(setting.key)),
+                drift: true,
+            };
+            let change = match draft.changes.iter().position(|change| change.address == address) {
+                Some(change) => {
+                    draft.changes[change].reasons.push(reason);
+                    change
+                }
+                None => {
+                    draft.unchanged.retain(|there| *there != address);
+                    let place = scene.place(item.object.span);
+                    let change = draft.change(address, Action::Restore, place, vec![reason], Vec::new());
+                    draft.changes[change].goal = super::object::goal(item);
+                    change
+                }
+            };
+            self.left.push((setting, change));
+        }
+    }
+
     /// What starts a capture, with the settings around it.
-    fn pending(scene: &Scene<'_>, draft: &mut Draft, work: &Work) -> Option<Pending> {
+    fn pending(&self, scene: &Scene<'_>, draft: &mut Draft, work: &Work) -> Option<Pending> {
         let new = work.new.as_ref()?;
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for setting in SETTINGS {
             let Some(wanted) = one(&new.facts, setting.key) else { continue };
-            let known = scene.live.help.get(setting.command).map(|text| text.trim().to_owned());
+            let set_back = self.left.iter().any(|(left, _)| left.key == setting.key);
+            let known = setting.now(scene).map(|now| if set_back { setting.initial.to_owned() } else { now });
             if known.is_none() && scene.live.present && setting.back {
                 draft.learn.insert(setting.command);
             }
@@ -160,11 +224,9 @@ impl Captures {
             if sure && now == wanted {
                 continue;
             }
-            let command =
-                |value: &str| setting.command.split(' ').chain([value]).map(str::to_owned).collect::<Vec<_>>();
-            before.push(command(wanted));
+            before.push(setting.set(wanted));
             if setting.back {
-                after.push(command(&now));
+                after.push(setting.set(&now));
             }
         }
         let group = Group::of(&new.facts)?;
@@ -231,6 +293,7 @@ impl<'a> Lower<'a> for Captures {
         };
         self.work = diff(scene, draft, &rules, &items, &seen);
         self.with_them(scene, draft, &items, &seen);
+        self.find_left(scene, draft, &items);
     }
 
     fn remove(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
@@ -260,8 +323,11 @@ impl<'a> Lower<'a> for Captures {
             }
             self.stopped.insert(group, step);
         }
+        for (setting, change) in &self.left {
+            draft.settings(&Arc::from([*change]), &[setting.set(setting.initial)]);
+        }
         for work in self.work.iter().filter(|work| work.makes()) {
-            let Some(pending) = Self::pending(scene, draft, work) else { continue };
+            let Some(pending) = self.pending(scene, draft, work) else { continue };
             let vm = work.new.as_ref().and_then(|new| one(&new.facts, "vm"));
             draft.pending.entry(vm.map(str::to_owned)).or_default().push(pending);
         }

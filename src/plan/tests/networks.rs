@@ -178,6 +178,22 @@ fn captures_start_before_their_guest_and_share_settings() {
             "capture pcap snaplen 1600"
         ]
     );
+    // What an apply that was cut off left set is drift, and nothing starts with it; a value that is not the file's is
+    // somebody's own.
+    mm.by_hand("namespace lab capture pcap snaplen 96");
+    let plan = learned(&mm, &one, &known, false).unwrap();
+    assert_eq!(actions(&plan), ["≠ capture.a"]);
+    assert!(text(&plan).contains("left by an apply that was cut off"), "{}", text(&plan));
+    assert_eq!(apply(&mm, &one, &mut known), ["capture pcap snaplen 1600"]);
+    mm.by_hand("namespace lab capture pcap snaplen 96");
+    let two = lab("captures:\n  a: { vm: web, file: a.pcap, snaplen: 96 }\n  c: { bridge: mega_bridge, file: /c.pcap }\n");
+    let commands = apply(&mm, &two, &mut known);
+    assert_eq!(commands, ["capture pcap snaplen 1600", "capture pcap bridge mega_bridge /c.pcap"]);
+    mm.by_hand("namespace lab capture pcap snaplen 77");
+    assert!(learned(&mm, &two, &known, false).unwrap().is_empty());
+    apply(&mm, &one, &mut known);
+    assert_eq!(mm.0.lock().unwrap().network.captures.iter().map(|c| c.snaplen).collect::<Vec<_>>(), [96]);
+    mm.by_hand("namespace lab capture pcap snaplen 1600");
     // A VM that is launched anew takes its captures with it.
     let bigger = file(
         &format!("{TWO}captures:\n  a: {{ vm: web, file: a.pcap, snaplen: 96 }}\n")
