@@ -297,6 +297,7 @@ fn a_host_tap_whose_bridge_was_deleted_is_put_back_by_the_command_that_made_it()
     if !have(&["root", "ip", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl"]) {
         return;
     }
+    leave_the_host();
     for switch in ["linux", "openvswitch"] {
         let mut lab = Lab::new();
         let mut command = lab.program();
@@ -315,6 +316,22 @@ fn a_host_tap_whose_bridge_was_deleted_is_put_back_by_the_command_that_made_it()
         lab.e("tap create 5 ip 10.0.0.1/24 a").fails("tap already on bridge");
         lab.e("tap create 7 bridge other name b").ok();
         assert_eq!(lab.rows(".columns bridge,tap,vlan tap"), [["mega_bridge", "a", "5"], ["other", "b", "7"]]);
+
+        // Uplinks too: a trunk of the host's is not lost with the bridge, nor with the last tap.
+        lab.e("bridge trunk mega_bridge eth1").ok();
+        let end = lab.e("bridge tunnel vxlan mega_bridge 192.0.2.7 5").ok().out;
+        delete_bridges_by_hand(&lab, switch == "openvswitch");
+        lab.e("tap delete a").ok();
+        lab.e("tap delete b").ok();
+        // Where each VLAN has a bridge of its own, they have lost nothing, and this is an error.
+        lab.e("bridge trunk mega_bridge eth1");
+        lab.e("bridge tunnel vxlan mega_bridge 192.0.2.7 5");
+        let row = ["[eth1]", &format!("[{}]", end.trim().trim_start_matches("vm: "))].map(str::to_owned);
+        assert_eq!(lab.rows(".columns trunks,tunnels .filter bridge=mega_bridge bridge"), [row], "{switch}");
+        delete_bridges_by_hand(&lab, switch == "openvswitch");
+        lab.e("bridge destroy mega_bridge").ok();
+        assert!(ip("link show eth1").0 && !lab.mounted(), "{switch}: the trunk is the host's again");
+        lab.e("tap create 5 ip 10.0.0.1/24 a").ok();
 
         // With another address it is made anew.
         delete_bridges_by_hand(&lab, switch == "openvswitch");

@@ -48,10 +48,11 @@ fn open_vswitch_in_the_kernel_keeps_vlans_apart() {
     ip("link show ovs-system");
 
     // Two VLANs, and a trunk that carries both with their tags.
-    let apart: [(&str, &[&str]); 7] = [
+    let apart: [(&str, &[&str]); 8] = [
         ("a1", &["a2", "wire.5"]),
         ("a2", &["a1", "wire.5"]),
         ("b1", &["b2", "wire.6"]),
+        ("b2", &["b1", "wire.6"]),
         ("mon", &["wire.7"]),
         ("wire.5", &["a1", "a2"]),
         ("wire.6", &["b1", "b2"]),
@@ -61,10 +62,11 @@ fn open_vswitch_in_the_kernel_keeps_vlans_apart() {
 
     // A mirror, in both directions; the copies are nowhere else. It stays when ovs-vswitchd opens its ports anew.
     lab.e("tap mirror a1 mon").ok();
-    let mirrored: [(&str, &[&str]); 7] = [
+    let mirrored: [(&str, &[&str]); 8] = [
         ("a1", &["a2", "mon", "wire.5"]),
         ("a2", &["a1", "mon", "wire.5"]),
         ("b1", &["b2", "wire.6"]),
+        ("b2", &["b1", "wire.6"]),
         ("mon", &["wire.7"]),
         ("wire.5", &["a1", "a2", "mon"]),
         ("wire.6", &["b1", "b2"]),
@@ -84,13 +86,42 @@ fn open_vswitch_in_the_kernel_keeps_vlans_apart() {
     lab.e("clear tap mirror mon").ok();
     crosses(&lab, &apart);
 
-    // A bridge that is deleted by hand takes everybody off, and what made its taps puts them back.
     ovs(&lab, "del-br mega_bridge");
-    crosses(&lab, &[("a1", &[]), ("wire.5", &[])]);
+    comes_back(&lab);
+    assert!(!lab.mounted() && !lab.base.join("openvswitch").exists());
+}
+
+/// A bridge that was deleted by hand: everybody is off it, and what made its ports puts them back.
+#[track_caller]
+fn comes_back(lab: &Lab) {
+    assert_eq!(lab.rows(".columns bridge,vlans,trunks bridge"), [["mega_bridge", "[]", "[]"]]);
+    crosses(lab, &[("a1", &[]), ("a2", &[]), ("wire.5", &[])]);
     lab.e("tap create 5 name a1").ok();
     lab.e("tap create 5 name a2").ok();
+    crosses(lab, &[("a1", &["a2"]), ("a2", &["a1"]), ("wire.5", &[])]);
     lab.e("bridge trunk mega_bridge eth1").ok();
-    crosses(&lab, &[("a1", &["a2", "wire.5"]), ("a2", &["a1", "wire.5"]), ("b1", &[]), ("wire.5", &["a1", "a2"])]);
+    assert_eq!(lab.rows(".columns bridge,vlans,trunks bridge"), [["mega_bridge", "[5]", "[eth1]"]]);
+    crosses(lab, &[("a1", &["a2", "wire.5"]), ("a2", &["a1", "wire.5"]), ("b1", &[]), ("wire.5", &["a1", "a2"])]);
+    lab.e("bridge trunk mega_bridge eth1").fails("it is a trunk of bridge mega_bridge already");
     lab.e("clear all").ok();
-    assert!(!lab.mounted() && !lab.base.join("openvswitch").exists());
+}
+
+#[test]
+#[ignore = "runs in the test host"]
+fn a_filtering_bridge_comes_back() {
+    if !testhost::inside() || !have(&["root", "python3", "ip"]) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    assert!(lab.e(".json true check").ok().out.contains("Linux bridges with VLAN filtering"));
+    for tap in ["5 name a1", "5 name a2", "6 name b1"] {
+        lab.e(&format!("tap create {tap}")).ok();
+    }
+    let ip = |args: &str| lab.run(&[&["exec-net", "--", "ip"], &*args.split(' ').collect::<Vec<_>>()].concat()).ok();
+    ip("link add eth1 type veth peer name wire");
+    ip("link set wire up");
+    lab.e("bridge trunk mega_bridge eth1").ok();
+    ip("link del mega_bridge");
+    comes_back(&lab);
+    assert!(!lab.mounted());
 }

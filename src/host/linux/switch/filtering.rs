@@ -125,6 +125,18 @@ impl Filtering {
         Ok(())
     }
 
+    /// The uplinks that are connected nowhere: somebody has deleted their bridge, or a process was killed that was about to
+    /// connect one.
+    fn lost(links: &[Link]) -> Vec<Uplink> {
+        let mut lost = uplinks::of(links, None);
+        lost.retain(|uplink| {
+            let link = links.iter().find(|link| link.index == uplink.index);
+            let master = link.and_then(|link| links.iter().find(|device| Some(device.index) == link.master));
+            master.and_then(|device| read_marker(&device.alias)).as_ref() != Some(&uplink.bridge)
+        });
+        lost
+    }
+
     fn take_up(&mut self, uplink: &Uplink) -> Result<(), NetworkError> {
         let join = |this: &mut Self| {
             let device = this.device(&uplink.bridge)?;
@@ -249,8 +261,14 @@ impl Switch for Filtering {
         for segment in self.placed(&links)?.into_values() {
             bridge_info(&mut bridges, segment.bridge).vlans.insert(segment.vlan);
         }
+        let lost = Self::lost(&links);
         for uplink in uplinks::of(&links, None) {
+            let connected = !lost.contains(&uplink);
             let info = bridge_info(&mut bridges, uplink.bridge);
+            if !connected {
+                // The bridge is listed, so that it can be destroyed with what is left of it.
+                continue;
+            }
             info.ends.extend(uplink.to.map(|to| (uplink.name.clone(), to)));
             if uplink.tunnel { &mut info.tunnels } else { &mut info.trunks }.push(uplink.name);
         }
@@ -258,7 +276,11 @@ impl Switch for Filtering {
     }
 
     fn trunk(&mut self, bridge: &BridgeName, interface: &TapName) -> Result<(), NetworkError> {
-        let uplink = uplinks::claim(self.netlink(), bridge, interface)?;
+        let lost = Self::lost(&self.plain.links()?);
+        let uplink = match uplinks::lost_trunk(lost, bridge, interface) {
+            Some(lost) => lost,
+            None => uplinks::claim(self.netlink(), bridge, interface)?,
+        };
         self.take_up(&uplink)
     }
 
@@ -268,7 +290,11 @@ impl Switch for Filtering {
     }
 
     fn tunnel(&mut self, bridge: &BridgeName, tunnel: &Tunnel) -> Result<String, NetworkError> {
-        let uplink = uplinks::make_tunnel(self.netlink(), bridge, tunnel)?;
+        let lost = Self::lost(&self.plain.links()?);
+        let uplink = match uplinks::lost_tunnel(lost, bridge, tunnel) {
+            Some(lost) => lost,
+            None => uplinks::make_tunnel(self.netlink(), bridge, tunnel)?,
+        };
         self.take_up(&uplink)?;
         Ok(uplink.name)
     }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::{InfoKind, LinkFlags};
 
-use super::{Ear, Switch, SwitchPort, mirrors, uplinks};
+use super::{Ear, Switch, SwitchPort, mirrors};
 use crate::host::linux::failure::kernel;
 use crate::host::linux::namespace::sysctl;
 use crate::host::linux::netlink::{Link, Links, Netlink};
@@ -511,19 +511,7 @@ impl Switch for OpenVswitch {
     }
 
     fn bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
-        if !self.is_there() {
-            return Ok(Vec::new());
-        }
-        let mut bridges = self.picture("list bridges")?.bridges_info();
-        if bridges.iter().any(|info| !info.tunnels.is_empty()) {
-            let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
-            let tunnels = uplinks::of(&links, None);
-            for info in &mut bridges {
-                let here = tunnels.iter().filter(|uplink| uplink.bridge == info.bridge);
-                info.ends = here.filter_map(|uplink| Some((uplink.name.clone(), uplink.to.clone()?))).collect();
-            }
-        }
-        Ok(bridges)
+        self.list_bridges()
     }
 
     fn configure(&mut self, bridge: &BridgeName, config: &str) -> Result<(), NetworkError> {

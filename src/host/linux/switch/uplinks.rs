@@ -96,6 +96,17 @@ pub(super) fn of(links: &[Link], bridge: Option<&BridgeName>) -> Vec<Uplink> {
     found
 }
 
+/// Of uplinks that are connected nowhere, because their bridge was deleted by hand, the trunk of a bridge by its name.
+pub(super) fn lost_trunk(lost: Vec<Uplink>, bridge: &BridgeName, name: &TapName) -> Option<Uplink> {
+    lost.into_iter().find(|uplink| !uplink.tunnel && uplink.bridge == *bridge && uplink.name == name.as_str())
+}
+
+/// The same for a tunnel by its other end.
+pub(super) fn lost_tunnel(lost: Vec<Uplink>, bridge: &BridgeName, tunnel: &Tunnel) -> Option<Uplink> {
+    let is_it = |to: &Tunnel| to == tunnel;
+    lost.into_iter().find(|uplink| uplink.bridge == *bridge && uplink.to.as_ref().is_some_and(is_it))
+}
+
 /// Claim an interface as a trunk: from this namespace or, if it is not here, from the daemon's own. It is up and has
 /// given up what it had; on failure it is as it was.
 pub(super) fn claim(netlink: &mut Netlink, bridge: &BridgeName, name: &TapName) -> Result<Uplink, NetworkError> {

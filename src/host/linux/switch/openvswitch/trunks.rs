@@ -9,12 +9,12 @@ use netlink_packet_route::link::LinkFlags;
 
 use super::placing::join;
 use super::qdiscs;
-use super::rows::{MARK, TRUNK, TUNNEL, drop_bridge, mark};
+use super::rows::{MARK, Picture, PortRow, TRUNK, TUNNEL, drop_bridge, mark};
 use super::{OpenVswitch, wrong};
 use crate::host::linux::failure::kernel;
 use crate::host::linux::namespace::sysctl;
 use crate::host::linux::switch::uplinks::{self, Uplink};
-use crate::host::{NetworkError, Tunnel};
+use crate::host::{BridgeInfo, NetworkError, Tunnel};
 use crate::name::{BridgeName, TapName};
 use crate::ovsdb::{Datum, Operation, Row, Uuid};
 
@@ -24,7 +24,10 @@ impl OpenVswitch {
         self.settle(&what)?;
         let picture = self.picture(&what)?;
         self.vacant(&what, &picture, bridge)?;
-        let uplink = uplinks::claim(&mut self.netlink, bridge, interface)?;
+        let uplink = match uplinks::lost_trunk(self.lost(&picture)?, bridge, interface) {
+            Some(lost) => lost,
+            None => uplinks::claim(&mut self.netlink, bridge, interface)?,
+        };
         self.add_uplink(&what, &uplink)
     }
 
@@ -33,9 +36,44 @@ impl OpenVswitch {
         self.settle(&what)?;
         let picture = self.picture(&what)?;
         self.vacant(&what, &picture, bridge)?;
-        let uplink = uplinks::make_tunnel(&mut self.netlink, bridge, tunnel)?;
+        let uplink = match uplinks::lost_tunnel(self.lost(&picture)?, bridge, tunnel) {
+            Some(lost) => lost,
+            None => uplinks::make_tunnel(&mut self.netlink, bridge, tunnel)?,
+        };
         self.add_uplink(&what, &uplink)?;
         Ok(uplink.name)
+    }
+
+    /// The uplinks that are connected nowhere: somebody has deleted their bridge or their port, or a process was killed that
+    /// was about to connect one.
+    fn lost(&mut self, picture: &Picture) -> Result<Vec<Uplink>, NetworkError> {
+        let mut lost = uplinks::of(&self.links()?, None);
+        lost.retain(|uplink| {
+            let ours = |port: &&PortRow| port.name == uplink.name && matches!(mark(&port.ids), Some(TRUNK | TUNNEL));
+            let at = picture.ports.values().find(ours).and_then(|port| picture.bridge_of(&port.uuid));
+            at.is_none_or(|bridge| bridge.name != uplink.bridge.as_str())
+        });
+        Ok(lost)
+    }
+
+    /// Every bridge. One of which there are only uplinks that have lost it is listed without them, so that it can be
+    /// destroyed with what is left of it.
+    pub(super) fn list_bridges(&mut self) -> Result<Vec<BridgeInfo>, NetworkError> {
+        if !self.is_there() {
+            return Ok(Vec::new());
+        }
+        let mut bridges = self.picture("list bridges")?.bridges_info();
+        for uplink in uplinks::of(&self.links()?, None) {
+            match bridges.iter_mut().find(|info| info.bridge == uplink.bridge) {
+                Some(info) if info.tunnels.contains(&uplink.name) => {
+                    info.ends.extend(uplink.to.map(|to| (uplink.name, to)));
+                }
+                Some(_) => {}
+                None => bridges.push(BridgeInfo::new(uplink.bridge)),
+            }
+        }
+        bridges.sort_by(|a, b| a.bridge.cmp(&b.bridge));
+        Ok(bridges)
     }
 
     /// Make an interface that was claimed or made a port; on failure it is given back.
@@ -95,7 +133,7 @@ impl OpenVswitch {
     /// Take an uplink off its bridge and give it back.
     pub(super) fn part(&mut self, what: &str, uplink: &Uplink) -> Result<(), NetworkError> {
         let number = self.change(what, |picture| {
-            let ours = |port: &&super::rows::PortRow| {
+            let ours = |port: &&PortRow| {
                 port.name == uplink.name && matches!(mark(&port.ids), Some(TRUNK | TUNNEL))
             };
             Ok(picture.remove(&picture.ports.values().filter(ours).map(|port| &port.uuid).collect(), false))
@@ -134,7 +172,11 @@ impl OpenVswitch {
             return Err(none());
         }
         let picture = self.picture(&what)?;
-        let row = picture.bridge(bridge.as_str()).ok_or_else(none)?;
+        let Some(row) = picture.bridge(bridge.as_str()) else {
+            let mut lost = self.lost(&picture)?;
+            lost.retain(|uplink| uplink.bridge == *bridge);
+            return if lost.is_empty() { Err(none()) } else { lost.iter().try_for_each(|uplink| self.part(&what, uplink)) };
+        };
         if mark(&row.ids).is_none() {
             return Err(wrong(&what, "it was there before the engine used it; `ovs-vsctl del-br` deletes it"));
         }
