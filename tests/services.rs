@@ -380,6 +380,18 @@ fn guests_reach_the_outside_through_their_gateway_and_the_host_does_not_change()
     assert_eq!(outside(&b).as_deref(), Some(HELLO));
     lab.e("nat add dmz 10.88.1.1/24").ok();
     assert_eq!(outside(&a).as_deref(), Some(HELLO));
+
+    // A bridge that somebody deletes takes its gateways with it, and the list says so.
+    let bridges = lab.run(&["exec-net", "--", "ip", "-o", "link", "show", "type", "bridge"]).ok().out;
+    for bridge in bridges.lines().filter_map(|line| line.split([':', '@']).nth(1)) {
+        lab.run(&["exec-net", "--", "ip", "link", "del", bridge.trim()]).ok();
+    }
+    let lost = "disconnected: its bridge was deleted";
+    assert_eq!(lab.rows(".columns gateway,pid nat"), [["10.88.1.1/24", lost], ["10.88.2.1/24", lost]]);
+    lab.e("nat delete dmz").ok();
+    lab.e("nat add dmz 10.88.1.1/24").ok();
+    let rows = lab.rows(".columns gateway,pid nat");
+    assert!(rows[0][1].parse::<u32>().is_ok() && rows[1][1] == lost, "{rows:?}");
     drop((a, b, c));
     lab.e("clear all").ok();
     wait_for("the machines' taps to go", || {

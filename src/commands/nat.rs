@@ -18,8 +18,9 @@ async fn nat(call: Call) -> Result<Answer, EngineError> {
         engine.delete_nat(namespace, vlan).await?;
         return Ok(Answer::done());
     }
-    let rows = engine.nat(namespace).into_iter().map(|nat| {
+    let rows = engine.nat(namespace).await?.into_iter().map(|nat| {
         let pid = match nat.ended {
+            None if nat.disconnected => "disconnected: its bridge was deleted".to_owned(),
             None => nat.pid.to_string(),
             Some(how) => format!("ended: {how}"),
         };
@@ -38,7 +39,7 @@ pub(super) fn commands() -> Vec<Command> {
                 "A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests \
                  reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs \
                  with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the \
-                 daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.\n\n\
+                 daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.\n\n\
                  add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their \
                  router. The default bridge is mega_bridge. Needs slirp4netns and nft.\n\
                  delete: closes the way out of a VLAN of this namespace, or of all of them.\n\n\

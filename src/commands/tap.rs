@@ -104,7 +104,8 @@ pub(super) fn commands() -> Vec<Command> {
                  most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or \
                  IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed \
                  as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers \
-                 once there is a lease. Without one after 15 s it is an error and the tap is not made.\n\
+                 once there is a lease. Without one after 15 s it is an error and the tap is not made. \
+                 A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.\n\
                  mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of \
                  this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A \
                  tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when \

@@ -160,6 +160,8 @@ pub struct NatInfo {
     pub pid: i32,
     /// How that ended; None while it runs.
     pub ended: Option<String>,
+    /// Its bridge was deleted by hand.
+    pub disconnected: bool,
 }
 
 /// Read `10.0.0.254/24`.
@@ -340,16 +342,22 @@ impl Engine {
     }
 
     /// The gateways of a namespace.
-    pub fn nat(&self, namespace: &Namespace) -> Vec<NatInfo> {
-        let of = self.nat.all().into_iter().filter(|gateway| gateway.record.namespace == *namespace);
-        let info = of.map(|gateway| NatInfo {
+    pub async fn nat(&self, namespace: &Namespace) -> Result<Vec<NatInfo>, EngineError> {
+        let mut gateways = self.nat.all();
+        gateways.retain(|gateway| gateway.record.namespace == *namespace);
+        if gateways.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lost = self.network(|network| network.lost_gateways()).await?;
+        let info = gateways.into_iter().map(|gateway| NatInfo {
+            disconnected: lost.contains(&gateway.record.tap),
             bridge: gateway.record.bridge.clone(),
             vlan: gateway.record.vlan,
             gateway: gateway.record.gateway,
             pid: gateway.process.pid(),
             ended: gateway.process.ended(),
         });
-        info.collect()
+        Ok(info.collect())
     }
 
     /// Close the ways out of a VLAN of a namespace, or of all its VLANs.

@@ -192,6 +192,10 @@ impl Gateways for FakeNetwork {
         true
     }
 
+    fn lost_gateways(&self) -> Result<Vec<TapName>, NetworkError> {
+        Ok(Vec::new())
+    }
+
     fn close_gateway(&self, pin: &Path, _tap: &TapName) -> Result<(), NetworkError> {
         self.state().effect(format!("close gateway {}", pin.display()))
     }

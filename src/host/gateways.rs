@@ -37,6 +37,9 @@ pub trait Gateways: Send + Sync {
     fn open_gateway(&self, gateway: &NewGateway) -> Result<(), NetworkError>;
     /// Has the other side of a gateway an IPv4 address?
     fn gateway_is_ready(&self, pin: &Path) -> bool;
+    /// The feet of gateways that are connected nowhere, because their bridge was deleted by hand. One that an older release
+    /// has made is never among them.
+    fn lost_gateways(&self) -> Result<Vec<TapName>, NetworkError>;
     /// Remove a gateway, or what is left of one. None is fine. Programs in its namespace must have ended.
     fn close_gateway(&self, pin: &Path, tap: &TapName) -> Result<(), NetworkError>;
 }

@@ -9,6 +9,7 @@ use super::failure::kernel;
 use super::namespace::{self, sysctl};
 use super::netlink::Netlink;
 use super::network::LinuxNetwork;
+use super::ports::Ports;
 use super::run_in;
 use crate::host::{GATEWAY_INSIDE, GATEWAY_OUTSIDE, Gateways, Network, NetworkError, NewGateway, NewTap, TapKind};
 use crate::name::{Mac, TapName};
@@ -30,6 +31,10 @@ impl Gateways for LinuxNetwork {
             Ok(netlink.addresses()?.iter().any(|found| found.index == link.index && found.address.is_ipv4()))
         };
         run_in(pin, has_address).is_ok_and(|found| found.is_ok_and(|found| found))
+    }
+
+    fn lost_gateways(&self) -> Result<Vec<TapName>, NetworkError> {
+        Ok(self.inside(false, Ports::lost_feet)?.unwrap_or_default())
     }
 
     fn close_gateway(&self, pin: &Path, tap: &TapName) -> Result<(), NetworkError> {

@@ -5,7 +5,8 @@
 //! * a tap: `megaform tap name=mega_tap0 ` and the owner's text. The name is that which it was made with, so that one that
 //!   somebody renames by hand is still found; the next operation gives it its name back. For a VM it is a tap device and itself the port of the switch. For the
 //!   host it is one end of a veth pair, because an IP stack can only use an interface that is *not* a port.
-//! * the other end of that pair, the port: `megaform peer`
+//! * the other end of that pair, the port: `megaform peer`; of a gateway's foot, whose other end is elsewhere: `megaform foot
+//!   name=mn0`
 //! * what a switch makes carries marks of its own
 //!
 //! Nothing else is changed or deleted.
@@ -28,6 +29,7 @@ use crate::name::{BridgeName, TapName};
 
 const TAP: &str = "megaform tap name=";
 const PEER: &str = "megaform peer";
+const FOOT: &str = "megaform foot name=";
 /// The kernel fills in the number.
 const PEER_NAME: &str = "megaport%d";
 /// The longest owner's text.
@@ -183,7 +185,17 @@ impl Ports {
     /// Move a host tap into another network namespace under another name; its port stays where it is connected.
     pub(super) fn move_out(&mut self, tap: &TapName, namespace: &OwnedFd, name: &str) -> Result<(), NetworkError> {
         let link = self.ours(tap)?;
-        self.netlink.move_link(link.index, namespace.as_raw_fd(), name).map_err(kernel(format!("move {tap}")))
+        let port = self.port_of(&link)?;
+        self.netlink.move_link(link.index, namespace.as_raw_fd(), name).map_err(kernel(format!("move {tap}")))?;
+        self.netlink.set_alias(port.index, &format!("{FOOT}{tap}")).map_err(kernel(format!("mark {}", port.name)))
+    }
+
+    /// The taps that were moved out and whose port is connected nowhere.
+    pub(super) fn lost_feet(&mut self) -> Result<Vec<TapName>, NetworkError> {
+        let links = self.netlink.links(Links::All).map_err(kernel("list interfaces"))?;
+        let placed = self.switch.placed(&links)?;
+        let lost = links.iter().filter(|link| !placed.contains_key(&link.index));
+        Ok(lost.filter_map(|link| TapName::new(link.alias.strip_prefix(FOOT)?).ok()).collect())
     }
 
     pub(super) fn connect(&mut self, tap: &TapName, segment: Option<&Segment>) -> Result<(), NetworkError> {
