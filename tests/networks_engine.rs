@@ -274,6 +274,59 @@ fn every_kind_on_open_vswitch() {
     assert!(ip("link show eth1"), "the trunk is the host's again");
 }
 
+/// Delete every bridge as somebody at a shell would, and every shape with tc(8).
+fn break_by_hand(lab: &Lab, openvswitch: bool) {
+    let inside = |line: &str| lab.run(&[&["exec-net", "--"], &*line.split(' ').collect::<Vec<_>>()].concat()).ok().out;
+    for line in inside("tc qdisc show").lines().filter(|line| line.contains(" 6d72: dev ")) {
+        let device = line.split(" dev ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a device");
+        inside(&format!("tc qdisc del dev {device} root"));
+    }
+    if openvswitch {
+        let database = format!("--db=unix:{}", lab.base.join("openvswitch/db.sock").display());
+        let vsctl = |words: &[&str]| {
+            let output = Command::new("ovs-vsctl").arg(&database).args(words).output().expect("it starts");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        for bridge in vsctl(&["list-br"]).lines() {
+            vsctl(&["del-br", bridge]);
+        }
+        return;
+    }
+    for line in inside("ip -o link show type bridge").lines() {
+        let name = line.split([':', '@']).nth(1).expect("a name").trim().to_owned();
+        inside(&format!("ip link del {name}"));
+    }
+}
+
+#[test]
+fn what_was_deleted_beneath_it_is_restored_by_the_next_apply() {
+    if !have(OVS_NEEDS) || !have(&["tc", "ovs-vsctl"]) {
+        return;
+    }
+    leave_the_host();
+    for openvswitch in [false, true] {
+        let mut lab = Lab::new();
+        let mut daemon = lab.program();
+        daemon.args(["daemon", "--switch", if openvswitch { "openvswitch" } else { "linux" }]);
+        lab.start_daemon_by(daemon);
+        apply(&lab, LAB);
+        everything_is_there(&lab);
+        break_by_hand(&lab, openvswitch);
+        assert_eq!(cell(&lab, ".columns qos .filter name=web0 namespace lab vm info"), "[]");
+        let planned = commands(&lab, LAB);
+        for part in ["vm net connect", "qos set ids 0 rate=1500kbit", "qos set web0 1 rate=1500kbit"] {
+            assert!(planned.iter().any(|command| command.starts_with(part)), "{part}: {planned:#?}");
+        }
+        let said = lab.run(&["apply", "--yes", "lab.yaml"]);
+        assert_eq!(said.code, 0, "{}{}\n{planned:#?}", said.out, said.err);
+        assert!(commands(&lab, LAB).is_empty(), "{:?}", commands(&lab, LAB));
+        everything_is_there(&lab);
+        lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+        assert!(lab.qemus().is_empty() && !lab.mounted(), "{:?} {:?}", lab.files(), lab.rows("bridge"));
+        assert!(ip("link show eth1"), "the trunk is the host's again");
+    }
+}
+
 /// Apply and kill the program as soon as it has reported that so many commands ended. False if it ended before that.
 fn killed_after(lab: &Lab, ended: usize) -> bool {
     let mut child = lab

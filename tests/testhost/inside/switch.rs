@@ -86,15 +86,18 @@ fn open_vswitch_in_the_kernel_keeps_vlans_apart() {
     lab.e("clear tap mirror mon").ok();
     crosses(&lab, &apart);
 
+    lab.e(TUNNEL).ok();
     ovs(&lab, "del-br mega_bridge");
     comes_back(&lab);
     assert!(!lab.mounted() && !lab.base.join("openvswitch").exists());
 }
 
+const TUNNEL: &str = "bridge tunnel vxlan mega_bridge 192.0.2.7 5";
+
 /// A bridge that was deleted by hand: everybody is off it, and what made its ports puts them back.
 #[track_caller]
 fn comes_back(lab: &Lab) {
-    assert_eq!(lab.rows(".columns bridge,vlans,trunks bridge"), [["mega_bridge", "[]", "[]"]]);
+    assert_eq!(lab.rows(".columns bridge,vlans,trunks,tunnels bridge"), [["mega_bridge", "[]", "[]", "[]"]]);
     crosses(lab, &[("a1", &[]), ("a2", &[]), ("wire.5", &[])]);
     lab.e("tap create 5 name a1").ok();
     lab.e("tap create 5 name a2").ok();
@@ -103,6 +106,10 @@ fn comes_back(lab: &Lab) {
     assert_eq!(lab.rows(".columns bridge,vlans,trunks bridge"), [["mega_bridge", "[5]", "[eth1]"]]);
     crosses(lab, &[("a1", &["a2", "wire.5"]), ("a2", &["a1", "wire.5"]), ("b1", &[]), ("wire.5", &["a1", "a2"])]);
     lab.e("bridge trunk mega_bridge eth1").fails("it is a trunk of bridge mega_bridge already");
+    // A tunnel that lost its bridge is the one that is asked for.
+    assert!(lab.e(TUNNEL).ok().out.trim().ends_with("mega_vxlan0"));
+    assert_eq!(lab.rows(".columns bridge,tunnels bridge"), [["mega_bridge", "[mega_vxlan0]"]]);
+    lab.e(TUNNEL).fails("make a second vxlan tunnel with the same key 5");
     lab.e("clear all").ok();
 }
 
@@ -121,6 +128,7 @@ fn a_filtering_bridge_comes_back() {
     ip("link add eth1 type veth peer name wire");
     ip("link set wire up");
     lab.e("bridge trunk mega_bridge eth1").ok();
+    lab.e(TUNNEL).ok();
     ip("link del mega_bridge");
     comes_back(&lab);
     assert!(!lab.mounted());
