@@ -58,7 +58,8 @@ fn a_trunk_is_lent_by_the_host_and_comes_back() {
     assert_eq!(lab.rows("bridge"), [row]);
     lab.e("bridge destroy mega_bridge").fails("bridge mega_bridge has taps (t), disconnect or delete them first");
     lab.e("bridge config mega_bridge protocols=OpenFlow13").fails("--switch openvswitch");
-    lab.e("bridge trunk mega_bridge an-interface-of-many-letters").fails("invalid interface name, it has 28 characters");
+    lab.e("bridge trunk mega_bridge an-interface-of-many-letters")
+        .fails("invalid interface name, it has 28 characters");
     lab.e("tap mirror t nosuch").fails("no tap nosuch, neither one of this namespace");
     lab.e("tap mirror x t").fails("no tap x, neither");
     lab.e("vlans add 5 352").fails("invalid vlan name, `5` is an integer");
@@ -282,7 +283,9 @@ fn delete_bridges_by_hand(lab: &Lab, openvswitch: bool) {
         let database = format!("--db=unix:{}", lab.base.join("openvswitch/db.sock").display());
         let list = Command::new("ovs-vsctl").args([&database, "list-br"]).output().expect("it starts");
         for bridge in String::from_utf8_lossy(&list.stdout).lines() {
-            assert!(Command::new("ovs-vsctl").args([&database, "del-br", bridge]).status().expect("it starts").success());
+            assert!(
+                Command::new("ovs-vsctl").args([&database, "del-br", bridge]).status().expect("it starts").success()
+            );
         }
         return;
     }

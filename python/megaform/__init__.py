@@ -2550,7 +2550,7 @@ class minimega:
 
             nat
 
-        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
+        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.
 
         add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
         delete: closes the way out of a VLAN of this namespace, or of all of them.
@@ -2569,7 +2569,7 @@ class minimega:
 
             nat <add,> <vlan> <ip> [bridge]
 
-        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
+        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.
 
         add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
         delete: closes the way out of a VLAN of this namespace, or of all of them.
@@ -2588,7 +2588,7 @@ class minimega:
 
             nat <delete,> <vlan or all>
 
-        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so.
+        A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.
 
         add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
         delete: closes the way out of a VLAN of this namespace, or of all of them.
@@ -3354,7 +3354,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3374,7 +3374,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3394,7 +3394,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3414,7 +3414,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3434,7 +3434,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3454,7 +3454,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3474,7 +3474,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3494,7 +3494,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3514,7 +3514,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3534,7 +3534,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 
@@ -3555,7 +3555,7 @@ class minimega:
 
         A host tap is an interface of the engine on a VLAN, in the engine's network namespace. Without arguments, lists the namespace's taps.
 
-        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made.
+        create: makes a tap on a VLAN (an alias or a tag from 0 to 4095) and answers with its name. The name has at most 15 characters (default: the next free mega_tapN); ip is an address with its prefix length, IPv4 or IPv6; the default bridge is mega_bridge. With dhcp, a DHCP server on the VLAN gives the address, which is renewed as long as the tap is there; nothing else that it offers is taken, no route and no name server. Answers once there is a lease. Without one after 15 s it is an error and the tap is not made. A tap of that name that is disconnected, because its bridge was deleted by hand, is connected again.
         mirror: sends a copy of every frame that passes one tap, in either direction, out of another. Taps are those of this namespace and of its VMs (`vm info`), or NICs of VMs, counted from 0. With a bridge, both have to be on it. A tap can be copied to several and get copies of several; it also stays on its own VLAN. The mirror stays when they move, ends with either of them, and is listed in the Data of `tap`.
         delete: deletes a tap of this namespace, or all of them.
 

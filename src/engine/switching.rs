@@ -118,7 +118,10 @@ impl Engine {
         let bridge = bridge.map(BridgeName::new).transpose()?;
         let ports = self.namespace_taps(namespace).await?;
         let find = |name: &str| {
-            let (tap, on) = ports.iter().find(|(tap, _)| tap.as_str() == name).ok_or_else(|| EngineError::UnknownTap { tap: name.to_owned() })?;
+            let (tap, on) = ports
+                .iter()
+                .find(|(tap, _)| tap.as_str() == name)
+                .ok_or_else(|| EngineError::UnknownTap { tap: name.to_owned() })?;
             match &bridge {
                 Some(bridge) if on.as_ref() != Some(bridge) => {
                     Err(EngineError::TapElsewhere { tap: tap.to_string(), bridge: bridge.to_string() })

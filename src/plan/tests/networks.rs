@@ -186,7 +186,8 @@ fn captures_start_before_their_guest_and_share_settings() {
     assert!(text(&plan).contains("left by an apply that was cut off"), "{}", text(&plan));
     assert_eq!(apply(&mm, &one, &mut known), ["capture pcap snaplen 1600"]);
     mm.by_hand("namespace lab capture pcap snaplen 96");
-    let two = lab("captures:\n  a: { vm: web, file: a.pcap, snaplen: 96 }\n  c: { bridge: mega_bridge, file: /c.pcap }\n");
+    let two =
+        lab("captures:\n  a: { vm: web, file: a.pcap, snaplen: 96 }\n  c: { bridge: mega_bridge, file: /c.pcap }\n");
     let commands = apply(&mm, &two, &mut known);
     assert_eq!(commands, ["capture pcap snaplen 1600", "capture pcap bridge mega_bridge /c.pcap"]);
     mm.by_hand("namespace lab capture pcap snaplen 77");

@@ -235,7 +235,8 @@ fn a_guest_notices() {
         "[0: rate 40gbit delay 20.5ms jitter 5ms loss 0.000001]",
     );
     // What is deleted or changed by hand is seen.
-    let tc = |args: &str| lab.run(&[&["exec-net", "--", "tc", "qdisc"], &*args.split(' ').collect::<Vec<_>>()].concat());
+    let tc =
+        |args: &str| lab.run(&[&["exec-net", "--", "tc", "qdisc"], &*args.split(' ').collect::<Vec<_>>()].concat());
     tc("change dev mega_tap0 root netem delay 30ms 1ms loss 12.5% rate 1mbit").ok();
     assert_eq!(lab.rows(".columns name,qos vm info"), [["a", "[0: rate 1mbit delay 30ms jitter 1ms loss 12.5]"]]);
     tc("del dev mega_tap0 root").ok();

@@ -133,9 +133,7 @@ impl OpenVswitch {
     /// Take an uplink off its bridge and give it back.
     pub(super) fn part(&mut self, what: &str, uplink: &Uplink) -> Result<(), NetworkError> {
         let number = self.change(what, |picture| {
-            let ours = |port: &&PortRow| {
-                port.name == uplink.name && matches!(mark(&port.ids), Some(TRUNK | TUNNEL))
-            };
+            let ours = |port: &&PortRow| port.name == uplink.name && matches!(mark(&port.ids), Some(TRUNK | TUNNEL));
             Ok(picture.remove(&picture.ports.values().filter(ours).map(|port| &port.uuid).collect(), false))
         })?;
         // ovs-vswitchd sets the flags of its ports, so it lets go first.
@@ -175,7 +173,11 @@ impl OpenVswitch {
         let Some(row) = picture.bridge(bridge.as_str()) else {
             let mut lost = self.lost(&picture)?;
             lost.retain(|uplink| uplink.bridge == *bridge);
-            return if lost.is_empty() { Err(none()) } else { lost.iter().try_for_each(|uplink| self.part(&what, uplink)) };
+            return if lost.is_empty() {
+                Err(none())
+            } else {
+                lost.iter().try_for_each(|uplink| self.part(&what, uplink))
+            };
         };
         if mark(&row.ids).is_none() {
             return Err(wrong(&what, "it was there before the engine used it; `ovs-vsctl del-br` deletes it"));
