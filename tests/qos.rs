@@ -118,7 +118,10 @@ fn a_refusal_changes_nothing() {
     let (first, last) = (ids[0][1].as_str(), ids[1][1].as_str());
     let tap = records(&lab, last)[0]["Tap"].as_str().expect("a tap").to_owned();
     lab.run(&["exec-net", "--", "ip", "link", "del", &tap]).ok();
-    lab.e("qos add all 0 rate 2 mbit").fails(&format!("no tap {tap}"));
+    lab.e("qos add all 0 rate 2 mbit")
+        .fails(&format!("no tap {tap}, which NIC 0 of {last} had: it was deleted by hand; `vm kill {last}`"));
+    lab.e(&format!("vm net connect {last} 0 C")).fails(&format!("no tap {tap}, which NIC 0 of {last} had"));
+    lab.e(&format!("tap mirror {first} 0 {last} 0")).fails(&format!("no tap {tap}, which NIC 0 of {last} had"));
     assert_eq!([column(&lab, first), column(&lab, last)], ["[0: rate 1mbit]", "[0: rate 1mbit]"]);
     assert_eq!(rate(&lab, first, 0).as_deref(), Some("1Mbit"));
 

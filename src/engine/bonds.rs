@@ -78,7 +78,7 @@ impl Engine {
         };
         let &BondRequest { mode, lacp, fallback, qinq, .. } = request;
         let bond = Bond { name, taps, mode, lacp, fallback, qinq };
-        self.network(move |network| network.bond(&bond)).await
+        self.network(move |network| network.bond(&bond)).await.map_err(|error| self.explain_tap(error))
     }
 
     /// Dissolve the bonds of each VM, or the one of this name.

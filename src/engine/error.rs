@@ -208,6 +208,18 @@ pub enum EngineError {
     /// No tap of that name in the namespace.
     #[error("unknown tap")]
     NoTap,
+    /// The tap of a NIC is not there any more.
+    #[error(
+        "no tap {tap}, which NIC {index} of {vm} had: it was deleted by hand; `vm kill {vm}` and `vm start {vm}` make it again"
+    )]
+    NicTap {
+        /// The tap.
+        tap: String,
+        /// The VM.
+        vm: String,
+        /// The number of the NIC.
+        index: usize,
+    },
     /// The same, where several are named.
     #[error("no tap {tap}, neither one of this namespace (`tap`) nor one of its VMs (`vm info`)")]
     UnknownTap {

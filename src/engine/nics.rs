@@ -325,6 +325,22 @@ impl Engine {
         Err(EngineError::Network(NetworkError::Exists { tap: tap.to_string() }))
     }
 
+    /// An error that names a tap which is not there, with the NIC of a VM that it was of.
+    pub(super) fn explain_tap(&self, error: EngineError) -> EngineError {
+        let EngineError::Network(NetworkError::NotFound { tap }) = &error else { return error };
+        let tap = tap.clone();
+        let state = self.state();
+        let vms = state.namespaces.values().flat_map(|n| n.vms.values());
+        let of = |vm: &std::sync::Arc<Vm>| {
+            let live = vm.live();
+            let index =
+                live.nics.iter().position(|nic| nic.tap.as_str() == tap).filter(|_| live.state.has_process())?;
+            Some(EngineError::NicTap { tap: tap.clone(), vm: vm.name.to_string(), index })
+        };
+        let found = vms.filter_map(of).next();
+        found.unwrap_or(error)
+    }
+
     async fn place_nic(
         &self,
         vm: &Vm,
@@ -344,7 +360,8 @@ impl Engine {
         };
         if alive {
             let (tap, segment) = (nic.tap.clone(), nic.segment());
-            self.network(move |network| network.connect(&tap, segment.as_ref())).await?;
+            let connected = self.network(move |network| network.connect(&tap, segment.as_ref())).await;
+            connected.map_err(|error| self.explain_tap(error))?;
         }
         nic.forget_addresses();
         let tap = nic.tap.clone();

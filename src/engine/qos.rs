@@ -102,7 +102,7 @@ impl Engine {
         if shaped.is_err() {
             record(&changes, |change| change.from)?;
         }
-        shaped
+        shaped.map_err(|error| self.explain_tap(error))
     }
 
     /// Shape the taps of a VM that have just been made.

@@ -130,7 +130,7 @@ impl Engine {
             }
         };
         let mirror = Mirror { source: find(source)?, destination: find(destination)? };
-        self.network(move |network| network.mirror(&mirror)).await
+        self.network(move |network| network.mirror(&mirror)).await.map_err(|error| self.explain_tap(error))
     }
 
     /// Mirror a NIC of a VM to one of another.
@@ -144,7 +144,7 @@ impl Engine {
             source: self.nic_tap(namespace, source.0, source.1)?,
             destination: self.nic_tap(namespace, destination.0, destination.1)?,
         };
-        self.network(move |network| network.mirror(&mirror)).await
+        self.network(move |network| network.mirror(&mirror)).await.map_err(|error| self.explain_tap(error))
     }
 
     fn nic_tap(&self, namespace: &Namespace, vm: &str, index: &str) -> Result<TapName, EngineError> {
