@@ -95,9 +95,15 @@ impl Back<'_> {
             Undo::Command(_) | Undo::Commands(_) | Undo::Reconnect(_) | Undo::Lines { .. } if *end != End::Done => {}
             Undo::Command(command) | Undo::Reconnect(command) => {
                 let command = self.named(step, command);
-                self.send(command);
+                self.send_line(command, step.mark.as_ref().and_then(Mark::reversed));
             }
-            Undo::Commands(commands) => commands.iter().for_each(|command| self.send(command.clone())),
+            Undo::Commands(commands) => {
+                for (index, command) in commands.iter().enumerate() {
+                    let last = index + 1 == commands.len();
+                    let mark = step.mark.as_ref().filter(|_| last).and_then(Mark::reversed);
+                    self.send_line(command.clone(), mark);
+                }
+            }
             Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
             Undo::Rebind(..) if *end != End::Done => {}

@@ -11,14 +11,13 @@ use super::output;
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::language::range::natural_cmp;
-use crate::live::{Live, LiveNic, same_key};
+use crate::live::{Live, LiveNic, gateway_key, same_key};
 use crate::name::{Kind, Namespace};
 use crate::plan::ownership::owns;
 use crate::spec::model::Object;
 
-/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, mirrors, captures and dnsmasq
-/// servers, what is managed, and the outputs of
-/// the file.
+/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, dnsmasq
+/// servers and raw commands, what is managed, and the outputs of the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The experiment file (.yaml, .yml, .toml).
@@ -50,6 +49,9 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
     let object_managed = |kind: Kind, key: &str| {
         let made = known.objects.iter().any(|((of, _), made)| *of == kind && same_key(&made.key, key));
         let declares = |object: &Object| {
+            if kind == Kind::Nat {
+                return object.one("vlan").is_some_and(|vlan| gateway_key(vlan, object.one("bridge")) == key);
+            }
             let keys: &[&str] = match kind {
                 Kind::Dnsmasq => &["address"],
                 Kind::Mirror => &["to"],

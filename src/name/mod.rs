@@ -258,6 +258,8 @@ pub enum Kind {
     Bridge,
     /// A host tap.
     Tap,
+    /// A way from a VLAN to the outside.
+    Nat,
     /// A virtual machine.
     Vm,
     /// A dnsmasq server.
@@ -272,8 +274,17 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 8] =
-        [Self::Vlan, Self::Bridge, Self::Tap, Self::Vm, Self::Dnsmasq, Self::Mirror, Self::Capture, Self::Command];
+    pub const ALL: [Self; 9] = [
+        Self::Vlan,
+        Self::Bridge,
+        Self::Tap,
+        Self::Nat,
+        Self::Vm,
+        Self::Dnsmasq,
+        Self::Mirror,
+        Self::Capture,
+        Self::Command,
+    ];
 
     /// The word before the dot of an address.
     pub fn word(self) -> &'static str {
@@ -281,6 +292,7 @@ impl Kind {
             Self::Vlan => "vlan",
             Self::Bridge => "bridge",
             Self::Tap => "tap",
+            Self::Nat => "nat",
             Self::Vm => "vm",
             Self::Dnsmasq => "dnsmasq",
             Self::Mirror => "mirror",

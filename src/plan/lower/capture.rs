@@ -3,11 +3,11 @@
 //!
 //! A capture of a VM that is launched starts before its guest does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra, Pending};
-use super::super::{Action, Cost, Reason, StepId, Undo};
+use super::super::{Action, Cost, Mark, Reason, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, words};
 use super::{Lower, Scene};
 use crate::live::{Facts, find};
@@ -147,32 +147,12 @@ impl Captures {
     /// What starts a capture, with the settings around it.
     fn pending(scene: &Scene<'_>, draft: &mut Draft, work: &Work) -> Option<Pending> {
         let new = work.new.as_ref()?;
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for setting in SETTINGS {
-            let Some(wanted) = one(&new.facts, setting.key) else { continue };
-            let known = scene.live.help.get(setting.command).map(|text| text.trim().to_owned());
-            if known.is_none() && scene.live.present && setting.back {
-                draft.learn.insert(setting.command);
-            }
-            // It is not documented which one minimega begins with.
-            let sure = known.is_some() || setting.key != "format";
-            let now = known.unwrap_or_else(|| setting.initial.to_owned());
-            if sure && now == wanted {
-                continue;
-            }
-            let command =
-                |value: &str| setting.command.split(' ').chain([value]).map(str::to_owned).collect::<Vec<_>>();
-            before.push(command(wanted));
-            if setting.back {
-                after.push(command(&now));
-            }
-        }
+        let (before, after) = settings(scene, draft, &new.facts);
         let group = Group::of(&new.facts)?;
         let stopped = draft.removed.get(&(Kind::Capture, work.name.clone())).cloned().unwrap_or_default();
         // Others of the group would be stopped with it.
-        let alone = self_alone(scene, &group);
-        let undo =
-            if alone && work.old.is_none() { Undo::Command(draft.command(&group.stop())) } else { Undo::Impossible };
+        let alone = self_alone(scene, &group, work);
+        let undo = if alone { Undo::Command(draft.command(&group.stop())) } else { Undo::Impossible };
         Some(Pending {
             serves: Arc::from([work.change]),
             needs: stopped,
@@ -185,10 +165,36 @@ impl Captures {
     }
 }
 
-/// No other capture is in a group, wanted or live.
-fn self_alone(scene: &Scene<'_>, group: &Group) -> bool {
+/// The settings of the namespace that a capture needs, and what sets them back.
+fn settings(scene: &Scene<'_>, draft: &mut Draft, facts: &Facts) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for setting in SETTINGS {
+        let Some(wanted) = one(facts, setting.key) else { continue };
+        let known = scene.live.help.get(setting.command).map(|text| text.trim().to_owned());
+        if known.is_none() && scene.live.present && setting.back {
+            draft.learn.insert(setting.command);
+        }
+        // It is not documented which one minimega begins with.
+        let sure = known.is_some() || setting.key != "format";
+        let now = known.unwrap_or_else(|| setting.initial.to_owned());
+        if sure && now == wanted {
+            continue;
+        }
+        let command = |value: &str| setting.command.split(' ').chain([value]).map(str::to_owned).collect::<Vec<_>>();
+        before.push(command(wanted));
+        if setting.back {
+            after.push(command(&now));
+        }
+    }
+    (before, after)
+}
+
+/// A capture is the only one of a group once the plan is carried out, so that stopping the group stops nothing else.
+fn self_alone(scene: &Scene<'_>, group: &Group, work: &Work) -> bool {
     let live = scene.live.objects.get(&Kind::Capture).into_iter().flat_map(|captures| captures.values());
-    let there = live.filter(|live| Group::of(&live.facts).as_ref() == Some(group)).count();
+    // What stops one stops all of its group.
+    let stopped = work.removes() && work.old.as_ref().and_then(|old| Group::of(&old.facts)).as_ref() == Some(group);
+    let there = live.filter(|live| !stopped && Group::of(&live.facts).as_ref() == Some(group)).count();
     let wanted = scene
         .experiment
         .of(Kind::Capture)
@@ -241,16 +247,25 @@ impl<'a> Lower<'a> for Captures {
             }
         }
         for (group, members) in groups {
-            // Each is forgotten by a step of its own; where several go, the others are not forgotten before they are gone.
             let serves: Arc<[usize]> = members.iter().map(|at| self.work[*at].change).collect();
-            let undo: Vec<String> = members
-                .iter()
-                .filter_map(|at| self.work[*at].old.as_ref())
-                .map(|old| draft.command(&start(&old.facts)))
-                .collect();
-            let unmade: BTreeSet<usize> = members.iter().copied().filter(|at| self.work[*at].new.is_none()).collect();
-            let mark = unmade.first().and_then(|at| self.work[*at].unmade(Kind::Capture));
-            let extra = Extra { undo: Undo::Commands(undo.into()), mark, ..Extra::default() };
+            let olds =
+                || members.iter().filter_map(|at| Some((self.work[*at].name.clone(), self.work[*at].old.clone()?)));
+            let mut undo: Vec<String> = Vec::new();
+            for (_, old) in olds() {
+                let (before, after) = settings(scene, draft, &old.facts);
+                let lines = before.into_iter().chain([start(&old.facts)]).chain(after);
+                undo.extend(lines.map(|words| draft.command(&words)).collect::<Vec<_>>());
+            }
+            let again = members.iter().filter(|at| self.work[**at].new.is_some());
+            // Several that are started again cannot be stopped without the others.
+            let undo = if again.count() > 1 { Undo::Impossible } else { Undo::Commands(undo.into()) };
+            let mark = members.first().and_then(|at| self.work[*at].unmade(Kind::Capture)).map(|mark| match mark {
+                Mark::Unmake { kind, name, was, .. } => {
+                    Mark::Unmake { kind, name, was, others: olds().skip(1).collect() }
+                }
+                mark => mark,
+            });
+            let extra = Extra { undo, mark, ..Extra::default() };
             let step = draft.step(&serves, &group.stop(), extra);
             for at in &members {
                 draft.removed.insert((Kind::Capture, self.work[*at].name.clone()), vec![step]);

@@ -142,11 +142,8 @@ fn with_raw_commands() -> impl Strategy<Value = String> {
 /// Note what a plan that was carried out did to taps, as the journal does.
 pub fn remember(advice: &mut Advice, plan: &Plan) {
     for step in &plan.steps {
-        match super::super::advice::tap_effect(&step.command) {
-            Some(super::super::advice::TapEffect::Made(name, tap)) => drop(advice.taps.insert(name, tap)),
-            Some(super::super::advice::TapEffect::Removed(name)) => drop(advice.taps.remove(&name)),
-            None => {}
-        }
+        advice.tap_sent(&step.command);
+        advice.tap_done(&step.command);
         advice.sent(&step.command, step.mark.as_ref());
         if let Some(mark) = &step.mark {
             advice.answered(mark, super::super::advice::Answer::Done);

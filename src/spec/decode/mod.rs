@@ -299,7 +299,7 @@ impl Decoder<'_> {
     }
 
     /// An alias or a tag.
-    fn vlan_ref(&mut self, node: &Node, at: At<'_>) -> Option<Spanned<VlanRef>> {
+    pub(super) fn vlan_ref(&mut self, node: &Node, at: At<'_>) -> Option<Spanned<VlanRef>> {
         match &node.value {
             Value::Int(_) => Some(self.tag(node, at)?.map(VlanRef::Tag)),
             Value::String(text) => match VlanAlias::new(text) {
