@@ -303,7 +303,7 @@ mod tests {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
         let mut codes = BTreeSet::new();
         for text in &texts {
-            for start in ["Diagnostic::error(", "Diagnostic::warning(", ".problem(", "code: "] {
+            for start in ["Diagnostic::error(", "Diagnostic::warning(", ".problem(", ".once(", "code: "] {
                 for part in text.split(start).skip(1) {
                     let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
                     let code = rest.split('"').next().unwrap();

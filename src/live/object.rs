@@ -266,7 +266,7 @@ fn servers(transport: &mut dyn Transport, namespace: &Namespace, entries: &[Entr
 const FROM: &str = " from ";
 
 /// Mirrors by destination, and by source too where several have one destination; taps of VMs are named by VM and index.
-fn mirrored(mirrors: &Ends, vms: &BTreeMap<String, LiveVm>) -> Objects {
+pub(super) fn mirrored(mirrors: &Ends, vms: &BTreeMap<String, LiveVm>) -> Objects {
     let mut nics: BTreeMap<&str, String> = BTreeMap::new();
     if !mirrors.is_empty() {
         for vm in vms.values() {

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use super::super::Cost;
 use super::super::draft::{Draft, Extra};
-use super::super::{StepId, Undo};
+use super::super::{Cost, Made, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, one, seen, words};
 use super::{Lower, Scene};
 use crate::live::{Facts, LiveObject, TAG, gateway_key};
@@ -89,7 +88,8 @@ impl Gateways {
                     gateway.id = Some(tag.clone());
                 }
                 gateway.facts.insert("vlan".to_owned(), vec![vlan.clone()]);
-                let left = (!wants(&vlan, on.as_deref())).then(|| Self::left_behind(scene, items, &gateway, &live));
+                let left =
+                    (!wants(&vlan, on.as_deref())).then(|| Self::left_behind(scene, &gateway, [&shown, &tag], &live));
                 left.flatten().unwrap_or(vlan)
             };
             let key = gateway_key(&vlan, on.as_deref());
@@ -99,17 +99,16 @@ impl Gateways {
         found
     }
 
-    /// The VLAN that a gateway was made on, where that was given another tag since.
-    fn left_behind(scene: &Scene<'_>, items: &[Item<'_>], gateway: &LiveObject, live: &Seen) -> Option<String> {
-        let made = |item: &&Item<'_>| {
-            let known = scene.options.advice.objects.get(&(Kind::Nat, item.name.to_owned()));
-            known.is_some_and(|known| {
-                known.key == item.key
-                    && ["ip", "bridge"].iter().all(|key| one(&known.facts, key) == one(&gateway.facts, key))
-            })
-        };
-        let item = items.iter().filter(|item| !live.contains_key(&item.key)).find(made)?;
-        one(&item.facts, "vlan").map(str::to_owned)
+    /// The VLAN that a gateway was made on, as the journal knows it, where that is called otherwise by now or was given another
+    /// tag since.
+    fn left_behind(scene: &Scene<'_>, gateway: &LiveObject, called: [&String; 2], live: &Seen) -> Option<String> {
+        let same = |made: &Made, key: &str| one(&made.facts, key) == one(&gateway.facts, key);
+        let vlan = |made: &Made| one(&made.facts, "vlan").map(str::to_owned);
+        let known = scene.options.advice.objects.iter().filter(|((kind, _), _)| *kind == Kind::Nat);
+        let known: Vec<&Made> = known.map(|(_, made)| made).filter(|made| same(made, "bridge")).collect();
+        let by_name = known.iter().find(|made| vlan(made).is_some_and(|vlan| called.contains(&&vlan)));
+        let by_address = || known.iter().find(|made| same(made, "ip") && !live.contains_key(&made.key));
+        vlan(by_name.or_else(by_address)?)
     }
 
     /// Whether the target has the command; where it does not, what the file asks for is refused.
