@@ -202,7 +202,7 @@ pub(super) fn ties(topology: &Topology) -> BTreeSet<&Tie> {
 fn look(kind: PartKind) -> &'static str {
     match kind {
         PartKind::Bridge => "shape=hexagon, fillcolor=\"#dce9f7\", color=\"#3b6ea5\"",
-        PartKind::Uplink => "shape=cds, fillcolor=\"#ffffff\", color=\"#3b6ea5\"",
+        PartKind::Uplink => "shape=cds, margin=\"0.25,0.1\", fillcolor=\"#ffffff\", color=\"#3b6ea5\"",
         PartKind::Server => "shape=component, fillcolor=\"#f0e6f6\", color=\"#7b4a9e\"",
         PartKind::Gateway => "shape=house, orientation=270, fillcolor=\"#fdebd9\", color=\"#c26a1c\"",
         PartKind::Outside => "shape=doublecircle, fillcolor=\"#ffffff\", color=\"#c26a1c\"",

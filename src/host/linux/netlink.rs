@@ -51,6 +51,10 @@ pub(super) struct Link {
     pub carrier: bool,
     /// As a port of a bridge, it passes frames.
     pub forwarding: bool,
+    /// It was set up, whether or not anything is attached.
+    pub up: bool,
+    /// It hears every frame because somebody asked for that.
+    pub promiscuous: bool,
 }
 
 impl Link {
@@ -474,6 +478,8 @@ fn read_link(message: &LinkMessage) -> Link {
         peer: None,
         carrier: false,
         forwarding: false,
+        up: message.header.flags.contains(LinkFlags::Up),
+        promiscuous: message.header.flags.contains(LinkFlags::Promisc),
     };
     for attribute in &message.attributes {
         match attribute {
