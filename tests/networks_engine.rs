@@ -315,16 +315,9 @@ fn killed_after(lab: &Lab, ended: usize) -> bool {
     reached
 }
 
-#[test]
-fn killed_between_any_two_steps_the_networks_converge() {
-    if !have(NEEDS) {
-        return;
-    }
-    leave_the_host();
-    let lab = Lab::new();
-    // The way from one to the other changes every kind and no VM.
-    let edited = LAB
-        .replace("10 mbit", "20 mbit")
+/// The way from one to the other changes every kind and no VM.
+fn edited() -> String {
+    LAB.replace("10 mbit", "20 mbit")
         .replace("1500 kbit", "2 mbit")
         .replace("trunks: eth1, tunnels: [vxlan 10.9.0.2 7, ", "tunnels: [vxlan 10.9.0.2 9, vxlan 10.9.0.4 10, ")
         .replace("10.0.0.99", "10.0.0.98")
@@ -334,7 +327,69 @@ fn killed_between_any_two_steps_the_networks_converge() {
         .replace("far: { vlan: dmz, bridge: br1, ip", "far: { vlan: lan, bridge: br1, ip")
         .replace("snaplen: 96", "snaplen: 128")
         .replace("whole.pcap", "all.pcap")
-        .replace("  far: { vlan: dmz", "  far: { vlan: lan");
+        .replace("  far: { vlan: dmz", "  far: { vlan: lan")
+}
+
+/// A command that fails when everything else is done.
+const FAILS: &str = "commands:\n  bad: { create: tap delete nosuch }\n";
+
+/// The actions of a plan, by address, and what is nobody's.
+fn actions(lab: &Lab, text: &str) -> (Vec<(String, String)>, serde_json::Value) {
+    lab.file("lab.yaml", text);
+    let plan: serde_json::Value =
+        serde_json::from_str(&lab.run(&["plan", "--json", "lab.yaml"]).ok().out).expect("JSON");
+    let word = |change: &serde_json::Value, key: &str| change[key].as_str().expect("text").to_owned();
+    let changes = plan["changes"].as_array().expect("a plan has changes");
+    (changes.iter().map(|c| (word(c, "address"), word(c, "action"))).collect(), plan["unmanaged"].clone())
+}
+
+#[test]
+fn what_a_failed_run_did_to_networks_is_taken_back() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let lab = Lab::new();
+    let fails = |text: &str| {
+        lab.file("lab.yaml", &format!("{text}{FAILS}"));
+        let answer = lab.run(&["apply", "--yes", "--rollback", "lab.yaml"]);
+        assert_eq!(answer.code, 1, "{}{}", answer.out, answer.err);
+        answer.out + &answer.err
+    };
+    let said = fails(LAB);
+    // Nothing is there, and nothing is thought to have been.
+    for list in ["vm info", "tap", "nat", "dnsmasq", "capture", "bridge"] {
+        assert!(lab.rows(&format!("namespace lab {list}")).is_empty(), "{list}:\n{said}");
+    }
+    let (planned, unmanaged) = actions(&lab, LAB);
+    assert!(planned.iter().all(|(_, action)| action == "create"), "{planned:?}");
+    assert_eq!(unmanaged, serde_json::json!([]));
+    // From one to the other and back.
+    apply(&lab, LAB);
+    let said = fails(&edited());
+    assert!(commands(&lab, LAB).is_empty(), "{:#?}\n{said}", commands(&lab, LAB));
+    assert_eq!(actions(&lab, LAB).1, serde_json::json!([]));
+    everything_is_there(&lab);
+    // What was taken away and made again is the experiment's still: it goes when it leaves the file.
+    let file = |section: &str| LAB.split_once(section).map_or("", |(before, _)| before).to_owned();
+    let (planned, unmanaged) = actions(&lab, &file("nat:\n"));
+    assert_eq!(unmanaged, serde_json::json!([]));
+    for gone in ["nat.out", "nat.far", "mirror.nics", "mirror.taps", "capture.http", "capture.plain", "capture.whole"] {
+        assert!(planned.contains(&(gone.to_owned(), "destroy".to_owned())), "{gone}: {planned:?}");
+    }
+    lab.file("lab.yaml", LAB);
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    nothing_is_left(&lab);
+}
+
+#[test]
+fn killed_between_any_two_steps_the_networks_converge() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let lab = Lab::new();
+    let edited = edited();
     let converges = |text: &str, point: usize| {
         let answer = lab.run(&["apply", "--yes", "lab.yaml"]);
         assert_eq!(answer.code, 0, "killed after {point} commands:\n{}{}", answer.out, answer.err);

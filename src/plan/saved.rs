@@ -115,6 +115,7 @@ enum UndoRecord {
     Commands(Vec<String>),
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
+    Tunnel(String, String),
     Rebind(String, u16),
 }
 
@@ -157,6 +158,7 @@ impl StepRecord {
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
                 Undo::Commands(commands) => UndoRecord::Commands(commands.to_vec()),
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
+                Undo::Tunnel { bridge, tunnel } => UndoRecord::Tunnel(bridge.clone(), tunnel.clone()),
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
@@ -410,6 +412,9 @@ impl Reader {
                     UndoRecord::Commands(commands) => Undo::Commands(commands.as_slice().into()),
                     UndoRecord::Lines { name, commands } => {
                         Undo::Lines { name: name.clone(), commands: commands.as_slice().into() }
+                    }
+                    UndoRecord::Tunnel(bridge, tunnel) => {
+                        Undo::Tunnel { bridge: bridge.clone(), tunnel: tunnel.clone() }
                     }
                     UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),

@@ -160,7 +160,10 @@ impl<'a> Lower<'a> for Bridges {
         }
     }
 
-    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        // Where the target does not say which interface is which tunnel, none can be taken back.
+        let mut live = scene.live.objects.get(&Kind::Bridge).into_iter().flat_map(|bridges| bridges.values());
+        let tells = live.all(|bridge| bridge.facts.contains_key("tunnels"));
         for work in &self.work {
             let Some(new) = &work.new else { continue };
             let old = work.old.as_ref().filter(|_| !work.anew).map(|old| &old.facts);
@@ -186,7 +189,9 @@ impl<'a> Lower<'a> for Bridges {
             let goes = !told
                 && old.is_some_and(|old| all(old, "tunnels").iter().any(|t| !all(&new.facts, "tunnels").contains(t)));
             for tunnel in all(&new.facts, "tunnels").iter().filter(|tunnel| goes || !there("tunnels", tunnel)) {
-                step(draft, &tunnel_words(&work.name, tunnel), Undo::Impossible);
+                let undo = Undo::Tunnel { bridge: work.name.clone(), tunnel: tunnel.clone() };
+                let undo = if tells { undo } else { Undo::Impossible };
+                step(draft, &tunnel_words(&work.name, tunnel), undo);
             }
         }
     }
