@@ -519,6 +519,12 @@ impl Saved {
         })
     }
 
+    /// Whether something is to be made anew that is still as it was when the plan was made, however well it fits its goal.
+    pub fn makes_anew(&self, live: &Live) -> bool {
+        let mut replaced = self.plan.changes.iter().filter(|change| change.action == Action::Replace);
+        replaced.any(|change| change.guard.is_some() && change.is_as_before(live))
+    }
+
     /// Whether it ends the namespace with all that is in it.
     pub fn clears_namespace(&self) -> bool {
         self.plan.steps.iter().any(|step| step.command.starts_with("clear namespace "))
