@@ -496,7 +496,11 @@ fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
         return;
     }
     leave_the_host();
-    for args in ["link set eth1 alias uplink mtu 1400 promisc on up", "link set wire up"] {
+    for args in [
+        "link set eth1 alias uplink mtu 1400 promisc on up",
+        "address add 198.51.100.2/24 dev wire",
+        "link set wire up",
+    ] {
         assert!(ip(args), "ip {args}");
     }
     // Until its own address is usable.
@@ -505,7 +509,7 @@ fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
         !state.contains("tentative") && (state.contains("fe80::") || !state.contains("inet6"))
     });
     let up = state_of("eth1");
-    let with = "experiment: lab\nvlans: { lan: {} }\nvms: {}\nbridges: { br1: { trunks: eth1 } }\ntaps: { t: { vlan: lan, bridge: br1 }, u: { vlan: lan, bridge: br1 } }\n";
+    let with = "experiment: lab\nvlans: { lan: {} }\nvms: {}\nbridges: { br1: { trunks: eth1 } }\ntaps: { t: { vlan: lan, bridge: br1 }, u: { vlan: 0, bridge: br1, ip: 198.51.100.1/24 } }\nnat: { n: { vlan: lan, bridge: br1, ip: 10.0.0.254/24 } }\n";
     let without = with.replace("bridges: { br1: { trunks: eth1 } }\n", "");
     for options in [&["daemon"][..], &["daemon", "--switch", "openvswitch"]] {
         if options.len() > 1 && !have(OVS_NEEDS) {
@@ -523,6 +527,10 @@ fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
         assert_eq!(commands(&lab, with), ["bridge trunk br1 eth1"]);
         apply(&lab, with);
         assert!(!ip("link show eth1"), "it is still the host's");
+        // What is on the network behind it is reached, without a tag.
+        wait_for("an answer from behind the interface", || {
+            lab.run(&["exec-net", "--", "ping", "-c", "1", "-W", "1", "198.51.100.2"]).code == 0
+        });
         // What it was is not only in the daemon's memory.
         lab.kill_daemon();
         daemon(&mut lab);

@@ -226,7 +226,7 @@ impl BridgeName {
     }
 }
 
-/// An 802.1Q VLAN tag. minimega accepts 0 to 4095 (0 is its own broadcast domain); an experiment file accepts 1 to 4094.
+/// An 802.1Q VLAN tag. minimega accepts 0 to 4095 (0 is its own broadcast domain); an experiment file accepts 0 to 4094, and gives aliases those from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VlanTag(u16);
 

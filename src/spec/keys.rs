@@ -160,7 +160,7 @@ keys! {
 keys! {
     /// One NIC in its long form.
     NIC:
-    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The NIC's VLAN: an alias of `vlans`, or a tag from 1 to 4094.";
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The NIC's VLAN: an alias of `vlans`, a tag from 1 to 4094, or 0 for what has no tag.";
     "mac" takes "six hexadecimal pairs", default "assigned at launch", shape::mac,
         "The NIC's address, unicast, as in `\"52:54:00:00:00:01\"`. Only for an entry that stands for one VM.";
     "driver" takes "a NIC model of QEMU", default "`e1000`", shape::driver, "The NIC's model, such as `virtio-net-pci`.";
@@ -207,7 +207,7 @@ keys! {
 keys! {
     /// One host tap.
     TAP:
-    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The tap's VLAN: an alias of `vlans`, or a tag from 1 to 4094.";
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The tap's VLAN: an alias of `vlans`, a tag from 1 to 4094, or 0 for what has no tag.";
     "ip" takes "an address with prefix length", default "no address", shape::ip,
         "The address of the engine on the VLAN, IPv4 or IPv6, as in `10.0.0.254/24`.";
     "dhcp" takes "`true` or `false`", default "`false`", shape::truth,
@@ -220,7 +220,7 @@ keys! {
 keys! {
     /// One way out.
     NAT:
-    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The VLAN that gets a way out: an alias of `vlans`, or a tag from 1 to 4094.";
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The VLAN that gets a way out: an alias of `vlans`, a tag from 1 to 4094, or 0 for what has no tag.";
     "ip" takes "an IPv4 address with prefix length", default "", shape::ip,
         "The gateway's address on the VLAN, as in `10.0.0.254/24`. Guests use it as their router; nothing else on the VLAN has it.";
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the VLAN is on, at most 15 characters.";

@@ -310,7 +310,7 @@ pub(super) mod shape {
         json!({ "type": "integer", "minimum": 1, "maximum": 4094 })
     }
     pub fn vlan_ref() -> Json {
-        json!({ "anyOf": [name(64), vlan_tag()] })
+        json!({ "anyOf": [name(64), { "type": "integer", "minimum": 0, "maximum": 4094 }] })
     }
     pub fn vlans() -> Json {
         let mut vlans = named("vlan", 64);

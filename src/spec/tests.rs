@@ -248,7 +248,7 @@ fn scalars_that_yaml_reads_in_surprising_ways() {
         ("uuid: 12", "invalid-value", "12"),
         ("type: container", "invalid-value", "container"),
         ("networks: [\"200\"]", "invalid-value", "\"200\""),
-        ("networks: [0]", "out-of-range", "0"),
+        ("networks: [4095]", "out-of-range", "4095"),
         ("count: -1", "out-of-range", "-1"),
     ] {
         assert_eq!(refused(vm(settings)), (code, at.to_owned()), "{settings}");
