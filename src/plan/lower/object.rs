@@ -164,15 +164,16 @@ fn was_there(scene: &Scene<'_>, kind: Kind, item: &Item<'_>) -> bool {
         given.map(|(key, values)| (key.clone(), values.clone())).collect()
     };
     let (wanted, made_with) = (given(&item.facts), given(&made.facts));
-    let same = |((a, wanted), (b, made)): ((&String, &Vec<String>), (&String, &Vec<String>))| {
+    let same = |key: &String, values: &[String]| {
+        let Some(made) = made_with.get(key) else { return false };
         // Where it was seen, a relative path is known in full.
-        a == b && (wanted == made || (a == "file" && same_key(&wanted[0], &made[0])))
+        made.as_slice() == values || (key == "file" && same_key(&values[0], &made[0]))
     };
     scene.options.advice.there.contains(&name)
         && same_key(&item.key, &made.key)
         && !wanted.is_empty()
         && wanted.len() == made_with.len()
-        && wanted.iter().zip(&made_with).all(same)
+        && wanted.iter().all(|(key, values)| same(key, values))
 }
 
 /// What is to be seen of an object afterwards: what the target shows and the file does not ignore.

@@ -71,7 +71,7 @@ impl<'d> Checks<'d> {
         let address = object.one("address").and_then(|address| address.parse::<IpAddr>().ok());
         let listens = |tap: &&Tap| tap.ip.as_ref().is_some_and(|ip| Some(ip.value.0) == address);
         let tap = self.draft.taps.values().find(listens).map(of_tap);
-        if !tap.is_some_and(|(vlan, bridge)| (vlan.as_str(), bridge.as_str()) == on) {
+        if tap.is_none_or(|(vlan, bridge)| (vlan.as_str(), bridge.as_str()) != on) {
             return;
         }
         let gateway = net.addr();
