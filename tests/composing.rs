@@ -1,41 +1,12 @@
 //! Variables, outputs, `expand`, `eval`, `fmt` and `init` as a user runs them, where no engine runs.
 #![allow(missing_docs)]
 
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        for (name, text) in files {
-            std::fs::write(folder.path().join(name), text).expect("the temporary folder is writable");
-        }
-        Self(folder)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_megaform"));
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("MEGAFORM_BASE", self.0.path().join("base"))
-            .current_dir(self.0.path())
-            .stdin(Stdio::null())
-            .args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> (i32, String, String) {
-        ended(self.command(args).output().expect("the program starts"))
-    }
-}
-
-fn ended(Output { status, stdout, stderr }: Output) -> (i32, String, String) {
-    let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
-    (status.code().expect("it ends by itself"), text(stdout), text(stderr))
-}
+use support::folder::{Folder, ended};
 
 const LAB: &str = "experiment: lab
 variables:
@@ -132,7 +103,7 @@ fn an_expanded_file_plans_the_same() {
         full.contains("  w1:  # lab.yaml:7\n") && full.contains("append: [t=hunter2-hunter2]  # lab.yaml:7\n"),
         "{full}"
     );
-    std::fs::write(folder.0.path().join("full.yaml"), &full).expect("the folder is writable");
+    std::fs::write(folder.path().join("full.yaml"), &full).expect("the folder is writable");
     let commands = |args: &[&str]| -> Vec<String> {
         folder.run(args).1.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     };
@@ -154,10 +125,10 @@ fn a_first_file() {
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(out, "experiment.yaml: experiment mine is valid: 2 VMs, 1 VLAN alias, 1 tap\n");
     assert_eq!(folder.run(&["fmt", "--check", "experiment.yaml"]), (0, String::new(), String::new()));
-    std::fs::write(folder.0.path().join("experiment.yaml"), "mine").expect("the folder is writable");
+    std::fs::write(folder.path().join("experiment.yaml"), "mine").expect("the folder is writable");
     let (code, _, err) = folder.run(&["init"]);
     assert_eq!((code, err.as_str()), (1, "error: cannot write experiment.yaml: File exists (os error 17)\n"));
-    assert_eq!(std::fs::read_to_string(folder.0.path().join("experiment.yaml")).expect("it is there"), "mine");
+    assert_eq!(std::fs::read_to_string(folder.path().join("experiment.yaml")).expect("it is there"), "mine");
     assert_eq!(folder.run(&["init", "lab.toml"]).0, 1);
 }
 
@@ -173,12 +144,12 @@ fn files_in_normal_form() {
     let (code, out, err) = folder.run(&["fmt", "a.yaml", "bad.yaml", "b.toml"]);
     assert_eq!((code, out.as_str()), (1, "a.yaml\nb.toml\n"));
     assert!(err.contains("bad.yaml:1"), "{err}");
-    let read = |name: &str| std::fs::read_to_string(folder.0.path().join(name)).expect("it is there");
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("it is there");
     assert_eq!(read("a.yaml"), "experiment: lab\nvms:\n  a: {}\n\n# end\n");
     assert_eq!(read("b.toml"), "experiment = \"lab\"\n");
     assert_eq!(read("bad.yaml"), "a: [\n");
     assert_eq!(folder.run(&["fmt", "--check", "a.yaml", "b.toml"]).0, 0);
-    let left: Vec<_> = std::fs::read_dir(folder.0.path()).expect("it is there").collect();
+    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("it is there").collect();
     assert_eq!(left.len(), 3, "nothing else is left: {left:?}");
 }
 

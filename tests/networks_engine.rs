@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 
 use support::{Lab, have, wait_for};
 
-const NEEDS: &[&str] = &["root", "qemu-system-x86_64", "ip", "dnsmasq"];
-const OVS_NEEDS: &[&str] = &["root", "qemu-system-x86_64", "ip", "dnsmasq", "ovsdb-server", "ovs-vswitchd"];
+const NEEDS: &[&str] = &["root", "qemu-system-x86_64", "ip", "dnsmasq", "slirp4netns", "nft"];
+const OVS_NEEDS: &[&str] =
+    &["root", "qemu-system-x86_64", "ip", "dnsmasq", "slirp4netns", "nft", "ovsdb-server", "ovs-vswitchd"];
 
 /// All kinds; rates alone, because not every kernel has netem.
 const LAB: &str = r#"
@@ -35,6 +36,9 @@ dnsmasq:
     leases: [web0.0 10.0.0.10, "52:54:00:00:00:09 10.0.0.11"]
     dns: 10.0.0.10 web.lab
     options: option:router,10.0.0.254
+nat:
+  out: { vlan: lan, ip: 10.0.0.254/24 }
+  far: { vlan: dmz, bridge: br1, ip: 10.5.0.254/24 }
 mirrors:
   nics: { from: web1.0, to: ids.1 }
   taps: { from: gw, to: mon }
@@ -123,6 +127,8 @@ const DRIFTS: &[(&str, &[&str])] = &[
     ("clear tap mirror mon", &["tap mirror gw mon"]),
     ("clear tap mirror ids 1", &["tap mirror web1 0 ids 1"]),
     ("clear tap mirror", &["tap mirror web1 0 ids 1", "tap mirror gw mon"]),
+    ("nat delete lan", &["nat add lan 10.0.0.254/24"]),
+    ("nat delete dmz", &["nat add dmz 10.5.0.254/24 br1"]),
     ("bridge notrunk br1 eth1", &["bridge trunk br1 eth1"]),
     ("bridge notunnel br1 TUNNEL", &["bridge tunnel vxlan br1 10.9.0.2 7"]),
     ("tap delete far", &["tap create dmz bridge br1 name far"]),
@@ -138,6 +144,8 @@ const REMOVALS: &[(&str, &str, &[&str])] = &[
     ("  nics: { from: web1.0, to: ids.1 }\n", "", &["clear tap mirror ids 1"]),
     ("  plain: { vm: web1, interface: 1, file: plain.pcap }\n", "", &["capture pcap delete vm web1"]),
     ("  far: { vlan: dmz, bridge: br1 }\n", "", &["tap delete far"]),
+    ("  far: { vlan: dmz, bridge: br1, ip: 10.5.0.254/24 }\n", "", &["nat delete dmz br1"]),
+    ("10.0.0.254/24", "10.0.0.253/24", &["nat delete lan mega_bridge", "nat add lan 10.0.0.253/24"]),
 ];
 
 fn dnsmasq_is_started_again(lab: &Lab, text: &str) {
@@ -155,6 +163,19 @@ fn dnsmasq_is_started_again(lab: &Lab, text: &str) {
     assert!(commands(lab, text).is_empty());
     let id = cell(lab, ".columns id namespace lab dnsmasq");
     assert_eq!(lab.rows(&format!(".columns mac,ip namespace lab dnsmasq configure {id} ip")).len(), 2);
+}
+
+fn a_dead_way_out_is_made_again(lab: &Lab, text: &str) {
+    let pid = cell(lab, ".columns pid .filter bridge=mega_bridge namespace lab nat").parse().expect("a pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it runs");
+    wait_for("the gateway to be seen to have ended", || {
+        cell(lab, ".columns pid .filter bridge=mega_bridge namespace lab nat").contains("ended")
+    });
+    assert_eq!(commands(lab, text), ["nat delete lan mega_bridge", "nat add lan 10.0.0.254/24"]);
+    let shown = lab.run(&["plan", "lab.yaml"]).ok().out;
+    assert!(shown.contains("≠ nat.out restore") && shown.contains("stopped: ended"), "{shown}");
+    apply(lab, text);
+    assert!(commands(lab, text).is_empty());
 }
 
 /// What the file says is what the engine has, as the engine says it.
@@ -192,12 +213,15 @@ fn every_kind_is_restored_and_leaves_nothing() {
 
     drifts(&lab, LAB, DRIFTS);
     dnsmasq_is_started_again(&lab, LAB);
+    a_dead_way_out_is_made_again(&lab, LAB);
 
     // What runs, as a file, is the experiment.
     let imported = lab.run(&["import", "lab"]).ok().out;
     let planned = commands(&lab, &imported);
     assert!(planned.is_empty(), "{planned:#?}\n{imported}");
-    for part in ["vxlan 10.9.0.2 7", "snaplen: 96", "filter: \"tcp port 80\"", "rate: 1500kbit", "trunks: eth1"] {
+    for part in
+        ["vxlan 10.9.0.2 7", "snaplen: 96", "filter: \"tcp port 80\"", "rate: 1500kbit", "trunks: eth1", "vlan: lan"]
+    {
         assert!(imported.contains(part), "{part}: {imported}");
     }
 
@@ -256,6 +280,7 @@ fn every_kind_on_open_vswitch() {
             ("bridge notrunk br1 eth1", &["bridge trunk br1 eth1"]),
             ("bridge notunnel br1 TUNNEL", &["bridge tunnel vxlan br1 10.9.0.2 7"]),
             ("clear tap mirror mon", &["tap mirror gw mon"]),
+            ("nat delete dmz", &["nat add dmz 10.5.0.254/24 br1"]),
             ("clear qos web0 1", &["qos set web0 1 rate=1500kbit"]),
             ("tap delete far", &["tap create dmz bridge br1 name far"]),
         ],
@@ -343,6 +368,73 @@ fn killed_after(lab: &Lab, ended: usize) -> bool {
     reached
 }
 
+/// The way from one to the other changes every kind and no VM.
+fn edited() -> String {
+    LAB.replace("10 mbit", "20 mbit")
+        .replace("1500 kbit", "2 mbit")
+        .replace("trunks: eth1, tunnels: [vxlan 10.9.0.2 7, ", "tunnels: [vxlan 10.9.0.2 9, vxlan 10.9.0.4 10, ")
+        .replace("10.0.0.99", "10.0.0.98")
+        .replace("from: web1.0, to: ids.1", "from: ids.1, to: web1.0")
+        .replace("taps: { from", "probe: { from")
+        .replace("10.0.0.254/24", "10.0.0.253/24")
+        .replace("far: { vlan: dmz, bridge: br1, ip", "far: { vlan: lan, bridge: br1, ip")
+        .replace("snaplen: 96", "snaplen: 128")
+        .replace("whole.pcap", "all.pcap")
+        .replace("  far: { vlan: dmz", "  far: { vlan: lan")
+}
+
+/// A command that fails when everything else is done.
+const FAILS: &str = "commands:\n  bad: { create: tap delete nosuch }\n";
+
+/// The actions of a plan, by address, and what is nobody's.
+fn actions(lab: &Lab, text: &str) -> (Vec<(String, String)>, serde_json::Value) {
+    lab.file("lab.yaml", text);
+    let plan: serde_json::Value =
+        serde_json::from_str(&lab.run(&["plan", "--json", "lab.yaml"]).ok().out).expect("JSON");
+    let word = |change: &serde_json::Value, key: &str| change[key].as_str().expect("text").to_owned();
+    let changes = plan["changes"].as_array().expect("a plan has changes");
+    (changes.iter().map(|c| (word(c, "address"), word(c, "action"))).collect(), plan["unmanaged"].clone())
+}
+
+#[test]
+fn what_a_failed_run_did_to_networks_is_taken_back() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let lab = Lab::new();
+    let fails = |text: &str| {
+        lab.file("lab.yaml", &format!("{text}{FAILS}"));
+        let answer = lab.run(&["apply", "--yes", "--rollback", "lab.yaml"]);
+        assert_eq!(answer.code, 1, "{}{}", answer.out, answer.err);
+        answer.out + &answer.err
+    };
+    let said = fails(LAB);
+    // Nothing is there, and nothing is thought to have been.
+    for list in ["vm info", "tap", "nat", "dnsmasq", "capture", "bridge"] {
+        assert!(lab.rows(&format!("namespace lab {list}")).is_empty(), "{list}:\n{said}");
+    }
+    let (planned, unmanaged) = actions(&lab, LAB);
+    assert!(planned.iter().all(|(_, action)| action == "create"), "{planned:?}");
+    assert_eq!(unmanaged, serde_json::json!([]));
+    // From one to the other and back.
+    apply(&lab, LAB);
+    let said = fails(&edited());
+    assert!(commands(&lab, LAB).is_empty(), "{:#?}\n{said}", commands(&lab, LAB));
+    assert_eq!(actions(&lab, LAB).1, serde_json::json!([]));
+    everything_is_there(&lab);
+    // What was taken away and made again is the experiment's still: it goes when it leaves the file.
+    let file = |section: &str| LAB.split_once(section).map_or("", |(before, _)| before).to_owned();
+    let (planned, unmanaged) = actions(&lab, &file("nat:\n"));
+    assert_eq!(unmanaged, serde_json::json!([]));
+    for gone in ["nat.out", "nat.far", "mirror.nics", "mirror.taps", "capture.http", "capture.plain", "capture.whole"] {
+        assert!(planned.contains(&(gone.to_owned(), "destroy".to_owned())), "{gone}: {planned:?}");
+    }
+    lab.file("lab.yaml", LAB);
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    nothing_is_left(&lab);
+}
+
 #[test]
 fn killed_between_any_two_steps_the_networks_converge() {
     if !have(NEEDS) {
@@ -350,17 +442,7 @@ fn killed_between_any_two_steps_the_networks_converge() {
     }
     leave_the_host();
     let lab = Lab::new();
-    // The way from one to the other changes every kind and no VM.
-    let edited = LAB
-        .replace("10 mbit", "20 mbit")
-        .replace("1500 kbit", "2 mbit")
-        .replace("trunks: eth1, tunnels: [vxlan 10.9.0.2 7, ", "tunnels: [vxlan 10.9.0.2 9, vxlan 10.9.0.4 10, ")
-        .replace("10.0.0.99", "10.0.0.98")
-        .replace("from: web1.0, to: ids.1", "from: ids.1, to: web1.0")
-        .replace("taps: { from", "probe: { from")
-        .replace("snaplen: 96", "snaplen: 128")
-        .replace("whole.pcap", "all.pcap")
-        .replace("  far: { vlan: dmz", "  far: { vlan: lan");
+    let edited = edited();
     let converges = |text: &str, point: usize| {
         let answer = lab.run(&["apply", "--yes", "lab.yaml"]);
         assert_eq!(answer.code, 0, "killed after {point} commands:\n{}{}", answer.out, answer.err);
@@ -417,4 +499,110 @@ fn the_example_of_networks() {
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
     assert!(lab.qemus().is_empty() && !lab.mounted());
     assert_eq!(lab.files(), ["files"]);
+}
+
+/// Everything that the host says of an interface, but its number: the kernel gives it another one where that is taken.
+fn state_of(interface: &str) -> String {
+    let json = |args: String| {
+        let out = Command::new("ip").args(args.split(' ')).output().expect("ip is there").stdout;
+        serde_json::from_slice::<serde_json::Value>(&out).unwrap_or_default()
+    };
+    let mut link = json(format!("-d -json link show {interface}"));
+    let mut address = json(format!("-json address show dev {interface}"));
+    for value in [&mut link, &mut address] {
+        for interface in value.as_array_mut().into_iter().flatten().filter_map(|value| value.as_object_mut()) {
+            interface.remove("ifindex");
+            // One that has not been up since it came has no queue yet.
+            interface.remove("qdisc");
+            let life = interface.get_mut("addr_info").and_then(|list| list.as_array_mut());
+            life.into_iter().flatten().filter_map(|a| a.as_object_mut()).for_each(|a| drop(a.remove("stable-privacy")));
+        }
+    }
+    let routes = ["-4", "-6"].map(|family| json(format!("{family} -json route show table all dev {interface}")));
+    let settings = ["ipv6", "ipv4"].map(|family| {
+        let folder = std::fs::read_dir(format!("/proc/sys/net/{family}/conf/{interface}"));
+        let files = folder.into_iter().flatten().flatten().map(|file| file.path());
+        let mut values: Vec<(String, String)> = files
+            .filter_map(|path| {
+                Some((path.file_name()?.to_string_lossy().into_owned(), std::fs::read_to_string(path).ok()?))
+            })
+            .collect();
+        values.sort();
+        values
+    });
+    format!("{link:#}\n{address:#}\n{routes:#?}\n{settings:?}")
+}
+
+#[track_caller]
+fn is_as_it_was(interface: &str, before: &str) {
+    let start = std::time::Instant::now();
+    // Addresses settle for a moment.
+    while state_of(interface) != before && start.elapsed() < std::time::Duration::from_secs(20) {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(state_of(interface), before);
+}
+
+/// An experiment that names an interface of the host gets it, and the host gets it back as it was; one that does not name it
+/// has nothing to do with it.
+#[test]
+fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    for args in [
+        "link set eth1 alias uplink mtu 1400 promisc on up",
+        "address add 198.51.100.2/24 dev wire",
+        "link set wire up",
+    ] {
+        assert!(ip(args), "ip {args}");
+    }
+    // Until its own address is usable.
+    wait_for("the link-local address", || {
+        let state = state_of("eth1");
+        !state.contains("tentative") && (state.contains("fe80::") || !state.contains("inet6"))
+    });
+    let up = state_of("eth1");
+    let with = "experiment: lab\nvlans: { lan: {} }\nvms: {}\nbridges: { br1: { trunks: eth1 } }\ntaps: { t: { vlan: lan, bridge: br1 }, u: { vlan: 0, bridge: br1, ip: 198.51.100.1/24 } }\nnat: { n: { vlan: lan, bridge: br1, ip: 10.0.0.254/24 } }\n";
+    let without = with.replace("bridges: { br1: { trunks: eth1 } }\n", "");
+    for options in [&["daemon"][..], &["daemon", "--switch", "openvswitch"]] {
+        if options.len() > 1 && !have(OVS_NEEDS) {
+            continue;
+        }
+        let mut lab = Lab::new();
+        let daemon = |lab: &mut Lab| {
+            let mut daemon = lab.program();
+            daemon.args(options);
+            lab.start_daemon_by(daemon);
+        };
+        daemon(&mut lab);
+        apply(&lab, &without);
+        assert_eq!(state_of("eth1"), up, "nobody named it");
+        assert_eq!(commands(&lab, with), ["bridge trunk br1 eth1"]);
+        apply(&lab, with);
+        assert!(!ip("link show eth1"), "it is still the host's");
+        // What is on the network behind it is reached, without a tag.
+        wait_for("an answer from behind the interface", || {
+            lab.run(&["exec-net", "--", "ping", "-c", "1", "-W", "1", "198.51.100.2"]).code == 0
+        });
+        // What it was is not only in the daemon's memory.
+        lab.kill_daemon();
+        daemon(&mut lab);
+        assert!(commands(&lab, with).is_empty(), "{:?}", commands(&lab, with));
+        assert_eq!(commands(&lab, &without), ["bridge notrunk br1 eth1"]);
+        apply(&lab, &without);
+        is_as_it_was("eth1", &up);
+        apply(&lab, with);
+        lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+        is_as_it_was("eth1", &up);
+        assert!(!lab.mounted(), "{:?}", lab.files());
+    }
+    // One that was down stays down.
+    assert!(ip("link set eth1 promisc off down"));
+    let down = state_of("eth1");
+    let lab = Lab::new();
+    apply(&lab, with);
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    is_as_it_was("eth1", &down);
 }

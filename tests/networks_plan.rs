@@ -94,3 +94,31 @@ fn what_minimega_would_drop_silently_is_refused() {
     let said = ends(run(folder.path(), &minimega.socket, &["plan", "lab.yaml"]), 0);
     assert!(said.contains("qos set a 0 rate=1mbit delay=5ms"), "{said}");
 }
+
+#[test]
+fn a_way_out_is_refused_where_the_target_has_none() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let minimega = Minimega::start(folder.path());
+    let lab = "experiment: lab\nvlans: { lan: {} }\nvms: { a: { networks: [lan] } }\nnat:\n  out: { vlan: lan, ip: 10.0.0.254/24 }\n";
+    std::fs::write(folder.path().join("lab.yaml"), lab).expect("a file");
+    // In a namespace that is not there yet, and in one that is; on 3.1.0, and on a release of 2018.
+    for (old, there) in [(false, false), (true, false), (false, true), (true, true)] {
+        minimega.state().old = old;
+        if there {
+            minimega.by_hand("namespace lab vlans range 300 400");
+        }
+        minimega.take_log();
+        for command in [&["plan", "lab.yaml"][..], &["apply", "--yes", "lab.yaml"]] {
+            let said = ends(run(folder.path(), &minimega.socket, command), 1);
+            assert!(said.contains("error[no-such-command]: nat.out needs the command `nat`"), "{said}");
+            assert!(said.contains("--> lab.yaml:5:3"), "{said}");
+        }
+        assert_eq!(changes(minimega.take_log(), "lab"), [] as [&str; 0]);
+    }
+    // What was made where it is there can be taken away again.
+    minimega.state().network.megaform = true;
+    ends(run(folder.path(), &minimega.socket, &["apply", "--yes", "lab.yaml"]), 0);
+    assert_eq!(minimega.state().network.nat.len(), 1);
+    ends(run(folder.path(), &minimega.socket, &["destroy", "--yes", "lab.yaml"]), 0);
+    assert!(minimega.state().network.nat.is_empty());
+}

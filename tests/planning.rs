@@ -1,39 +1,13 @@
 //! `validate`, `plan`, `apply` and `viz` as a user runs them, where no engine runs.
 #![allow(missing_docs)]
 
-use std::process::{Command, Output, Stdio};
+mod support;
 
-struct Folder(tempfile::TempDir);
+use std::process::Stdio;
+
+use support::folder::Folder;
 
 const LAB: &str = "experiment: lab\nvlans: { lan: {} }\nvms:\n  \"web[0-1]\": { memory: 64, networks: [lan] }\n";
-
-impl Folder {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        for (name, text) in files {
-            std::fs::write(folder.path().join(name), text).expect("the temporary folder is writable");
-        }
-        Self(folder)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_megaform"));
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("MEGAFORM_BASE", self.0.path().join("base"))
-            .current_dir(self.0.path())
-            .stdin(Stdio::null())
-            .args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> (i32, String, String) {
-        let Output { status, stdout, stderr } = self.command(args).output().expect("the program starts");
-        let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
-        (status.code().expect("it ends by itself"), text(stdout), text(stderr))
-    }
-}
 
 #[test]
 fn every_error_of_every_file_in_one_run() {
@@ -92,7 +66,7 @@ fn a_plan_without_an_engine() {
     assert_eq!((&json["format"], &json["summary"]["create"]), (&2.into(), &2.into()));
     let (_, verbose, _) = folder.run(&["plan", "-v", "lab.yaml"]);
     assert!(verbose.contains("; undo: namespace lab vm kill web[0-1]"), "{verbose}");
-    assert!(!folder.0.path().join("base").exists(), "a plan starts nothing");
+    assert!(!folder.path().join("base").exists(), "a plan starts nothing");
 }
 
 #[test]
@@ -122,7 +96,7 @@ fn changes_need_a_confirmation() {
     let (code, _, err) = folder.run(&["apply", "lab.yaml"]);
     assert_eq!(code, 1);
     assert!(err.contains("--yes"), "{err}");
-    assert!(!folder.0.path().join("base").exists(), "nothing was started");
+    assert!(!folder.path().join("base").exists(), "nothing was started");
 }
 
 #[test]
@@ -164,7 +138,7 @@ fn pictures() {
     assert_eq!(code, 0);
     assert!(out.contains("web0") && out.contains("lan"), "{out}");
     assert_eq!(folder.run(&["viz", "--out", "lab.dot", "lab.yaml"]).0, 0);
-    assert_eq!(std::fs::read_to_string(folder.0.path().join("lab.dot")).expect("it was written"), out);
+    assert_eq!(std::fs::read_to_string(folder.path().join("lab.dot")).expect("it was written"), out);
     let (code, mermaid, _) = folder.run(&["graph", "--format", "mermaid", "lab.yaml"]);
     assert_eq!(code, 0);
     assert!(mermaid.contains("flowchart LR\n  v0([\"lan\"])\n"), "{mermaid}");
@@ -173,6 +147,6 @@ fn pictures() {
     assert!(plan.starts_with("digraph \"plan of lab\"") && plan.contains("vm launch kvm web[0-1]"), "{plan}");
     assert!(err.contains("planning as if nothing runs"), "{err}");
     assert_eq!(folder.run(&["viz", "--plan", "--out", "plan.mmd", "lab.yaml"]).0, 0);
-    let mermaid = std::fs::read_to_string(folder.0.path().join("plan.mmd")).expect("it was written");
+    let mermaid = std::fs::read_to_string(folder.path().join("plan.mmd")).expect("it was written");
     assert!(mermaid.contains("flowchart TB\n") && mermaid.contains("n0[\"create vm.web#91;0-1#93;"), "{mermaid}");
 }

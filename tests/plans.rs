@@ -375,3 +375,17 @@ fn json_lines_tell_everything() {
     assert_eq!(events.last().expect("a summary")["exit"], 3);
     lab.run(&["apply", "--json", "lab.yaml"]).ends(1).says("--yes");
 }
+
+#[test]
+fn a_saved_plan_that_replaces_what_could_stay_does_so_once() {
+    let lab = Lab::applied();
+    let before = lab.seen();
+    lab.run(&["plan", "--replace", "vm.fw", "--out", "p", "lab.yaml"]).ends(0);
+    let answer = lab.run(&["apply", "--yes", "p"]).ends(0);
+    assert!(answer.out.contains("Applied the plan of lab: "), "{}", answer.out);
+    assert_ne!(lab.seen()["vm.fw"], before["vm.fw"]);
+    assert!(lab.changes().contains(&"vm kill fw".to_owned()));
+    let again = lab.run(&["apply", "--yes", "p"]).ends(0);
+    assert!(again.out.ends_with("No changes. Everything is as this plan makes it.\n"), "{}", again.out);
+    assert_eq!(lab.changes(), [] as [&str; 0]);
+}

@@ -2553,7 +2553,7 @@ class minimega:
         A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.
 
         add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
-        delete: closes the way out of a VLAN of this namespace, or of all of them.
+        delete: closes the way out of a VLAN of this namespace, or of all of them; with a bridge only there.
 
             nat add dmz 10.0.0.254/24
         """
@@ -2572,7 +2572,7 @@ class minimega:
         A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.
 
         add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
-        delete: closes the way out of a VLAN of this namespace, or of all of them.
+        delete: closes the way out of a VLAN of this namespace, or of all of them; with a bridge only there.
 
             nat add dmz 10.0.0.254/24
         """
@@ -2583,23 +2583,23 @@ class minimega:
             {"vlan": vlan, "ip": ip, "bridge": bridge},
         )
 
-    def nat_delete(self, vlan: Word) -> List[Resp]:
+    def nat_delete(self, vlan: Word, bridge: Optional[Word] = None) -> List[Resp]:
         """show, open or close ways from VLANs to the outside.
 
-            nat <delete,> <vlan or all>
+            nat <delete,> <vlan or all> [bridge]
 
         A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs with a gateway do not reach each other. Nothing of the host's network is changed, and gateways outlive the daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.
 
         add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their router. The default bridge is mega_bridge. Needs slirp4netns and nft.
-        delete: closes the way out of a VLAN of this namespace, or of all of them.
+        delete: closes the way out of a VLAN of this namespace, or of all of them; with a bridge only there.
 
             nat add dmz 10.0.0.254/24
         """
         return self._run(
             [
-                [("word", "nat", None), ("word", "delete", None), ("text", "vlan", None)],
+                [("word", "nat", None), ("word", "delete", None), ("text", "vlan", None), ("text?", "bridge", None)],
             ],
-            {"vlan": vlan},
+            {"vlan": vlan, "bridge": bridge},
         )
 
     def ns_add_hosts(self, hostname: Word) -> List[Resp]:

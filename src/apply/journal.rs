@@ -61,9 +61,19 @@ enum Line {
         address: Option<String>,
         #[serde(default)]
         dhcp: bool,
+        /// It is known to have been there.
+        #[serde(default)]
+        there: bool,
     },
     /// An object of ours, from a journal that was reduced.
-    Object { kind: Kind, name: String, made: Made },
+    Object {
+        kind: Kind,
+        name: String,
+        made: Made,
+        /// It is known to have been there.
+        #[serde(default)]
+        there: bool,
+    },
     /// What a NIC was shaped by, from a journal that was reduced.
     Qos { vm: String, nic: usize, settings: String },
     /// Raw commands of ours, from a journal that was reduced.
@@ -133,20 +143,14 @@ fn read(lines: impl BufRead) -> Advice {
             // A creation that was sent may have been carried out, even if nobody lived to note it.
             Ok(Line::Started { command, of, .. }) => {
                 advice.sent(&command, of.mark.as_ref());
-                if let Some(TapEffect::Made(name, tap)) = tap_effect(&command) {
-                    before.insert(name.clone(), advice.taps.insert(name, tap));
-                }
+                before.extend(advice.tap_sent(&command));
             }
             Ok(Line::Done { of: Of { mark: Some(mark) }, .. }) => advice.answered(&mark, Answer::Done),
             Ok(Line::Failed { of: Of { mark: Some(mark) }, error, .. }) => {
                 advice.answered(&mark, Answer::Failed(&error));
             }
             Ok(Line::Unknown { of: Of { mark: Some(mark) }, .. }) => advice.answered(&mark, Answer::Lost),
-            Ok(Line::Done { command, .. }) => {
-                if let Some(TapEffect::Removed(name)) = tap_effect(&command) {
-                    advice.taps.remove(&name);
-                }
-            }
+            Ok(Line::Done { command, .. }) => advice.tap_done(&command),
             Ok(Line::Failed { command, .. }) => {
                 if let Some(TapEffect::Made(name, _)) = tap_effect(&command) {
                     match before.remove(&name).flatten() {
@@ -156,10 +160,12 @@ fn read(lines: impl BufRead) -> Advice {
                 }
             }
             Ok(Line::Begun | Line::Unknown { .. }) | Err(_) => {}
-            Ok(Line::Tap { name, address, dhcp }) => {
+            Ok(Line::Tap { name, address, dhcp, there }) => {
+                advice.there.extend(there.then(|| (Kind::Tap, name.clone())));
                 advice.taps.insert(name, TapAdvice { address, dhcp });
             }
-            Ok(Line::Object { kind, name, made }) => {
+            Ok(Line::Object { kind, name, made, there }) => {
+                advice.there.extend(there.then(|| (kind, name.clone())));
                 advice.objects.insert((kind, name), made);
             }
             Ok(Line::Qos { vm, nic, settings }) => {
@@ -188,11 +194,14 @@ impl Journal {
                 _ => {}
             }
             let mut new = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&reduced)?;
+            let there = |kind: Kind, name: &String| advice.there.contains(&(kind, name.clone()));
             for (name, tap) in advice.taps {
-                write(&mut new, &Line::Tap { name, address: tap.address, dhcp: tap.dhcp })?;
+                let there = there(Kind::Tap, &name);
+                write(&mut new, &Line::Tap { name, address: tap.address, dhcp: tap.dhcp, there })?;
             }
             for ((kind, name), made) in advice.objects {
-                write(&mut new, &Line::Object { kind, name, made })?;
+                let there = there(kind, &name);
+                write(&mut new, &Line::Object { kind, name, made, there })?;
             }
             for ((vm, nic), qos) in advice.qos {
                 write(&mut new, &Line::Qos { vm, nic, settings: qos.to_string() })?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::executor::chain;
 use super::journal::Journal;
 use super::{Connect, End, Outcome};
-use crate::live::{Live, LiveVm, VmState, observe};
+use crate::live::{INTERFACES, Live, LiveVm, VmState, observe};
 use crate::name::Kind;
 use crate::plan::ownership::owns;
 use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb};
@@ -92,12 +92,20 @@ impl Back<'_> {
         match &step.undo {
             Undo::Nothing | Undo::Impossible => {}
             // Where it is not known whether it was carried out, taking it back could harm what somebody else made.
-            Undo::Command(_) | Undo::Commands(_) | Undo::Reconnect(_) | Undo::Lines { .. } if *end != End::Done => {}
+            Undo::Command(_) | Undo::Commands(_) | Undo::Tunnel { .. } | Undo::Reconnect(_) | Undo::Lines { .. }
+                if *end != End::Done => {}
+            Undo::Tunnel { bridge, tunnel } => self.remove_tunnel(step, bridge, tunnel),
             Undo::Command(command) | Undo::Reconnect(command) => {
                 let command = self.named(step, command);
-                self.send(command);
+                self.send_line(command, step.mark.as_ref().and_then(Mark::reversed));
             }
-            Undo::Commands(commands) => commands.iter().for_each(|command| self.send(command.clone())),
+            Undo::Commands(commands) => {
+                for (index, command) in commands.iter().enumerate() {
+                    let last = index + 1 == commands.len();
+                    let mark = step.mark.as_ref().filter(|_| last).and_then(Mark::reversed);
+                    self.send_line(command.clone(), mark);
+                }
+            }
             Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
             Undo::Rebind(..) if *end != End::Done => {}
@@ -132,6 +140,17 @@ impl Back<'_> {
         let mut vms = self.look()?.vms;
         let found = names.iter().filter_map(|name| vms.remove(name));
         Some(found.filter(|vm| owns(&self.plan.experiment, vm)).collect())
+    }
+
+    fn remove_tunnel(&mut self, step: &Step, bridge: &str, tunnel: &str) {
+        let live = self.look();
+        let facts = live.as_ref().and_then(|live| Some(&live.objects.get(&Kind::Bridge)?.get(bridge)?.facts));
+        let at = facts.and_then(|facts| facts.get("tunnels")?.iter().position(|other| other == tunnel));
+        let interface = at.and_then(|at| facts?.get(INTERFACES)?.get(at));
+        // Where the target does not show it, the command says so by failing.
+        let interface = interface.map_or("INTERFACE", String::as_str);
+        let command = format!("namespace {} bridge notunnel {bridge} {interface}", self.plan.experiment);
+        self.send_line(command, step.mark.as_ref().and_then(Mark::reversed));
     }
 
     fn rebind(&mut self, alias: &str, tag: u16, undo: &Undo) {

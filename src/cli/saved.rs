@@ -96,7 +96,11 @@ pub fn carry_out(
     }
     let live = look(saved, target)?;
     let known = advice(target, name)?;
-    if saved.commands_met(&known) && saved.unmet(&live).is_empty() && !ends_namespace(saved, &live) {
+    if saved.commands_met(&known)
+        && saved.unmet(&live).is_empty()
+        && !saved.makes_anew(&live)
+        && !ends_namespace(saved, &live)
+    {
         report.text("No changes. Everything is as this plan makes it.\n")?;
         return report.nothing(Exit::Success);
     }

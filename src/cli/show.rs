@@ -11,14 +11,15 @@ use super::output;
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::language::range::natural_cmp;
-use crate::live::{Live, LiveNic, same_key};
+use crate::live::{Live, LiveNic, gateway_key, same_key};
 use crate::name::{Kind, Namespace};
+use crate::plan::Made;
+use crate::plan::advice::{Advice, CommandAdvice};
 use crate::plan::ownership::owns;
 use crate::spec::model::Object;
 
-/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, mirrors, captures and dnsmasq
-/// servers, what is managed, and the outputs of
-/// the file.
+/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, dnsmasq
+/// servers and raw commands, what is managed, and the outputs of the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The experiment file (.yaml, .yml, .toml).
@@ -48,8 +49,22 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
     let tap_managed = |tap: &str| loaded.experiment.taps.contains_key(tap) || known.taps.contains_key(tap);
     let experiment = &loaded.experiment;
     let object_managed = |kind: Kind, key: &str| {
+        // Of several mirrors to one destination, that from the source that is known is the experiment's.
+        let mirror = live.objects.get(&kind).and_then(|objects| objects.get(key)).filter(|_| kind == Kind::Mirror);
+        if let Some(mirror) = mirror {
+            let end = |end: &str| mirror.facts.get(end).and_then(|values| values.first()).map(String::as_str);
+            let made = |made: &Made| {
+                ["from", "to"].iter().all(|e| made.facts.get(*e).is_some_and(|v| Some(v[0].as_str()) == end(e)))
+            };
+            let declared =
+                experiment.of(kind).any(|(_, object)| ["from", "to"].iter().all(|e| object.one(e) == end(e)));
+            return declared || known.objects.iter().any(|((of, _), known)| *of == kind && made(known));
+        }
         let made = known.objects.iter().any(|((of, _), made)| *of == kind && same_key(&made.key, key));
         let declares = |object: &Object| {
+            if kind == Kind::Nat {
+                return object.one("vlan").is_some_and(|vlan| gateway_key(vlan, object.one("bridge")) == key);
+            }
             let keys: &[&str] = match kind {
                 Kind::Dnsmasq => &["address"],
                 Kind::Mirror => &["to"],
@@ -62,7 +77,12 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
             kind => experiment.of(kind).any(|(_, object)| declares(object)),
         }
     };
-    print(&loaded.secrets.mask(&text(name, &live, &tap_managed, &object_managed)))?;
+    let mut shown = text(name, &live, &tap_managed, &object_managed);
+    raw_commands(&mut shown, &known);
+    if shown.is_empty() {
+        shown = format!("Namespace {name} is empty.\n");
+    }
+    print(&loaded.secrets.mask(&shown))?;
     print(&output::text(&loaded.outputs))?;
     Ok(Exit::Success)
 }
@@ -140,10 +160,26 @@ fn text(
         });
         table(&mut out, &[kind.word(), "settings", "owner"], rows.collect());
     }
-    if out.is_empty() {
-        return format!("Namespace {name} is empty.\n");
-    }
     out
+}
+
+/// The entries of raw commands that were run and not taken back, as the journal of this machine knows them: nothing of them
+/// can be observed.
+fn raw_commands(out: &mut String, known: &Advice) {
+    let state = |entry: &CommandAdvice| {
+        let (create, destroy) = (entry.lines.create.len(), entry.lines.destroy.len());
+        match (entry.destroyed, &entry.error, entry.created) {
+            (Some(line), ..) if entry.unknown => format!("line {} of {destroy} of destroy was sent", line + 1),
+            (Some(lines), ..) => format!("{lines} of {destroy} lines of destroy run"),
+            (None, Some(error), line) => format!("line {} of {create} failed: {}", line + 1, error.trim()),
+            (None, None, line) if entry.unknown => format!("line {} of {create} was sent", line + 1),
+            (None, None, lines) if lines == create => "run".to_owned(),
+            (None, None, lines) => format!("{lines} of {create} lines run"),
+        }
+    };
+    let there = known.commands.iter().filter(|(_, entry)| !entry.is_taken_back());
+    let rows = there.map(|(name, entry)| vec![name.clone(), state(entry), managed(true)]);
+    table(out, &["command", "state", "owner"], rows.collect());
 }
 
 /// A table with a header; nothing for no rows. Tables are parted by a blank line.

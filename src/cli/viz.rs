@@ -7,12 +7,12 @@ use clap::{Args, ValueEnum};
 use super::experiment::{CommandError, Loaded, VarArgs, advice, load, observe, planned, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
-use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, mermaid, svg};
-use crate::live::Live;
+use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, mermaid, svg, vlan_key};
+use crate::live::{Live, LiveNic};
 use crate::plan::Options;
 use crate::plan::picture::flow;
 
-/// Draw an experiment's network (VMs, VLANs and taps), or its plan.
+/// Draw an experiment's network (VMs, VLANs, taps, bridges, links, servers, ways out, mirrors and captures), or its plan.
 #[derive(Debug, Args)]
 pub struct VizArgs {
     /// The experiment file (.yaml, .yml, .toml).
@@ -90,14 +90,20 @@ fn topology(args: &VizArgs, loaded: &Loaded, target: &Target) -> Result<Topology
     })
 }
 
-fn endpoint(alias: Option<&str>, tag: Option<u16>, label: String) -> Endpoint {
+fn endpoint(alias: Option<&str>, tag: Option<u16>, bridge: &str, label: String) -> Endpoint {
     let vlan = alias.map(str::to_owned).or_else(|| tag.map(|t| t.to_string())).unwrap_or_default();
-    Endpoint { vlan, label }
+    Endpoint { vlan: vlan_key(&vlan, bridge), label }
+}
+
+fn nic(nic: &LiveNic) -> Endpoint {
+    let qos = nic.qos.filter(|qos| !qos.is_none()).map(|qos| qos.to_string());
+    let words = Some(nic.mac.clone()).filter(|mac| !mac.is_empty()).into_iter().chain(qos);
+    endpoint(nic.alias.as_deref(), nic.vlan, &nic.bridge, words.collect::<Vec<_>>().join(", "))
 }
 
 /// What is live as a topology.
 fn live_topology(title: &str, live: &Live) -> Topology {
-    Topology {
+    let mut topology = Topology {
         title: title.to_owned(),
         vlans: live.vlans.iter().map(|(alias, tag)| VlanView { alias: alias.clone(), tag: Some(*tag) }).collect(),
         vms: live
@@ -108,7 +114,7 @@ fn live_topology(title: &str, live: &Live) -> Topology {
                 state: vm.state.word().to_owned(),
                 details: Vec::new(),
                 depends_on: Vec::new(),
-                nics: vm.nics.iter().map(|n| endpoint(n.alias.as_deref(), n.vlan, n.mac.clone())).collect(),
+                nics: vm.nics.iter().map(nic).collect(),
             })
             .collect(),
         taps: live
@@ -116,8 +122,16 @@ fn live_topology(title: &str, live: &Live) -> Topology {
             .iter()
             .map(|(name, tap)| {
                 let label = tap.addresses.as_ref().map(|a| a.join(", ")).unwrap_or_default();
-                TapView { name: name.clone(), at: endpoint(tap.alias.as_deref(), tap.vlan, label) }
+                TapView { name: name.clone(), at: endpoint(tap.alias.as_deref(), tap.vlan, &tap.bridge, label) }
             })
             .collect(),
+        ..Topology::default()
+    };
+    for (kind, objects) in &live.objects {
+        for (name, object) in objects {
+            topology.add(*kind, name, &object.facts);
+        }
     }
+    topology.finish();
+    topology
 }

@@ -15,7 +15,7 @@ async fn nat(call: Call) -> Result<Answer, EngineError> {
     }
     if call.args.flag("delete") {
         let vlan = Some(call.required("vlan or all")).filter(|vlan| *vlan != "all");
-        engine.delete_nat(namespace, vlan).await?;
+        engine.delete_nat(namespace, vlan, call.args.str("bridge")).await?;
         return Ok(Answer::done());
     }
     let rows = engine.nat(namespace).await?.into_iter().map(|nat| {
@@ -34,7 +34,7 @@ pub(super) fn commands() -> Vec<Command> {
         Command::new(
             Declaration::new(
                 "nat",
-                &["nat", "nat <add,> <vlan> <ip> [bridge]", "nat <delete,> <vlan or all>"],
+                &["nat", "nat <add,> <vlan> <ip> [bridge]", "nat <delete,> <vlan or all> [bridge]"],
                 "show, open or close ways from VLANs to the outside",
                 "A command of megaform's own. A VLAN has no way out unless it is given one: a gateway through which its guests \
                  reach whatever this host reaches by IPv4, under this host's address. Nobody outside reaches them, and VLANs \
@@ -42,7 +42,7 @@ pub(super) fn commands() -> Vec<Command> {
                  daemon. Without arguments, lists the namespace's gateways; the pid of one that no longer works says so: delete it and add it again.\n\n\
                  add: makes a gateway with this address (with its prefix length) on a VLAN, for guests to use as their \
                  router. The default bridge is mega_bridge. Needs slirp4netns and nft.\n\
-                 delete: closes the way out of a VLAN of this namespace, or of all of them.\n\n\
+                 delete: closes the way out of a VLAN of this namespace, or of all of them; with a bridge only there.\n\n\
                  \x20   nat add dmz 10.0.0.254/24",
             )
             .own()
@@ -60,7 +60,7 @@ pub(super) fn commands() -> Vec<Command> {
             )
             .own(),
             |call| async move {
-                call.engine().delete_nat(&call.namespace, None).await?;
+                call.engine().delete_nat(&call.namespace, None, None).await?;
                 Ok(Answer::done())
             },
         ),

@@ -51,7 +51,7 @@ codes! {
     "duplicate-file" Error "two captures into one file":
         "Each capture writes a file from its beginning, so two would destroy each other's. Give each its own.";
     "duplicate-ip" Error "an address given twice":
-        "Two taps would have the same address in the engine's network, and answers would go to either. Give each its own.";
+        "Two taps, or a tap and a gateway (`nat`) on its VLAN, would have the same address, and answers would go to either; or a DHCP server would give a gateway's address to a guest. Give each its own.";
     "duplicate-item" Error "an item given twice in a list":
         "The order of this list says nothing, and each item counts once. Remove one of the two.";
     "duplicate-key" Error "a key given twice in one map":
@@ -64,6 +64,8 @@ codes! {
         "A mirror is known by its destination, which gets the frames of one source. Use another tap or NIC for the second.";
     "duplicate-name" Error "two entries of one name":
         "Names of VMs, VLANs, profiles and taps are given once, after `for_each`, `count` and `include` are expanded. The message shows both places, and for which elements. A repeated entry needs `{{ each.key }}` or `{{ count.index }}` in its name, a file that is included twice a `prefix`.";
+    "duplicate-nat" Error "two ways out of one VLAN":
+        "A way out is a gateway on a VLAN of a bridge, and is known by the VLAN. Give each VLAN one. Guests of two subnets on one VLAN need a router of their own.";
     "duplicate-tag" Error "a VLAN tag given twice":
         "Two aliases with the same tag are one broadcast domain under two names. Use one alias, or another tag.";
     "duplicate-trunk" Error "an interface that is a trunk of two bridges":
@@ -119,6 +121,8 @@ codes! {
         "`<<` copies the entries of a map, or of a list of maps, given by alias.\n\n    web: { <<: *base, memory: 512 }";
     "mirror-ends" Error "a mirror between ends that do not go together":
         "Both ends of a mirror are NICs of VMs, or both are taps: `tap mirror` has a form for each and none for a mix. The ends differ, and only taps name their bridge.";
+    "mirror-shared" Error "a mirror of somebody else that would be ended along":
+        "All mirrors to one destination are ended by one command. One of them is not the experiment's, so the plan is refused. End it by hand first.";
     "missing-file" Warning "a file that is not there":
         "The path is sent as it is written. A relative path that exists beside the experiment file is made absolute; \
          otherwise the engine looks in its files folder, and a launch fails if the file is not there by then.";
@@ -126,6 +130,8 @@ codes! {
         "The message names it and what it is for.";
     "missing-variable" Error "a variable without a value":
         "A variable without a `default` is given with --var, --var-file or MEGAFORM_VAR_NAME; that of an included file in `with`.";
+    "nat-router" Warning "guests that are told another router than the way out":
+        "A DHCP server tells its guests to use the server itself as router, and the engine forwards nothing. A guest that is to use the way out of its VLAN needs the gateway's address.\n\n    options: option:router,10.0.0.254";
     "needs-kernel" Error "append or initrd without kernel":
         "QEMU passes both to a kernel that it boots directly (`-kernel`). With a disk, the guest's boot loader has its own.";
     "no-such-command" Error "a kind of object that the target has no commands for":
@@ -297,7 +303,7 @@ mod tests {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
         let mut codes = BTreeSet::new();
         for text in &texts {
-            for start in ["Diagnostic::error(", "Diagnostic::warning(", ".problem(", "code: "] {
+            for start in ["Diagnostic::error(", "Diagnostic::warning(", ".problem(", ".once(", "code: "] {
                 for part in text.split(start).skip(1) {
                     let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
                     let code = rest.split('"').next().unwrap();

@@ -76,7 +76,7 @@ impl Engine {
         errors.extend(self.clear_pcap(namespace).await.err());
         errors.extend(self.clear_flows(namespace).await.err());
         errors.extend(self.kill_dnsmasq(namespace, None).await.err());
-        errors.extend(self.delete_nat(namespace, None).await.err());
+        errors.extend(self.delete_nat(namespace, None, None).await.err());
         errors.extend(self.delete_taps(namespace, None).await.err());
         {
             let mut state = self.state();

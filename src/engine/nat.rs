@@ -360,10 +360,18 @@ impl Engine {
         Ok(info.collect())
     }
 
-    /// Close the ways out of a VLAN of a namespace, or of all its VLANs.
-    pub async fn delete_nat(&self, namespace: &Namespace, vlan: Option<&str>) -> Result<(), EngineError> {
+    /// Close the ways out of a VLAN of a namespace, or of all its VLANs, on a bridge or on all.
+    pub async fn delete_nat(
+        &self,
+        namespace: &Namespace,
+        vlan: Option<&str>,
+        bridge: Option<&str>,
+    ) -> Result<(), EngineError> {
+        let bridge = bridge.map(BridgeName::new).transpose()?;
         let mut gateways = self.nat.all();
-        gateways.retain(|gateway| gateway.record.namespace == *namespace);
+        gateways.retain(|gateway| {
+            gateway.record.namespace == *namespace && bridge.as_ref().is_none_or(|on| gateway.record.bridge == *on)
+        });
         if let Some(vlan) = vlan {
             let parsed = Vlans::parse(namespace, vlan)?;
             let tag = self.read_vlans(|vlans| vlans.known_tag(&parsed));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::render::{by_name, vlan_labels};
+use super::parts::{PartKind, TieKind};
+use super::render::{by_name, parts, ties, vlan_labels};
 use super::{Endpoint, Topology};
 
 /// A label between quotes. Everything but plain words is written as an entity, so that no name leaves its place.
@@ -41,7 +42,9 @@ pub fn mermaid(topology: &Topology) -> String {
     }
     let mut taps: Vec<_> = topology.taps.iter().collect();
     taps.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut tap_ids: Vec<(String, String)> = Vec::new();
     for (index, tap) in taps.into_iter().enumerate() {
+        tap_ids.push((format!("tap.{}", tap.name), format!("t{index}")));
         line(format_args!("  t{index}[/{}/]", label(&[&format!("tap {}", tap.name), &tap.at.label])));
         if let Some(vlan) = vlans.get(&tap.at.vlan) {
             line(format_args!("  t{index} -.- {vlan}"));
@@ -66,6 +69,33 @@ pub fn mermaid(topology: &Topology) -> String {
         for other in others.iter().filter_map(|other| numbers.get(other)) {
             line(format_args!("  m{index} -.->|needs| m{other}"));
         }
+    }
+    let mut ids: BTreeMap<String, String> = BTreeMap::new();
+    ids.extend(vlans.into_iter().map(|(key, id)| (format!("vlan.{key}"), id)));
+    ids.extend(tap_ids);
+    ids.extend(numbers.into_iter().map(|(name, index)| (format!("vm.{name}"), format!("m{index}"))));
+    for (index, part) in parts(topology).into_iter().enumerate() {
+        let lines: Vec<&str> = part.lines.iter().map(String::as_str).collect();
+        let (open, close) = match part.kind {
+            PartKind::Bridge => ("{{", "}}"),
+            PartKind::Uplink => ("[[", "]]"),
+            PartKind::Server | PartKind::Capture => ("[(", ")]"),
+            PartKind::Gateway => (">", "]"),
+            PartKind::Outside => ("((", "))"),
+        };
+        line(format_args!("  p{index}{open}{}{close}", label(&lines)));
+        ids.insert(part.id.clone(), format!("p{index}"));
+    }
+    for tie in ties(topology) {
+        let (Some(from), Some(to)) = (ids.get(&tie.from), ids.get(&tie.to)) else { continue };
+        let arrow = match tie.kind {
+            TieKind::Cable => "---",
+            TieKind::Link => "===",
+            TieKind::Copies => "-.->",
+        };
+        let lines: Vec<&str> = tie.lines.iter().map(String::as_str).collect();
+        let words = if lines.is_empty() { String::new() } else { format!("|{}|", label(&lines)) };
+        line(format_args!("  {from} {arrow}{words} {to}"));
     }
     text
 }

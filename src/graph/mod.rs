@@ -15,13 +15,15 @@ use crate::spec::model::{Experiment, VlanRef, VmBody};
 
 mod flow;
 mod mermaid;
+mod parts;
 mod render;
 mod topology;
 
 pub use flow::Flow;
 pub use mermaid::mermaid;
+pub use parts::{Part, PartKind, Settings, Tie, TieKind};
 pub use render::{RenderError, dot, svg};
-pub use topology::{Endpoint, TapView, Topology, VlanView, VmView};
+pub use topology::{Endpoint, TapView, Topology, VlanView, VmView, vlan_key};
 
 /// How many cycles are reported; one is often the cause of the others.
 const MAX_CYCLES: usize = 20;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use super::topology::{Endpoint, Topology, VmView};
+use super::parts::{Part, PartKind, Tie, TieKind};
+use super::topology::{Endpoint, ON, Topology, VmView};
 
 /// Why there is no SVG.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +136,17 @@ pub fn dot(topology: &Topology) -> String {
             ));
         }
     }
+    let joined = |lines: &[String]| lines.iter().map(|line| quoted(line)).collect::<Vec<_>>().join("\\n");
+    if !topology.parts.is_empty() || !topology.ties.is_empty() {
+        line(format_args!(""));
+    }
+    for part in parts(topology) {
+        line(format_args!("  \"{}\" [label=\"{}\", {}]", quoted(&part.id), joined(&part.lines), look(part.kind)));
+    }
+    for tie in ties(topology) {
+        let (from, to) = (quoted(&tie.from), quoted(&tie.to));
+        line(format_args!("  \"{from}\" -- \"{to}\" [label=\"{}\", {}]", joined(&tie.lines), line_of(tie.kind)));
+    }
     line(format_args!("}}"));
     text
 }
@@ -143,9 +155,10 @@ pub fn dot(topology: &Topology) -> String {
 pub(super) fn vlan_labels(topology: &Topology) -> BTreeMap<String, Vec<String>> {
     let mut vlans: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let ends = topology.vms.iter().flat_map(|vm| &vm.nics).chain(topology.taps.iter().map(|tap| &tap.at));
-    let named: BTreeSet<&str> = ends.map(|end| end.vlan.as_str()).filter(|vlan| !vlan.is_empty()).collect();
-    for name in named {
-        vlans.insert(name.to_owned(), vec![format!("VLAN {name}")]);
+    let named = ends.map(|end| end.vlan.as_str()).chain(topology.named.iter().map(String::as_str));
+    let named: BTreeSet<&str> = named.filter(|vlan| !vlan.is_empty()).collect();
+    for name in &named {
+        vlans.insert((*name).to_owned(), vec![format!("VLAN {name}")]);
     }
     for vlan in &topology.vlans {
         let tag = vlan.tag.map(|tag| tag.to_string());
@@ -155,9 +168,55 @@ pub(super) fn vlan_labels(topology: &Topology) -> BTreeMap<String, Vec<String>> 
             (alias, None) => (alias.to_owned(), vec![alias.to_owned()]),
             (alias, Some(tag)) => (alias.to_owned(), vec![alias.to_owned(), format!("VLAN {tag}")]),
         };
-        vlans.insert(key, label);
+        // Others of its name are those of other bridges.
+        let elsewhere: Vec<String> = named
+            .iter()
+            .filter(|name| name.split_once(ON).is_some_and(|(vlan, _)| vlan == key))
+            .map(|name| (*name).to_owned())
+            .collect();
+        for other in &elsewhere {
+            let bridge = other.split_once(ON).map_or("", |(_, bridge)| bridge);
+            let words = label.iter().cloned().chain([format!("on {bridge}")]);
+            vlans.insert(other.clone(), words.collect());
+        }
+        if elsewhere.is_empty() || named.contains(key.as_str()) {
+            vlans.insert(key, label);
+        }
     }
     vlans
+}
+
+/// The parts in the order in which they are drawn.
+pub(super) fn parts(topology: &Topology) -> Vec<&Part> {
+    let mut parts: Vec<&Part> = topology.parts.iter().collect();
+    parts.sort();
+    parts
+}
+
+/// The ties in the order in which they are drawn, each once.
+pub(super) fn ties(topology: &Topology) -> BTreeSet<&Tie> {
+    topology.ties.iter().collect()
+}
+
+/// How a part looks: its shape, fill and border.
+fn look(kind: PartKind) -> &'static str {
+    match kind {
+        PartKind::Bridge => "shape=hexagon, fillcolor=\"#dce9f7\", color=\"#3b6ea5\"",
+        PartKind::Uplink => "shape=cds, margin=\"0.25,0.1\", fillcolor=\"#ffffff\", color=\"#3b6ea5\"",
+        PartKind::Server => "shape=component, fillcolor=\"#f0e6f6\", color=\"#7b4a9e\"",
+        PartKind::Gateway => "shape=house, orientation=270, fillcolor=\"#fdebd9\", color=\"#c26a1c\"",
+        PartKind::Outside => "shape=doublecircle, fillcolor=\"#ffffff\", color=\"#c26a1c\"",
+        PartKind::Capture => "shape=note, fillcolor=\"#fffbe0\", color=\"#a08a1c\"",
+    }
+}
+
+/// How a tie looks.
+fn line_of(kind: TieKind) -> &'static str {
+    match kind {
+        TieKind::Cable => "style=solid",
+        TieKind::Link => "style=bold, color=\"#c26a1c\", fontcolor=\"#c26a1c\", constraint=false",
+        TieKind::Copies => "dir=forward, style=dashed, color=\"#a08a1c\", fontcolor=\"#a08a1c\"",
+    }
 }
 
 /// The VMs in the order in which they are drawn.

@@ -105,6 +105,14 @@ fn names_cannot_leave_their_quotes() {
             ],
         }],
         taps: vec![TapView { name: evil.to_owned(), at: Endpoint { vlan: "7".to_owned(), label: evil.to_owned() } }],
+        parts: vec![Part { id: evil.to_owned(), kind: PartKind::Capture, lines: vec![evil.to_owned()] }],
+        ties: vec![Tie {
+            from: evil.to_owned(),
+            to: evil.to_owned(),
+            kind: TieKind::Link,
+            lines: vec![evil.to_owned()],
+        }],
+        named: vec![evil.to_owned()],
     };
     let text = dot(&topology);
     // Outside its quoted strings the text has only what this module writes.
@@ -123,8 +131,50 @@ fn names_cannot_leave_their_quotes() {
     assert!(!outside.contains("]; x"), "{outside}");
 }
 
+const PARTS: &str = r#"
+experiment: lab
+vlans: { dmz: {}, core: { tag: 200 }, watch: {} }
+vms:
+  web: { networks: [dmz, { vlan: dmz, bridge: br1, qos: { rate: 10 mbit } }] }
+  db: { networks: [dmz, core] }
+  ids: { networks: [watch] }
+links:
+  slow: { ends: [web.0, db.0], delay: 20 ms, down: { rate: 1 mbit } }
+bridges:
+  br1: { trunks: eth1, tunnels: [vxlan 10.9.0.2 7, gre 10.9.0.3] }
+taps:
+  gw: { vlan: dmz, ip: 10.0.0.1/24 }
+  guest: { vlan: dmz, dhcp: true }
+dnsmasq:
+  dmz: { address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99] }
+nat:
+  out: { vlan: dmz, ip: 10.0.0.254/24 }
+  far: { vlan: 200, ip: 10.1.0.254/24 }
+mirrors:
+  see: { from: db.1, to: ids.0 }
+captures:
+  web: { vm: web, interface: 1, file: sub/web.pcap, filter: tcp port 80 }
+  flows: { type: netflow, bridge: br1, to: "udp://127.0.0.1:9995" }
+"#;
+
+#[test]
+fn everything_of_a_network_is_in_the_picture() {
+    let topology = Topology::of(&experiment(PARTS));
+    let (dot, mermaid) = (dot(&topology), mermaid(&topology));
+    let mut other = topology.clone();
+    other.parts.reverse();
+    other.ties.reverse();
+    assert_eq!((super::dot(&other), super::mermaid(&other)), (dot.clone(), mermaid.clone()));
+    insta::assert_snapshot!("parts_dot", dot);
+    insta::assert_snapshot!("parts_mermaid", mermaid);
+    // The VLAN of another bridge is another network, and a tag that an alias has is that alias.
+    assert!(dot.contains("\"vlan.dmz on br1\" -- \"vm.web\"") && dot.contains("\"vlan.core\" -- \"nat.far\""), "{dot}");
+}
+
 #[test]
 fn graphviz_takes_the_text() {
+    let everything = svg(&dot(&Topology::of(&experiment(PARTS))));
+    assert!(everything.is_ok() || matches!(everything, Err(RenderError::Missing)), "{everything:?}");
     match svg(&dot(&Topology::of(&experiment(LAB)))) {
         Ok(svg) => assert!(svg.contains("<svg") && svg.contains(">mgmt") | svg.contains("tap mgmt"), "{svg}"),
         Err(RenderError::Missing) if std::env::var("CI").is_err() => eprintln!("skip: graphviz is not installed"),

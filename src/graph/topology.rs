@@ -1,7 +1,25 @@
 //! What a picture of a network shows, wherever it comes from: an experiment file or what is running.
 
-use crate::name::VlanTag;
+use std::collections::BTreeMap;
+
+use super::parts::{Part, Tie};
+use crate::diagnostic::Span;
+use crate::name::{BridgeName, VlanTag};
+use crate::spec::SECTIONS;
 use crate::spec::model::{Experiment, VlanRef};
+
+/// What stands between a VLAN and its bridge in the key of one on another bridge than the usual one.
+pub(super) const ON: &str = " on ";
+
+/// What endpoints name a VLAN by: its alias or its tag as text, with its bridge where that is not the usual one. The same VLAN
+/// of two bridges is two networks.
+pub fn vlan_key(vlan: &str, bridge: &str) -> String {
+    if vlan.is_empty() || bridge.is_empty() || bridge == BridgeName::default_bridge().as_str() {
+        vlan.to_owned()
+    } else {
+        format!("{vlan}{ON}{bridge}")
+    }
+}
 
 /// A network to draw. The order of the lists does not matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,9 +32,15 @@ pub struct Topology {
     pub vms: Vec<VmView>,
     /// The host taps.
     pub taps: Vec<TapView>,
+    /// Boxes for everything else.
+    pub parts: Vec<Part>,
+    /// Lines that end at such boxes, and those between VMs.
+    pub ties: Vec<Tie>,
+    /// VLANs that neither a NIC nor a tap need be on, as [`vlan_key`] writes them.
+    pub named: Vec<String>,
 }
 
-/// A VLAN. Endpoints name it by its alias, or by its tag as text if it has none.
+/// A VLAN, on whichever bridges endpoints say. They name it by its alias, or by its tag as text if it has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VlanView {
     /// The alias; empty for a VLAN that is known by its tag alone.
@@ -28,7 +52,7 @@ pub struct VlanView {
 /// Where a NIC or tap is connected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The VLAN's alias or its tag as text; empty for not connected.
+    /// The VLAN, as [`vlan_key`] writes it; empty for not connected.
     pub vlan: String,
     /// Words about it, such as its MAC address; may be empty.
     pub label: String,
@@ -73,6 +97,8 @@ impl Topology {
             alias: alias.to_string(),
             tag: vlan.tag.as_ref().map(|tag| VlanTag::get(tag.value)),
         });
+        let usual = BridgeName::default_bridge();
+        let on = |vlan: &VlanRef, bridge: Option<&BridgeName>| vlan_key(&name(vlan), bridge.unwrap_or(&usual).as_str());
         let vms = experiment.vms.iter().map(|(vm_name, vm)| VmView {
             name: vm_name.to_string(),
             state: vm.body.state.word().to_owned(),
@@ -82,19 +108,72 @@ impl Topology {
                 .body
                 .networks
                 .iter()
-                .map(|nic| Endpoint {
-                    vlan: name(&nic.vlan),
-                    label: nic.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+                .enumerate()
+                .map(|(index, nic)| {
+                    // That of a link stands beside the link.
+                    let qos = nic.qos.filter(|_| !vm.body.links.contains_key(&index)).map(|qos| qos.to_string());
+                    let words = nic.mac.map(|mac| mac.to_string()).into_iter().chain(qos);
+                    Endpoint { vlan: on(&nic.vlan, nic.bridge.as_ref()), label: words.collect::<Vec<_>>().join(", ") }
                 })
                 .collect(),
         });
         let taps = experiment.taps.iter().map(|(tap_name, tap)| TapView {
             name: tap_name.to_string(),
             at: Endpoint {
-                vlan: name(&tap.vlan),
-                label: tap.ip.as_ref().map(|ip| format!("{}/{}", ip.0, ip.1)).unwrap_or_default(),
+                vlan: on(&tap.vlan.value, tap.bridge.as_ref().map(|bridge| &bridge.value)),
+                label: match &tap.ip {
+                    Some(ip) => format!("{}/{}", ip.0, ip.1),
+                    None => tap.dhcp.map(|_| "by DHCP".to_owned()).unwrap_or_default(),
+                },
             },
         });
-        Self { title: experiment.name.to_string(), vlans: vlans.collect(), vms: vms.collect(), taps: taps.collect() }
+        let mut topology = Self {
+            title: experiment.name.to_string(),
+            vlans: vlans.collect(),
+            vms: vms.collect(),
+            taps: taps.collect(),
+            ..Self::default()
+        };
+        for (_, kind) in SECTIONS {
+            for (name, object) in experiment.of(*kind) {
+                let settings = object.settings.iter().map(|(key, values)| {
+                    ((*key).to_owned(), values.iter().map(|value| value.value.clone()).collect::<Vec<_>>())
+                });
+                topology.add(*kind, name, &settings.collect());
+            }
+        }
+        topology.links(experiment);
+        topology.finish();
+        topology
+    }
+
+    /// The links: the NICs that are shaped by what stands at one place.
+    fn links(&mut self, experiment: &Experiment) {
+        let mut ends: BTreeMap<Span, Vec<(&str, usize, String)>> = BTreeMap::new();
+        for (name, vm) in &experiment.vms {
+            for (index, span) in &vm.body.links {
+                let shape = vm.body.networks[*index].qos.map(|qos| qos.to_string()).unwrap_or_default();
+                ends.entry(*span).or_default().push((name.as_str(), *index, shape));
+            }
+        }
+        for pair in ends.into_values() {
+            if let [(a, from, to_a), (b, to, to_b)] = pair.as_slice() {
+                self.link([(a, *from), (b, *to)], [to_a.clone(), to_b.clone()]);
+            }
+        }
+    }
+
+    /// What endpoints call a VLAN: a tag that an alias has is that alias.
+    pub(super) fn alias_of(&self, vlan: &str) -> String {
+        let tag = vlan.parse::<u16>().ok();
+        let named = self.vlans.iter().find(|view| tag.is_some() && view.tag == tag && !view.alias.is_empty());
+        named.map_or_else(|| vlan.to_owned(), |view| view.alias.clone())
+    }
+
+    /// Draw a VLAN that no NIC and no tap is on.
+    pub(super) fn name_vlan(&mut self, key: &str) {
+        if !self.named.contains(&key.to_owned()) {
+            self.named.push(key.to_owned());
+        }
     }
 }

@@ -31,7 +31,7 @@ pub struct Found {
     pub vms: BTreeMap<String, FoundVm>,
     /// Host taps by name.
     pub taps: BTreeMap<String, FoundTap>,
-    /// Bridges, dnsmasq servers, mirrors and captures: their settings by kind and name.
+    /// Bridges, ways out, dnsmasq servers, mirrors and captures: their settings by kind and name.
     pub objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
     /// What the file cannot say, one sentence each.
     pub notes: Vec<String>,

@@ -1,4 +1,4 @@
-//! Bridges, dnsmasq servers, mirrors and captures, from what is live.
+//! Bridges, ways out, dnsmasq servers, mirrors and captures, from what is live.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use crate::name::{Kind, ObjectName};
 fn keys(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Bridge => &["config", "trunks", "tunnels"],
+        Kind::Nat => &["vlan", "ip", "bridge"],
         Kind::Dnsmasq => &["address", "range", "leases", "dns", "upstream", "options"],
         Kind::Mirror => &["from", "to", "bridge"],
         _ => &["type", "vm", "interface", "bridge", "file", "to", "snaplen", "filter", "format", "gzip"],

@@ -139,6 +139,9 @@ fn found(name: String, space: Space) -> Found {
     };
     found.vlans = space.vlans.into_iter().map(|(alias, tag)| (alias, Some(tag))).collect();
     let mut used: Vec<String> = found.taps.values().map(|tap| tap.vlan.clone()).collect();
+    used.extend(
+        found.objects.get(&Kind::Nat).into_iter().flat_map(|ways| ways.values()).map(|way| way["vlan"][0].clone()),
+    );
     for (name, vm) in space.vms {
         if vm.state == State::Quit {
             found.notes.push(format!("the VM {name} is killed at the end and is left out"));
@@ -339,6 +342,8 @@ impl Space {
             "clear capture" => self.clear_captures(args),
             "bridge" => self.bridge(args)?,
             "dnsmasq" | "dnsmasq configure" => self.server(args)?,
+            "nat" => self.nat(args),
+            "clear nat" => drop(self.objects.remove(&Kind::Nat)),
             "tap" => self.tap(args),
             "clear tap" => self.taps.clear(),
             _ => return Ok(false),

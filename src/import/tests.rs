@@ -102,3 +102,16 @@ fn every_text_is_written_so_that_it_is_read_again() {
     assert_eq!(body.config.get("append"), vm.config.get("append"));
     assert_eq!(body.config.get("kernel"), vm.config.get("kernel"));
 }
+
+#[test]
+fn ways_out_of_a_script() {
+    let text = "namespace lab\nnat add dmz 10.0.0.254/24\nnat add dmz 10.0.0.254/24 br1\nnat add core 10.1.0.1/24\nnat add 77 10.2.0.1/24\n\
+                nat delete core\nnat delete dmz br1\nnat\nvm launch kvm a\n";
+    let found = read(text).unwrap();
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+    let written = write(&found, "x");
+    assert!(written.contains("nat:\n  nat-77: { ip: \"10.2.0.1/24\", vlan: 77 }\n  nat-dmz: "), "{written}");
+    assert_eq!(found.vlans.keys().collect::<Vec<_>>(), ["dmz"]);
+    let cleared = read(&format!("{text}clear nat\n")).unwrap();
+    assert!(cleared.objects.is_empty(), "{:?}", cleared.objects);
+}

@@ -16,7 +16,7 @@ mod qos;
 mod table;
 mod vm;
 
-pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, find, same_key};
+pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, same_key};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, VmState};
 
@@ -33,7 +33,7 @@ pub struct Live {
     pub vlans: BTreeMap<String, u16>,
     /// Host taps by name.
     pub taps: BTreeMap<String, LiveTap>,
-    /// Bridges, dnsmasq servers, mirrors and captures by kind. A kind that the target does not list is not there.
+    /// Bridges, ways out, dnsmasq servers, mirrors and captures by kind. A kind that the target does not list is not there.
     pub objects: BTreeMap<Kind, Objects>,
     /// Launches are queued instead of carried out.
     pub queueing: bool,
@@ -207,14 +207,11 @@ fn observe_vlans(transport: &mut dyn Transport, namespace: &Namespace) -> Result
     Ok(vlans)
 }
 
-/// The sources of mirrors by their destinations.
-type Ends = BTreeMap<String, String>;
-
 /// The taps, and the mirrors between taps where the target lists them.
 fn observe_taps(
     transport: &mut dyn Transport,
     namespace: &Namespace,
-) -> Result<(BTreeMap<String, LiveTap>, Option<Ends>), LiveError> {
+) -> Result<(BTreeMap<String, LiveTap>, Option<object::Ends>), LiveError> {
     let command = format!("namespace {namespace} tap");
     let mut taps = BTreeMap::new();
     let entries = entries(transport, &command)?;

@@ -1,14 +1,14 @@
-//! Objects that are sets of settings, as tables show them: bridges, dnsmasq servers, mirrors and captures. Their settings
+//! Objects that are sets of settings, as tables show them: bridges, ways out, dnsmasq servers, mirrors and captures. Their settings
 //! are named as the keys of the experiment file are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::table::{Table, list_cell};
+use super::table::{Table, list_cell, vlan_cell};
 use super::{LiveError, LiveVm, entries};
 use serde_json::Value;
 
 use crate::language::entry::Entry;
-use crate::name::{Kind, Namespace};
+use crate::name::{BridgeName, Kind, Namespace};
 use crate::wire::Transport;
 
 /// Settings by key; a key that takes one value has one.
@@ -37,7 +37,7 @@ impl LiveObject {
     }
 }
 
-/// Objects by what tells them apart: the name of a bridge, the address of a dnsmasq server, the destination of a mirror,
+/// Objects by what tells them apart: the name of a bridge, the VLAN of a way out, the address of a dnsmasq server, the destination of a mirror (and its source, where several have it),
 /// the file or collector of a capture.
 pub type Objects = BTreeMap<String, LiveObject>;
 
@@ -46,6 +46,11 @@ pub type Objects = BTreeMap<String, LiveObject>;
 pub fn same_key(wanted: &str, seen: &str) -> bool {
     let inside = || seen.strip_suffix(wanted).is_some_and(|folder| folder.starts_with('/') && folder.ends_with('/'));
     wanted == seen || (!wanted.starts_with('/') && inside())
+}
+
+/// The mirrors to a destination.
+pub fn mirrors_to<'o>(objects: &'o Objects, to: &str) -> impl Iterator<Item = (&'o String, &'o LiveObject)> {
+    objects.iter().filter(move |(_, mirror)| mirror.facts.get("to").is_some_and(|of| of[0] == to))
 }
 
 /// An object by what tells it from others.
@@ -73,11 +78,14 @@ pub(super) fn observe(
     transport: &mut dyn Transport,
     namespace: &Namespace,
     vms: &BTreeMap<String, LiveVm>,
-    mirrors: Option<BTreeMap<String, String>>,
+    mirrors: Option<Ends>,
 ) -> Result<BTreeMap<Kind, Objects>, LiveError> {
     let mut objects = BTreeMap::new();
     if let Some(entries) = table(transport, namespace, "bridge")? {
         objects.insert(Kind::Bridge, bridges(&entries));
+    }
+    if let Some(entries) = table(transport, namespace, "nat")? {
+        objects.insert(Kind::Nat, gateways(&entries));
     }
     if let Some(entries) = table(transport, namespace, "capture")? {
         objects.insert(Kind::Capture, captures(&entries));
@@ -138,6 +146,38 @@ fn bridges(entries: &[Entry]) -> Objects {
 
 /// The fact that says why something that is listed does nothing any more.
 pub const STOPPED: &str = "stopped";
+
+/// The fact with the tag of the VLAN that a way out is on.
+pub const TAG: &str = "tag";
+
+/// What tells a way out from others: its VLAN, and its bridge where that is not the usual one.
+pub fn gateway_key(vlan: &str, bridge: Option<&str>) -> String {
+    match bridge.filter(|bridge| *bridge != BridgeName::default_bridge().as_str()) {
+        Some(bridge) => format!("{vlan} {bridge}"),
+        None => vlan.to_owned(),
+    }
+}
+
+fn gateways(entries: &[Entry]) -> Objects {
+    let mut objects = Objects::new();
+    for entry in entries {
+        for row in Table::new(entry).rows() {
+            let cell = |column: &str| row.get(column).unwrap_or_default();
+            let (alias, Some(tag)) = vlan_cell(cell("vlan")) else { continue };
+            let vlan = alias.unwrap_or_else(|| tag.to_string());
+            let mut object = LiveObject { id: Some(vlan.clone()), ..LiveObject::new(entry) };
+            object.set("vlan", &vlan);
+            object.set(TAG, &tag.to_string());
+            object.set("ip", cell("gateway"));
+            let bridge = Some(cell("bridge")).filter(|bridge| *bridge != BridgeName::default_bridge().as_str());
+            object.facts.insert("bridge".to_owned(), bridge.map(str::to_owned).into_iter().collect());
+            // In place of the pid there may be why there is none.
+            object.set(STOPPED, row.get("pid").filter(|pid| pid.parse::<u32>().is_err()).unwrap_or_default());
+            objects.insert(gateway_key(&vlan, bridge), object);
+        }
+    }
+    objects
+}
 
 /// A collector as the file has it, from `udp:host:port` or `udp://host:port`.
 fn collector(path: &str) -> Option<String> {
@@ -222,8 +262,11 @@ fn servers(transport: &mut dyn Transport, namespace: &Namespace, entries: &[Entr
     Ok(objects)
 }
 
-/// Mirrors by destination; taps of VMs are named by VM and index.
-fn mirrored(mirrors: &BTreeMap<String, String>, vms: &BTreeMap<String, LiveVm>) -> Objects {
+/// What is said of the key of mirrors to one destination of which there are several: the destination, and the source behind this.
+const FROM: &str = " from ";
+
+/// Mirrors by destination, and by source too where several have one destination; taps of VMs are named by VM and index.
+pub(super) fn mirrored(mirrors: &Ends, vms: &BTreeMap<String, LiveVm>) -> Objects {
     let mut nics: BTreeMap<&str, String> = BTreeMap::new();
     if !mirrors.is_empty() {
         for vm in vms.values() {
@@ -232,23 +275,28 @@ fn mirrored(mirrors: &BTreeMap<String, String>, vms: &BTreeMap<String, LiveVm>) 
         }
     }
     let name = |tap: &String| nics.get(tap.as_str()).unwrap_or(tap).clone();
-    let object = |(to, from): (&String, &String)| {
+    let object = |(from, to): &(String, String)| {
         let mut object = LiveObject::default();
         object.set("from", &name(from));
         object.set("to", &name(to));
-        (name(to), object)
+        let alone = mirrors.iter().filter(|(_, other)| other == to).count() == 1;
+        let key = if alone { name(to) } else { format!("{}{FROM}{}", name(to), name(from)) };
+        (key, object)
     };
     mirrors.iter().map(object).collect()
 }
 
-/// The mirrors that the `Data` of `tap` lists, source by destination; None where the target does not list any.
-pub(super) fn mirrors(entries: &[Entry]) -> Option<BTreeMap<String, String>> {
+/// Source and destination of each mirror.
+pub(super) type Ends = BTreeSet<(String, String)>;
+
+/// The mirrors that the `Data` of `tap` lists; None where the target does not list any.
+pub(super) fn mirrors(entries: &[Entry]) -> Option<Ends> {
     let mut found = None;
     for entry in entries {
         let Some(list) = entry.data.get("Mirrors").and_then(serde_json::Value::as_array) else { continue };
-        let found = found.get_or_insert_with(BTreeMap::new);
+        let found = found.get_or_insert_with(Ends::new);
         let text = |mirror: &serde_json::Value, key: &str| Some(mirror.get(key)?.as_str()?.to_owned());
-        found.extend(list.iter().filter_map(|m| Some((text(m, "Destination")?, text(m, "Source")?))));
+        found.extend(list.iter().filter_map(|m| Some((text(m, "Source")?, text(m, "Destination")?))));
     }
     found
 }

@@ -7,7 +7,9 @@ struct Recorded(Vec<(&'static str, String)>);
 
 impl Transport for Recorded {
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
-        if ["namespace lab bridge", "namespace lab capture", "namespace lab dnsmasq"].contains(&command) {
+        if ["namespace lab bridge", "namespace lab nat", "namespace lab capture", "namespace lab dnsmasq"]
+            .contains(&command)
+        {
             // An older target: it has none of these.
             let refused = format!("invalid command: `{command}`");
             let entry = crate::language::entry::Entry::failure("vm", refused);
@@ -121,4 +123,19 @@ fn a_target_without_a_queue_queues_nothing() {
     let refusal = r#"{"Resp":[{"Host":"vm","Error":"invalid command: `ns queueing`"}]}"#;
     peer.0.iter_mut().find(|(command, _)| command.ends_with("queueing")).unwrap().1 = refusal.to_owned();
     assert!(!observe(&mut peer, &lab()).unwrap().queueing);
+}
+
+#[test]
+fn mirrors_to_one_destination_are_told_apart() {
+    let data = |pairs: &[(&str, &str)]| {
+        let mirrors: Vec<_> =
+            pairs.iter().map(|(from, to)| serde_json::json!({"Source": from, "Destination": to})).collect();
+        vec![Entry { data: serde_json::json!({ "Mirrors": mirrors }), ..Entry::default() }]
+    };
+    let keys = |pairs: &[(&str, &str)]| -> Vec<String> {
+        let ends = object::mirrors(&data(pairs)).unwrap();
+        object::mirrored(&ends, &BTreeMap::new()).into_keys().collect()
+    };
+    assert_eq!(keys(&[("a", "x"), ("b", "y")]), ["x", "y"]);
+    assert_eq!(keys(&[("a", "x"), ("b", "x"), ("b", "y")]), ["x from a", "x from b", "y"]);
 }

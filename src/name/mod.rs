@@ -241,7 +241,7 @@ impl BridgeName {
     }
 }
 
-/// An 802.1Q VLAN tag. minimega accepts 0 to 4095 (0 is its own broadcast domain); an experiment file accepts 1 to 4094.
+/// An 802.1Q VLAN tag. minimega accepts 0 to 4095 (0 is its own broadcast domain); an experiment file accepts 0 to 4094, and gives aliases those from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VlanTag(u16);
 
@@ -273,6 +273,8 @@ pub enum Kind {
     Bridge,
     /// A host tap.
     Tap,
+    /// A way from a VLAN to the outside.
+    Nat,
     /// A virtual machine.
     Vm,
     /// A dnsmasq server.
@@ -287,8 +289,17 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 8] =
-        [Self::Vlan, Self::Bridge, Self::Tap, Self::Vm, Self::Dnsmasq, Self::Mirror, Self::Capture, Self::Command];
+    pub const ALL: [Self; 9] = [
+        Self::Vlan,
+        Self::Bridge,
+        Self::Tap,
+        Self::Nat,
+        Self::Vm,
+        Self::Dnsmasq,
+        Self::Mirror,
+        Self::Capture,
+        Self::Command,
+    ];
 
     /// The word before the dot of an address.
     pub fn word(self) -> &'static str {
@@ -296,6 +307,7 @@ impl Kind {
             Self::Vlan => "vlan",
             Self::Bridge => "bridge",
             Self::Tap => "tap",
+            Self::Nat => "nat",
             Self::Vm => "vm",
             Self::Dnsmasq => "dnsmasq",
             Self::Mirror => "mirror",

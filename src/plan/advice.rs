@@ -1,6 +1,6 @@
 //! What the journal remembers and the target does not tell. Advice only: a plan without it is safe, but knows less.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,11 @@ pub struct Advice {
     pub taps: BTreeMap<String, TapAdvice>,
     /// The raw commands that were run and not taken back, by the names of their entries.
     pub commands: BTreeMap<String, CommandAdvice>,
-    /// What megaform made of bridges, dnsmasq servers, mirrors and captures, by kind and name.
+    /// What megaform made of bridges, ways out, dnsmasq servers, mirrors and captures, by kind and name.
     pub objects: BTreeMap<(Kind, String), Made>,
+    /// The taps and objects among these that are known to have been there: the command that made them was answered without
+    /// an error, and none that removes them was sent since.
+    pub there: BTreeSet<(Kind, String)>,
     /// What NICs were last shaped by, by VM and index.
     pub qos: BTreeMap<(String, usize), Qos>,
 }
@@ -138,8 +141,14 @@ pub enum Mark {
         name: String,
         /// What it is then.
         made: Made,
-        /// It was not there before.
+        /// It was not there right before.
         new: bool,
+        /// What is remembered of it before that, where it was there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        was: Option<Made>,
+        /// What the same command makes besides, by name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        others: BTreeMap<String, Made>,
     },
     /// The last command that removes an object.
     Unmake {
@@ -147,6 +156,12 @@ pub enum Mark {
         kind: Kind,
         /// Its name.
         name: String,
+        /// What it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        was: Option<Made>,
+        /// What the same command removes besides, by name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        others: BTreeMap<String, Made>,
     },
 }
 
@@ -154,6 +169,22 @@ impl Mark {
     /// It is a line of the user's own.
     pub fn is_raw(&self) -> bool {
         matches!(self, Self::Create { .. } | Self::Destroy { .. })
+    }
+
+    /// The mark of what takes the command with this mark back; None where nothing is to be remembered of that.
+    pub fn reversed(&self) -> Option<Self> {
+        match self.clone() {
+            Self::Make { kind, name, made, new: true, others, .. } => {
+                Some(Self::Unmake { kind, name, was: Some(made), others })
+            }
+            Self::Make { kind, name, made, was: Some(was), others, .. } => {
+                Some(Self::Make { kind, name, made: was, new: false, was: Some(made), others })
+            }
+            Self::Unmake { kind, name, was: Some(made), others } => {
+                Some(Self::Make { kind, name, made, new: true, was: None, others })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -194,10 +225,17 @@ impl Advice {
                     (entry.unknown, entry.destroyed) = (true, Some(*line));
                 }
             }
-            Some(Mark::Make { kind, name, made, .. }) => {
-                self.objects.insert((*kind, name.clone()), made.clone());
+            Some(Mark::Make { kind, name, made, others, .. }) => {
+                for (name, made) in std::iter::once((name, made)).chain(others) {
+                    self.there.remove(&(*kind, name.clone()));
+                    self.objects.insert((*kind, name.clone()), made.clone());
+                }
             }
-            Some(Mark::Unmake { .. }) => {}
+            Some(Mark::Unmake { kind, name, others, .. }) => {
+                for name in std::iter::once(name).chain(others.keys()) {
+                    self.there.remove(&(*kind, name.clone()));
+                }
+            }
             None if self.commands.is_empty() => {}
             None => {
                 for vm in launched(command) {
@@ -208,6 +246,25 @@ impl Advice {
                     }
                 }
             }
+        }
+    }
+
+    /// Note that a command that makes or removes a tap is about to be sent. What was known of the tap that it makes.
+    pub fn tap_sent(&mut self, command: &str) -> Option<(String, Option<TapAdvice>)> {
+        let effect = tap_effect(command)?;
+        let (TapEffect::Made(name, _) | TapEffect::Removed(name)) = &effect;
+        self.there.remove(&(Kind::Tap, name.clone()));
+        let TapEffect::Made(name, tap) = effect else { return None };
+        let before = self.taps.insert(name.clone(), tap);
+        Some((name, before))
+    }
+
+    /// Note that a command was answered without an error, if it makes or removes a tap.
+    pub fn tap_done(&mut self, command: &str) {
+        match tap_effect(command) {
+            Some(TapEffect::Made(name, _)) => drop(self.there.insert((Kind::Tap, name))),
+            Some(TapEffect::Removed(name)) => drop(self.taps.remove(&name)),
+            None => {}
         }
     }
 
@@ -249,9 +306,14 @@ impl Advice {
     /// Note how it ended. A line of `destroy` that failed is not tried again.
     pub fn answered(&mut self, mark: &Mark, answer: Answer<'_>) {
         match (mark, answer) {
-            (Mark::Make { kind, name, new: true, .. }, Answer::Failed(_))
-            | (Mark::Unmake { kind, name }, Answer::Done) => {
-                self.objects.remove(&(*kind, name.clone()));
+            (Mark::Make { kind, name, new: true, others, .. }, Answer::Failed(_))
+            | (Mark::Unmake { kind, name, others, .. }, Answer::Done) => {
+                for name in std::iter::once(name).chain(others.keys()) {
+                    self.objects.remove(&(*kind, name.clone()));
+                }
+            }
+            (Mark::Make { kind, name, others, .. }, Answer::Done) => {
+                self.there.extend(std::iter::once(name).chain(others.keys()).map(|name| (*kind, name.clone())));
             }
             _ => {}
         }

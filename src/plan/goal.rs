@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
-use crate::live::{Facts, Live, LiveVm, STOPPED, VmState, find, same_key};
+use crate::live::{Facts, Live, LiveObject, LiveVm, STOPPED, VmState, find, mirrors_to, same_key};
 use crate::name::{Address, Kind};
 
 /// The goal of one change. What the file leaves open, or ignores, is None.
@@ -111,14 +111,20 @@ fn is_there(address: &Address, live: &Live) -> bool {
         Kind::Tap => live.taps.contains_key(&address.name),
         Kind::Vlan => live.vlans.contains_key(&address.name),
         // Their goals say more than that they are gone.
-        Kind::Command | Kind::Bridge | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => false,
+        Kind::Command | Kind::Bridge | Kind::Nat | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => false,
     }
 }
 
 fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said: &mut Vec<String>) {
     // What the target does not list cannot be looked at.
     let Some(objects) = live.objects.get(&kind) else { return };
-    match (facts, find(objects, key).map(|(_, object)| object)) {
+    let is_it = |object: &LiveObject| facts.is_none_or(|facts| facts.get("from") == object.facts.get("from"));
+    let found = match kind {
+        // There can be others to the same destination.
+        Kind::Mirror => mirrors_to(objects, key).find(|(_, object)| is_it(object)).or(find(objects, key)),
+        _ => find(objects, key),
+    };
+    match (facts, found.map(|(_, object)| object)) {
         (None, Some(_)) => said.push("is still there".to_owned()),
         (None, None) => {}
         (Some(facts), None) if kind != Kind::Bridge || facts.values().any(|values| !values.is_empty()) => {
@@ -144,7 +150,12 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
 
 /// A digest of an object that is a set of settings.
 pub fn object(kind: Kind, key: &str, live: &Live) -> Option<String> {
-    let (_, object) = find(live.objects.get(&kind)?, key)?;
+    let objects = live.objects.get(&kind)?;
+    if kind == Kind::Mirror {
+        let all: Vec<_> = mirrors_to(objects, key).map(|(_, mirror)| &mirror.facts).collect();
+        return (!all.is_empty()).then(|| short_hash(&format!("{all:?}")));
+    }
+    let (_, object) = find(objects, key)?;
     // Which VLANs are on a bridge changes with what is on it.
     let facts: Vec<_> = object.facts.iter().filter(|(key, _)| *key != "vlans").collect();
     Some(short_hash(&format!("{} {facts:?}", object.host)))
@@ -207,7 +218,7 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
         }
         // What raw commands make cannot be observed.
         Kind::Command => return None,
-        Kind::Bridge | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
+        Kind::Bridge | Kind::Nat | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
             return object(address.kind, &address.name, live);
         }
         Kind::Vlan if address.name == RANGE => write!(text, "{:?}", live.vlan_range?),

@@ -251,6 +251,13 @@ pub enum Undo {
         /// The commands, as they are sent.
         commands: Arc<[String]>,
     },
+    /// A tunnel of a bridge is removed, by the interface that the target shows for it then.
+    Tunnel {
+        /// The bridge.
+        bridge: String,
+        /// What the tunnel is, as `vxlan 10.0.0.2 7`.
+        tunnel: String,
+    },
     /// A VLAN alias is bound to this tag again; a first use may have given it another since.
     Rebind(String, u16),
     /// One command that connects a NIC where it was, after everything else was taken back: it names a VLAN alias, which
@@ -300,6 +307,7 @@ impl Undo {
                 format!("namespace {namespace} clear vlans {alias}"),
                 format!("namespace {namespace} vlans add {alias} {tag}"),
             ],
+            Self::Tunnel { bridge, .. } => vec![format!("namespace {namespace} bridge notunnel {bridge} INTERFACE")],
             Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
             Self::Lines { commands, .. } | Self::Commands(commands) => commands.to_vec(),
         })

@@ -115,6 +115,7 @@ enum UndoRecord {
     Commands(Vec<String>),
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
+    Tunnel(String, String),
     Rebind(String, u16),
 }
 
@@ -157,6 +158,7 @@ impl StepRecord {
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
                 Undo::Commands(commands) => UndoRecord::Commands(commands.to_vec()),
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
+                Undo::Tunnel { bridge, tunnel } => UndoRecord::Tunnel(bridge.clone(), tunnel.clone()),
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
@@ -411,6 +413,9 @@ impl Reader {
                     UndoRecord::Lines { name, commands } => {
                         Undo::Lines { name: name.clone(), commands: commands.as_slice().into() }
                     }
+                    UndoRecord::Tunnel(bridge, tunnel) => {
+                        Undo::Tunnel { bridge: bridge.clone(), tunnel: tunnel.clone() }
+                    }
                     UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),
                 },
@@ -512,6 +517,12 @@ impl Saved {
                 made(name) || advice.commands.get(name).is_none_or(CommandAdvice::is_taken_back)
             }
         })
+    }
+
+    /// Whether something is to be made anew that is still as it was when the plan was made, however well it fits its goal.
+    pub fn makes_anew(&self, live: &Live) -> bool {
+        let mut replaced = self.plan.changes.iter().filter(|change| change.action == Action::Replace);
+        replaced.any(|change| change.guard.is_some() && change.is_as_before(live))
     }
 
     /// Whether it ends the namespace with all that is in it.

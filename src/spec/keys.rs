@@ -63,6 +63,8 @@ keys! {
         "Links by name: two NICs on one VLAN, and what shapes the traffic between them in both directions.";
     "taps" takes "a map of taps", default "none", shape::taps,
         "Host taps by name: interfaces of the engine on a VLAN, for reaching guests from outside.";
+    "nat" takes "a map of gateways", default "none: no VLAN has a way out", shape::nat,
+        "Ways out by name: gateways through which the guests of a VLAN reach what the engine's host reaches, and nobody reaches them. megaform's engine only.";
     "bridges" takes "a map of bridges", default "none", shape::bridges,
         "Bridges by name: settings, trunks and tunnels. A bridge that is only named by NICs and taps needs no entry.";
     "dnsmasq" takes "a map of servers", default "none", shape::dnsmasq, "DHCP and DNS servers (dnsmasq) by name.";
@@ -158,7 +160,7 @@ keys! {
 keys! {
     /// One NIC in its long form.
     NIC:
-    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The NIC's VLAN: an alias of `vlans`, or a tag from 1 to 4094.";
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The NIC's VLAN: an alias of `vlans`, a tag from 1 to 4094, or 0 for what has no tag.";
     "mac" takes "six hexadecimal pairs", default "assigned at launch", shape::mac,
         "The NIC's address, unicast, as in `\"52:54:00:00:00:01\"`. Only for an entry that stands for one VM.";
     "driver" takes "a NIC model of QEMU", default "`e1000`", shape::driver, "The NIC's model, such as `virtio-net-pci`.";
@@ -205,7 +207,7 @@ keys! {
 keys! {
     /// One host tap.
     TAP:
-    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The tap's VLAN: an alias of `vlans`, or a tag from 1 to 4094.";
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The tap's VLAN: an alias of `vlans`, a tag from 1 to 4094, or 0 for what has no tag.";
     "ip" takes "an address with prefix length", default "no address", shape::ip,
         "The address of the engine on the VLAN, IPv4 or IPv6, as in `10.0.0.254/24`.";
     "dhcp" takes "`true` or `false`", default "`false`", shape::truth,
@@ -216,12 +218,23 @@ keys! {
 }
 
 keys! {
+    /// One way out.
+    NAT:
+    "vlan" takes "an alias or a tag", default "", shape::vlan_ref, "The VLAN that gets a way out: an alias of `vlans`, a tag from 1 to 4094, or 0 for what has no tag.";
+    "ip" takes "an IPv4 address with prefix length", default "", shape::ip,
+        "The gateway's address on the VLAN, as in `10.0.0.254/24`. Guests use it as their router; nothing else on the VLAN has it.";
+    "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the VLAN is on, at most 15 characters.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
     /// One bridge.
     BRIDGE:
     "config" takes "a map", default "none", shape::bridge_config,
         "Settings of the switch, as `bridge config` takes them: `{ fail_mode: secure }`. What leaves the file stays set.";
     "trunks" takes "an interface or a list of them", default "none", shape::words,
-        "Interfaces of the engine's network that carry every VLAN of the bridge, tagged.";
+        "Interfaces that carry every VLAN of the bridge, tagged: those of the engine's network, and physical ones of the host, which are moved into the engine's network and given back as they were.";
     "tunnels" takes "a tunnel or a list of them", default "none", shape::tunnels,
         "Tunnels to other bridges that carry every VLAN: maps with the keys of a tunnel, or text such as `vxlan 10.0.0.2 7`.";
     "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
@@ -451,6 +464,7 @@ pub fn reference() -> String {
     table("A link (`links`)", rows(LINK));
     table("A disk (`disks`)", rows(DISK));
     table("A tap (`taps`)", rows(TAP));
+    table("A way out (`nat`)", rows(NAT));
     table("A bridge (`bridges`)", rows(BRIDGE));
     table("A tunnel (`tunnels` of a bridge)", rows(TUNNEL));
     table("A DHCP and DNS server (`dnsmasq`)", rows(DNSMASQ));

@@ -24,7 +24,7 @@ pub struct Experiment {
     pub vms: BTreeMap<VmName, Vm>,
     /// Its host taps.
     pub taps: BTreeMap<TapName, Tap>,
-    /// Its bridges, dnsmasq servers, mirrors and captures, by kind and name. A kind without any is not there.
+    /// Its bridges, ways out, dnsmasq servers, mirrors and captures, by kind and name. A kind without any is not there.
     pub objects: BTreeMap<Kind, BTreeMap<String, Object>>,
     /// Its raw commands.
     pub commands: BTreeMap<CommandName, CommandEntry>,
@@ -195,7 +195,7 @@ pub struct Tap {
     pub lifecycle: Lifecycle,
 }
 
-/// An object that is a set of settings: a bridge, a dnsmasq server, a mirror or a capture.
+/// An object that is a set of settings: a bridge, a way out, a dnsmasq server, a mirror or a capture.
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Where its key stands.
@@ -229,6 +229,8 @@ impl Object {
             found.extend(self.all(key).iter().map(|value| (Address::new(kind, value), value.span)));
         };
         refer(Kind::Vm, "vm");
+        // A number is a tag, which needs no alias.
+        refer(Kind::Vlan, "vlan");
         if kind != Kind::Bridge {
             refer(Kind::Bridge, "bridge");
         }

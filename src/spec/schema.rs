@@ -26,6 +26,7 @@ pub fn schema() -> Json {
         "link": repeated(object(keys::LINK), &["when", "for_each", "count"]),
         "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
         "bridge": repeated(object(keys::BRIDGE), &["when", "for_each", "count"]),
+        "nat": repeated(object(keys::NAT), &["when", "for_each", "count"]),
         "dnsmasq": repeated(object(keys::DNSMASQ), &["when", "for_each", "count"]),
         "mirror": repeated(object(keys::MIRROR), &["when", "for_each", "count"]),
         "capture": repeated(object(keys::CAPTURE), &["when", "for_each", "count"]),
@@ -309,7 +310,7 @@ pub(super) mod shape {
         json!({ "type": "integer", "minimum": 1, "maximum": 4094 })
     }
     pub fn vlan_ref() -> Json {
-        json!({ "anyOf": [name(64), vlan_tag()] })
+        json!({ "anyOf": [name(64), { "type": "integer", "minimum": 0, "maximum": 4094 }] })
     }
     pub fn vlans() -> Json {
         let mut vlans = named("vlan", 64);
@@ -420,6 +421,9 @@ pub(super) mod shape {
     }
     pub fn bridges() -> Json {
         named("bridge", 15)
+    }
+    pub fn nat() -> Json {
+        named("nat", 64)
     }
     pub fn dnsmasq() -> Json {
         named("dnsmasq", 64)

@@ -248,7 +248,7 @@ fn scalars_that_yaml_reads_in_surprising_ways() {
         ("uuid: 12", "invalid-value", "12"),
         ("type: container", "invalid-value", "container"),
         ("networks: [\"200\"]", "invalid-value", "\"200\""),
-        ("networks: [0]", "out-of-range", "0"),
+        ("networks: [4095]", "out-of-range", "4095"),
         ("count: -1", "out-of-range", "-1"),
     ] {
         assert_eq!(refused(vm(settings)), (code, at.to_owned()), "{settings}");
@@ -683,4 +683,59 @@ taps:
 "#,
     );
     insta::assert_snapshot!(shown(&wrong));
+}
+
+#[test]
+fn ways_out_of_vlans_are_checked() {
+    let lab = |rest: &str| {
+        yaml(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms: {{ a: {{ networks: [lan] }} }}\ntaps: {{ gw: {{ vlan: lan, ip: 10.0.0.1/24 }} }}\n{rest}"
+        ))
+    };
+    let server = |more: &str| {
+        format!(
+            "dnsmasq: {{ s: {{ address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99]{more} }} }}\nnat: {{ o: {{ vlan: lan, ip: 10.0.0.50/24 }} }}\n"
+        )
+    };
+    let router = ", options: \"option:router,10.0.0.50\"";
+    for (rest, expected) in [
+        ("nat: { o: { vlan: lan, ip: 10.0.0.254/24 } }\n", &[][..]),
+        ("nat: { o: { vlan: 7, ip: 10.1.0.254/24, bridge: mega_bridge } }\n", &[]),
+        ("nat: { o: { vlan: lam, ip: 10.0.0.254/24 } }\n", &[("unknown-vlan", "lam")]),
+        ("nat: { o: { vlan: lan } }\n", &[("missing-key", "o")]),
+        ("nat: { o: { vlan: lan, ip: 10.0.0.254 } }\n", &[("invalid-value", "10.0.0.254")]),
+        ("nat: { o: { vlan: lan, ip: 10.0.0.255/24 } }\n", &[("invalid-value", "10.0.0.255/24")]),
+        ("nat: { o: { vlan: lan, ip: 10.0.0.1/31 } }\n", &[("invalid-value", "10.0.0.1/31")]),
+        ("nat: { o: { vlan: lan, ip: \"fd00::1/64\" } }\n", &[("invalid-value", "\"fd00::1/64\"")]),
+        ("nat: { o: { vlan: lan, ip: 10.0.0.1/24 } }\n", &[("duplicate-ip", "10.0.0.1/24")]),
+        ("nat: { o: { vlan: lan, ip: 10.0.0.254/24, bridge: br9 } }\n", &[]),
+        (
+            "nat: { o: { vlan: lan, ip: 10.0.0.254/24 }, p: { vlan: lan, ip: 10.0.0.253/24 } }\n",
+            &[("duplicate-nat", "lan")],
+        ),
+        (&server(router), &[("duplicate-ip", "10.0.0.50/24")]),
+        (&server("").replace("0.50", "0.5"), &[("nat-router", "s")]),
+        (
+            &server(", leases: [a.0 10.0.0.5]").replace("0.50", "0.5"),
+            &[("duplicate-ip", "a.0 10.0.0.5"), ("nat-router", "s")],
+        ),
+        (&server(router).replace("0.50", "0.5"), &[]),
+    ] {
+        let found = codes(&lab(rest));
+        let found: Vec<(&str, &str)> = found.iter().map(|(code, at)| (*code, at.as_str())).collect();
+        assert_eq!(found, expected, "{rest}\n{}", shown(&lab(rest)));
+    }
+    // A gateway is somebody on a VLAN.
+    let alone = "experiment: lab\nvlans: { lan: {} }\nvms: { a: { networks: [lan] } }\n";
+    assert_eq!(codes(&yaml(alone)), [("lonely-vlan", "lan".to_owned())]);
+    assert!(codes(&yaml(&format!("{alone}nat: {{ o: {{ vlan: lan, ip: 10.0.0.254/24 }} }}\n"))).is_empty());
+}
+
+#[test]
+fn a_mistyped_condition_is_one_mistake() {
+    let wait = |keys: &str| {
+        codes(&yaml(&format!("experiment: lab\nvms: {{ a: {{ wait_for: {{ {keys} }} }}, b: {{ depends_on: a }} }}\n")))
+    };
+    assert_eq!(wait("pong: 10.0.0.1"), [("unknown-key", "pong".to_owned())]);
+    assert_eq!(wait("timeout: 5").len(), 1);
 }

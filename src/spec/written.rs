@@ -122,14 +122,21 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
 }
 
 /// The sections of objects that are sets of settings.
-pub const SECTIONS: &[(&str, Kind)] =
-    &[("bridges", Kind::Bridge), ("dnsmasq", Kind::Dnsmasq), ("mirrors", Kind::Mirror), ("captures", Kind::Capture)];
+pub const SECTIONS: &[(&str, Kind)] = &[
+    ("bridges", Kind::Bridge),
+    ("nat", Kind::Nat),
+    ("dnsmasq", Kind::Dnsmasq),
+    ("mirrors", Kind::Mirror),
+    ("captures", Kind::Capture),
+];
 
 /// A setting of such an object as YAML.
 pub fn setting(key: &str, values: &[String]) -> String {
     // These are numbers or truth values in the file.
     let plain = matches!(key, "interface" | "snaplen" | "timeout" | "gzip");
-    let text = |value: &String| if plain { value.clone() } else { scalar(value) };
+    // A VLAN that is a number is a tag.
+    let tag = |value: &String| key == "vlan" && value.parse::<u16>().is_ok();
+    let text = |value: &String| if plain || tag(value) { value.clone() } else { scalar(value) };
     match values {
         [one] => text(one),
         several => list(several.iter().map(text)),

@@ -165,7 +165,7 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
         c == "namespace"
             || c.starts_with("shell ")
             || c.starts_with("help ")
-            || [" vm info", " vlans", " tap", " ns queueing", " bridge", " capture", " dnsmasq"]
+            || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq"]
                 .iter()
                 .any(|e| c.ends_with(e))
             || network::is_a_list(c)
@@ -420,6 +420,16 @@ impl State {
     }
 
     fn inside(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Vec<Value> {
+        if let (["nat", rest @ ..], true) = (words, self.network.megaform) {
+            let known: BTreeMap<u64, String> = ns.vlans.iter().map(|(alias, tag)| (*tag, alias.clone())).collect();
+            let cell = |tag: u64| vlan_cell(known.get(&tag).map_or("", String::as_str), tag);
+            let answer = self.network.nat(name, rest, &mut |vlan| resolve(ns, vlan).1, &cell);
+            return match answer {
+                Answer::Table(header, rows) => table(header, rows, false),
+                Answer::Fail(error) => fail(&error),
+                Answer::Ok | Answer::Text(_) => ok(),
+            };
+        }
         if let Some(answer) = self.network(name, ns, words) {
             return answer;
         }

@@ -1,6 +1,7 @@
 //! A laboratory for one test: a base folder of its own, the program, and an end that leaves nothing behind.
 #![allow(dead_code, missing_docs)]
 
+pub mod folder;
 pub mod testhost;
 
 use std::path::{Path, PathBuf};

@@ -72,7 +72,7 @@ impl Default for Settings {
 
 #[derive(Debug, Default)]
 pub struct Network {
-    /// `qos set` is there, and delay and rate can be combined.
+    /// `qos set` and `nat` are there, and delay and rate can be combined.
     pub megaform: bool,
     /// None of these commands is there.
     pub absent: bool,
@@ -87,6 +87,8 @@ pub struct Network {
     pub dnsmasq: BTreeMap<u64, Dnsmasq>,
     pub next_dnsmasq: u64,
     pub next_tunnel: u64,
+    /// By namespace, bridge and tag: the address of the gateway.
+    pub nat: BTreeMap<(String, String, u64), String>,
 }
 
 const BRIDGES: &[&str] = &["bridge", "preexisting", "vlans", "trunks", "tunnels", "bonds", "config"];
@@ -121,6 +123,43 @@ impl Network {
         self.captures.retain(|c| c.namespace != namespace);
         self.mirrors.retain(|(ns, _), _| ns != namespace);
         self.settings.remove(namespace);
+        self.nat.retain(|(ns, _, _), _| ns != namespace);
+    }
+
+    /// `nat`, which is megaform's own. `tag` gives the tag of an alias or a number, `cell` shows a tag.
+    pub fn nat(
+        &mut self,
+        namespace: &str,
+        words: &[&str],
+        tag: &mut dyn FnMut(&str) -> u64,
+        cell: &dyn Fn(u64) -> String,
+    ) -> Answer {
+        let namespace = namespace.to_owned();
+        match words {
+            [] => {
+                let mine = self.nat.iter().filter(|((ns, _, _), _)| *ns == namespace);
+                let rows = mine.map(|((_, on, tag), ip)| vec![on.clone(), cell(*tag), ip.clone(), "14000".to_owned()]);
+                Answer::Table(&["bridge", "vlan", "gateway", "pid"], rows.collect())
+            }
+            ["add", vlan, ip, bridge @ ..] => {
+                let bridge = (*bridge.first().unwrap_or(&"mega_bridge")).to_owned();
+                match self.nat.entry((namespace, bridge, tag(vlan))) {
+                    std::collections::btree_map::Entry::Occupied(_) => fail("the VLAN has a gateway already"),
+                    std::collections::btree_map::Entry::Vacant(free) => {
+                        free.insert((*ip).to_owned());
+                        Answer::Ok
+                    }
+                }
+            }
+            ["delete", vlan, bridge @ ..] => {
+                let (tag, before) = (tag(vlan), self.nat.len());
+                self.nat.retain(|(ns, on, at), _| {
+                    *ns != namespace || *at != tag || bridge.first().is_some_and(|bridge| on != bridge)
+                });
+                if self.nat.len() == before { fail("no gateway on this VLAN") } else { Answer::Ok }
+            }
+            other => panic!("no such form of nat: {other:?}"),
+        }
     }
 
     /// The cell of `vm info` that tells what shapes the NICs of a VM.
@@ -150,6 +189,10 @@ impl Network {
                     "{set}qos <add,> <vm target> <interface> <loss,> <percent>\nqos <add,> <vm target> <interface> <delay,> <duration>\nqos <add,> <vm target> <interface> <rate,> <bw> <kbit,mbit,gbit>\n"
                 ))
             }
+            ["help", "nat"] if self.megaform => {
+                Answer::Text("nat\nnat <add,> <vlan> <ip> [bridge]\nnat <delete,> <vlan or all> [bridge]\n".to_owned())
+            }
+            ["help", "nat"] => fail("no help entry"),
             ["help", "dnsmasq", "configure"] => Answer::Text("dnsmasq configure <ID> <ip,>\n".to_owned()),
             ["qos", verb @ ("add" | "set"), target, index, rest @ ..] => {
                 self.shape(namespace, verb, &names(target), index, rest, view)

@@ -53,6 +53,10 @@ pub(super) struct Link {
     pub forwarding: bool,
     /// What its frames wait in on their way out (tc(8)), such as `tbf`.
     pub qdisc: String,
+    /// It was set up, whether or not anything is attached.
+    pub up: bool,
+    /// It hears every frame because somebody asked for that.
+    pub promiscuous: bool,
 }
 
 impl Link {
@@ -477,6 +481,8 @@ fn read_link(message: &LinkMessage) -> Link {
         carrier: false,
         forwarding: false,
         qdisc: String::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        promiscuous: message.header.flags.contains(LinkFlags::Promisc),
     };
     for attribute in &message.attributes {
         match attribute {

@@ -1,10 +1,10 @@
-//! Bridges, dnsmasq servers, mirrors and captures, from the commands that make them.
+//! Bridges, ways out, dnsmasq servers, mirrors and captures, from the commands that make them.
 
 use super::super::object::name;
 use super::Space;
 use crate::language::grammar::Args;
-use crate::live::Facts;
-use crate::name::Kind;
+use crate::live::{Facts, gateway_key};
+use crate::name::{BridgeName, Kind};
 
 fn set(facts: &mut Facts, key: &str, value: &str) {
     facts.insert(key.to_owned(), vec![value.to_owned()]);
@@ -20,6 +20,27 @@ impl Space {
     fn forget(&mut self, kind: Kind, which: impl Fn(&Facts) -> bool) {
         if let Some(objects) = self.objects.get_mut(&kind) {
             objects.retain(|_, facts| !which(facts));
+        }
+    }
+
+    /// `nat`, whose gateways are known by their VLANs.
+    pub(super) fn nat(&mut self, args: &Args) {
+        let bridge = args.str("bridge").and_then(super::bridge);
+        if let (Some(vlan), Some(ip)) = (args.str("vlan"), args.str("ip")) {
+            let mut facts = Facts::new();
+            set(&mut facts, "vlan", vlan);
+            set(&mut facts, "ip", ip);
+            if let Some(bridge) = &bridge {
+                set(&mut facts, "bridge", bridge);
+            }
+            self.insert(Kind::Nat, &gateway_key(vlan, bridge.as_deref()), facts);
+        } else if let Some(vlan) = args.str("vlan or all") {
+            let on = args.str("bridge");
+            let usual = BridgeName::default_bridge();
+            self.forget(Kind::Nat, |facts| {
+                let bridge = facts.get("bridge").map_or(usual.as_str(), |bridge| bridge[0].as_str());
+                (vlan == "all" || facts["vlan"][0] == vlan) && on.is_none_or(|on| on == bridge)
+            });
         }
     }
 

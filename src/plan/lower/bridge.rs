@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
-use super::super::{Cost, StepId, Undo};
+use super::super::{Cost, Mark, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, all, diff, words};
 use super::{Lower, Scene};
-use crate::live::{Facts, INTERFACES, LiveObject};
+use crate::live::{Facts, INTERFACES, LiveObject, TAG};
 use crate::name::{BridgeName, Kind};
 
 #[derive(Default)]
@@ -72,10 +72,20 @@ impl<'a> Lower<'a> for Bridges {
             if wanted.is_none() && made.is_none() {
                 continue;
             }
-            let own = ours(bridge, wanted.unwrap_or(&nothing), made.unwrap_or(&nothing));
+            let mut own = ours(bridge, wanted.unwrap_or(&nothing), made.unwrap_or(&nothing));
             // One that has nothing of ours on it is not ours yet.
             let empty = own.facts.values().all(Vec::is_empty);
-            if !empty || (made.is_some() && wanted.is_some()) || (wanted.is_some() && items_empty(&items, name)) {
+            let configured = empty && scene.destroy() && made.is_some() && is_kept(bridge);
+            if configured && is_ours_alone(scene, name, bridge) {
+                // It left the file while something was on it.
+                own.facts.insert("config".to_owned(), all(&bridge.facts, "config").to_vec());
+            }
+            let configured = !all(&own.facts, "config").is_empty();
+            if !empty
+                || configured
+                || (made.is_some() && wanted.is_some())
+                || (wanted.is_some() && items_empty(&items, name))
+            {
                 seen.insert(name.clone(), own);
             }
             self.interfaces.insert(name.clone(), bridge.clone());
@@ -134,15 +144,12 @@ impl<'a> Lower<'a> for Bridges {
                 }
             }
             let live = scene.live.objects.get(&Kind::Bridge).and_then(|bridges| bridges.get(&work.name));
-            // A bridge of megaform's engine goes with what is on it, unless it was configured.
-            let stays =
-                |live: &LiveObject| !live.facts.contains_key("tunnels") || !all(&live.facts, "config").is_empty();
-            if work.new.is_none() && live.is_some_and(|live| stays(live) && is_ours_alone(scene, &work.name, live)) {
+            if work.new.is_none() && live.is_some_and(|live| is_kept(live) && is_ours_alone(scene, &work.name, live)) {
                 let after = draft.last_steps();
                 let extra = Extra { after, mark: work.unmade(Kind::Bridge), ..Extra::default() };
                 draft.step(&serves, &["bridge", "destroy", &work.name], extra);
-            } else if let (Some(step), Some(mark)) = (last.last(), work.unmade(Kind::Bridge)) {
-                draft.steps[step - 1].mark = Some(mark);
+            } else if let (Some(step), None) = (last.last(), &work.new) {
+                draft.steps[step - 1].mark = work.unmade(Kind::Bridge).map(|mark| left_configured(work, live, mark));
             }
             draft.removed.insert((Kind::Bridge, work.name.clone()), last);
             if let (None, Some(change)) = (&work.new, draft.changes.get_mut(work.change)) {
@@ -153,7 +160,10 @@ impl<'a> Lower<'a> for Bridges {
         }
     }
 
-    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        // Where the target does not say which interface is which tunnel, none can be taken back.
+        let mut live = scene.live.objects.get(&Kind::Bridge).into_iter().flat_map(|bridges| bridges.values());
+        let tells = live.all(|bridge| bridge.facts.contains_key("tunnels"));
         for work in &self.work {
             let Some(new) = &work.new else { continue };
             let old = work.old.as_ref().filter(|_| !work.anew).map(|old| &old.facts);
@@ -179,7 +189,9 @@ impl<'a> Lower<'a> for Bridges {
             let goes = !told
                 && old.is_some_and(|old| all(old, "tunnels").iter().any(|t| !all(&new.facts, "tunnels").contains(t)));
             for tunnel in all(&new.facts, "tunnels").iter().filter(|tunnel| goes || !there("tunnels", tunnel)) {
-                step(draft, &tunnel_words(&work.name, tunnel), Undo::Impossible);
+                let undo = Undo::Tunnel { bridge: work.name.clone(), tunnel: tunnel.clone() };
+                let undo = if tells { undo } else { Undo::Impossible };
+                step(draft, &tunnel_words(&work.name, tunnel), undo);
             }
         }
     }
@@ -207,6 +219,22 @@ fn tunnel_words(bridge: &str, tunnel: &str) -> Vec<String> {
     words(&["bridge", "tunnel", &kind, bridge]).into_iter().chain(parts).collect()
 }
 
+/// Whether a bridge stays when nothing is on it any more: one of megaform's engine goes, unless it was configured.
+fn is_kept(live: &LiveObject) -> bool {
+    !live.facts.contains_key("tunnels") || !all(&live.facts, "config").is_empty()
+}
+
+/// The mark of the last step that takes what is ours off a bridge that stays. One that was configured is still remembered, so
+/// that it goes with the experiment.
+fn left_configured(work: &Work, live: Option<&LiveObject>, mark: Mark) -> Mark {
+    let config = live.map(|live| all(&live.facts, "config")).unwrap_or_default();
+    let (Some(was), false) = (&work.old, config.is_empty()) else { return mark };
+    let facts = Facts::from([("config".to_owned(), config.to_vec())]);
+    let made = super::super::Made { key: work.name.clone(), facts };
+    let (was, others) = (Some(was.clone()), std::collections::BTreeMap::new());
+    Mark::Make { kind: Kind::Bridge, name: work.name.clone(), made, new: false, was, others }
+}
+
 /// Whether a bridge may be destroyed: it was not there before, it is not the usual one, and only what goes is on it.
 fn is_ours_alone(scene: &Scene<'_>, name: &str, live: &LiveObject) -> bool {
     let preexisting = super::object::one(&live.facts, "preexisting") != Some("false");
@@ -224,10 +252,15 @@ fn is_ours_alone(scene: &Scene<'_>, name: &str, live: &LiveObject) -> bool {
         let on = vm.nics.iter().filter(|nic| nic.bridge == name);
         vlans.extend(on.map(|nic| super::vlan_text(nic.alias.as_deref(), nic.vlan)));
     }
-    for (tap, live) in scene.live.taps.iter().filter(|(tap, live)| live.bridge == name && super::tap::owned(scene, tap))
-    {
-        let _name = tap;
-        vlans.push(super::vlan_text(live.alias.as_deref(), live.vlan));
-    }
+    let taps = scene.live.taps.iter().filter(|(tap, live)| live.bridge == name && super::tap::owned(scene, tap));
+    vlans.extend(taps.map(|(_, live)| super::vlan_text(live.alias.as_deref(), live.vlan)));
+    let ways = scene.live.objects.get(&Kind::Nat).into_iter().flat_map(|ways| ways.values());
+    let usual = BridgeName::default_bridge();
+    let ways = ways.filter(|way| super::object::one(&way.facts, "bridge").unwrap_or(usual.as_str()) == name);
+    vlans.extend(ways.map(|way| {
+        let text = |key: &str| super::object::one(&way.facts, key);
+        let tag = text(TAG).and_then(|tag| tag.parse().ok());
+        super::vlan_text(text("vlan").filter(|alias| alias.parse::<u16>().is_err()), tag)
+    }));
     all(&live.facts, "vlans").iter().all(|vlan| vlans.contains(vlan))
 }

@@ -4,11 +4,11 @@
 //!
 //! A capture of a VM that is launched starts before its guest does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra, Pending};
-use super::super::{Action, Cost, Reason, StepId, Undo};
+use super::super::{Action, Cost, Mark, Reason, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, words};
 use super::{Lower, Scene};
 use crate::live::{Facts, find};
@@ -113,12 +113,14 @@ fn start(facts: &Facts) -> Vec<String> {
     }
 }
 
+/// Settings that an apply which was cut off has left set, with the change that sets them back.
+type Left = Vec<(&'static Setting, usize)>;
+
 #[derive(Default)]
 pub(super) struct Captures {
     work: Vec<Work>,
     stopped: BTreeMap<Group, StepId>,
-    /// Settings that an apply which was cut off has left set, with the change that sets them back.
-    left: Vec<(&'static Setting, usize)>,
+    left: Left,
 }
 
 impl Captures {
@@ -210,31 +212,12 @@ impl Captures {
     /// What starts a capture, with the settings around it.
     fn pending(&self, scene: &Scene<'_>, draft: &mut Draft, work: &Work) -> Option<Pending> {
         let new = work.new.as_ref()?;
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for setting in SETTINGS {
-            let Some(wanted) = one(&new.facts, setting.key) else { continue };
-            let set_back = self.left.iter().any(|(left, _)| left.key == setting.key);
-            let known = setting.now(scene).map(|now| if set_back { setting.initial.to_owned() } else { now });
-            if known.is_none() && scene.live.present && setting.back {
-                draft.learn.insert(setting.command);
-            }
-            // It is not documented which one minimega begins with.
-            let sure = known.is_some() || setting.key != "format";
-            let now = known.unwrap_or_else(|| setting.initial.to_owned());
-            if sure && now == wanted {
-                continue;
-            }
-            before.push(setting.set(wanted));
-            if setting.back {
-                after.push(setting.set(&now));
-            }
-        }
+        let (before, after) = settings(scene, draft, &self.left, &new.facts);
         let group = Group::of(&new.facts)?;
         let stopped = draft.removed.get(&(Kind::Capture, work.name.clone())).cloned().unwrap_or_default();
         // Others of the group would be stopped with it.
-        let alone = self_alone(scene, &group);
-        let undo =
-            if alone && work.old.is_none() { Undo::Command(draft.command(&group.stop())) } else { Undo::Impossible };
+        let alone = self_alone(scene, &group, work);
+        let undo = if alone { Undo::Command(draft.command(&group.stop())) } else { Undo::Impossible };
         Some(Pending {
             serves: Arc::from([work.change]),
             needs: stopped,
@@ -247,10 +230,36 @@ impl Captures {
     }
 }
 
-/// No other capture is in a group, wanted or live.
-fn self_alone(scene: &Scene<'_>, group: &Group) -> bool {
+/// The settings of the namespace that a capture needs, and what sets them back.
+fn settings(scene: &Scene<'_>, draft: &mut Draft, left: &Left, facts: &Facts) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for setting in SETTINGS {
+        let Some(wanted) = one(facts, setting.key) else { continue };
+        let set_back = left.iter().any(|(left, _)| left.key == setting.key);
+        let known = setting.now(scene).map(|now| if set_back { setting.initial.to_owned() } else { now });
+        if known.is_none() && scene.live.present && setting.back {
+            draft.learn.insert(setting.command);
+        }
+        // It is not documented which one minimega begins with.
+        let sure = known.is_some() || setting.key != "format";
+        let now = known.unwrap_or_else(|| setting.initial.to_owned());
+        if sure && now == wanted {
+            continue;
+        }
+        before.push(setting.set(wanted));
+        if setting.back {
+            after.push(setting.set(&now));
+        }
+    }
+    (before, after)
+}
+
+/// A capture is the only one of a group once the plan is carried out, so that stopping the group stops nothing else.
+fn self_alone(scene: &Scene<'_>, group: &Group, work: &Work) -> bool {
     let live = scene.live.objects.get(&Kind::Capture).into_iter().flat_map(|captures| captures.values());
-    let there = live.filter(|live| Group::of(&live.facts).as_ref() == Some(group)).count();
+    // What stops one stops all of its group.
+    let stopped = work.removes() && work.old.as_ref().and_then(|old| Group::of(&old.facts)).as_ref() == Some(group);
+    let there = live.filter(|live| !stopped && Group::of(&live.facts).as_ref() == Some(group)).count();
     let wanted = scene
         .experiment
         .of(Kind::Capture)
@@ -304,16 +313,25 @@ impl<'a> Lower<'a> for Captures {
             }
         }
         for (group, members) in groups {
-            // Each is forgotten by a step of its own; where several go, the others are not forgotten before they are gone.
             let serves: Arc<[usize]> = members.iter().map(|at| self.work[*at].change).collect();
-            let undo: Vec<String> = members
-                .iter()
-                .filter_map(|at| self.work[*at].old.as_ref())
-                .map(|old| draft.command(&start(&old.facts)))
-                .collect();
-            let unmade: BTreeSet<usize> = members.iter().copied().filter(|at| self.work[*at].new.is_none()).collect();
-            let mark = unmade.first().and_then(|at| self.work[*at].unmade(Kind::Capture));
-            let extra = Extra { undo: Undo::Commands(undo.into()), mark, ..Extra::default() };
+            let olds =
+                || members.iter().filter_map(|at| Some((self.work[*at].name.clone(), self.work[*at].old.clone()?)));
+            let mut undo: Vec<String> = Vec::new();
+            for (_, old) in olds() {
+                let (before, after) = settings(scene, draft, &self.left, &old.facts);
+                let lines = before.into_iter().chain([start(&old.facts)]).chain(after);
+                undo.extend(lines.map(|words| draft.command(&words)).collect::<Vec<_>>());
+            }
+            let again = members.iter().filter(|at| self.work[**at].new.is_some());
+            // Several that are started again cannot be stopped without the others.
+            let undo = if again.count() > 1 { Undo::Impossible } else { Undo::Commands(undo.into()) };
+            let mark = members.first().and_then(|at| self.work[*at].unmade(Kind::Capture)).map(|mark| match mark {
+                Mark::Unmake { kind, name, was, .. } => {
+                    Mark::Unmake { kind, name, was, others: olds().skip(1).collect() }
+                }
+                mark => mark,
+            });
+            let extra = Extra { undo, mark, ..Extra::default() };
             let step = draft.step(&serves, &group.stop(), extra);
             for at in &members {
                 draft.removed.insert((Kind::Capture, self.work[*at].name.clone()), vec![step]);

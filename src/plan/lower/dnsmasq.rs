@@ -78,12 +78,19 @@ impl Servers {
         }
     }
 
+    /// Whether servers can be called by their addresses; None where the target was not asked yet.
+    fn by_address(scene: &Scene<'_>, draft: &mut Draft) -> Option<bool> {
+        let help = scene.live.help.get(HELP);
+        if help.is_none() {
+            draft.learn.insert(HELP);
+        }
+        help.map(|help| help.contains("listen address"))
+    }
+
     /// How commands call a server that is about to be started; None if by its address.
     fn next_id(scene: &Scene<'_>, draft: &mut Draft, started: usize) -> Option<String> {
-        match scene.live.help.get(HELP) {
-            Some(help) if help.contains("listen address") => return None,
-            Some(_) => {}
-            None => drop(draft.learn.insert(HELP)),
+        if Self::by_address(scene, draft) == Some(true) {
+            return None;
         }
         let ids = scene.live.objects.get(&Kind::Dnsmasq).into_iter().flat_map(|servers| servers.values());
         let last = ids.filter_map(|server| server.id.as_ref()?.parse::<usize>().ok()).max();
@@ -130,9 +137,16 @@ impl<'a> Lower<'a> for Servers {
     fn remove(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         for work in self.work.iter().filter(|work| work.removes()) {
             let (Some(old), Some(id)) = (&work.old, &work.id) else { continue };
-            let known = LISTS.iter().all(|(key, _)| all(&old.facts, key).is_empty());
-            // What it was told besides could only be told to a server whose id is known.
-            let undo = if known { Undo::Command(draft.command(&start(&old.facts))) } else { Undo::Impossible };
+            let told = LISTS.iter().any(|(key, _)| !all(&old.facts, key).is_empty());
+            // What it was told besides can only be told to a server whose id is known, or that is called by its address.
+            let undo = match told {
+                true if Self::by_address(scene, draft) != Some(true) => Undo::Impossible,
+                _ => {
+                    let commands = std::iter::once(start(&old.facts)).chain(configure(&old.key, None, &old.facts));
+                    let commands: Vec<String> = commands.map(|words| draft.command(&words)).collect();
+                    Undo::Commands(commands.into())
+                }
+            };
             let extra = Extra { undo, mark: work.unmade(Kind::Dnsmasq), ..Extra::default() };
             let step = draft.step(&Arc::from([work.change]), &["dnsmasq", "kill", id], extra);
             draft.removed.insert((Kind::Dnsmasq, work.name.clone()), vec![step]);

@@ -1,12 +1,13 @@
 //! Mirrors. minimega lists none, so on such a target what the journal remembers is taken for what is there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, StepId, Undo};
-use super::object::{Item, Rules, Work, diff, launched, one, seen, words};
+use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, words};
 use super::{Lower, Scene};
-use crate::live::Facts;
+use crate::live::{Facts, LiveObject, mirrors_to};
 use crate::name::Kind;
 use crate::spec::model::nic_of_vm;
 
@@ -35,6 +36,45 @@ fn clear(to: &str) -> Vec<String> {
         None => vec![to.to_owned()],
     };
     words(&["clear", "tap", "mirror"]).into_iter().chain(end).collect()
+}
+
+/// What is live, where of several mirrors to one destination at most one is the experiment's: that from the source that the
+/// file gives, or that it was made with.
+fn ours(scene: &Scene<'_>, items: &[Item<'_>]) -> Seen {
+    let live = seen(scene, Kind::Mirror);
+    let to = |mirror: &LiveObject| one(&mirror.facts, "to").map(str::to_owned);
+    let several: BTreeSet<String> = live.iter().filter_map(|(key, mirror)| to(mirror).filter(|to| to != key)).collect();
+    let mut found = Seen::new();
+    let known = |to: &str| scene.options.advice.objects.iter().find(|((of, _), m)| *of == Kind::Mirror && m.key == to);
+    for (key, mirror) in &live {
+        let to = to(mirror).unwrap_or_default();
+        let wanted = items.iter().find(|item| item.key == to).and_then(|item| one(&item.facts, "from"));
+        let sources = [wanted, known(&to).and_then(|(_, made)| one(&made.facts, "from"))];
+        let is_there = |from: &str| mirrors_to(&live, &to).any(|(_, m)| one(&m.facts, "from") == Some(from));
+        let mine = sources.into_iter().flatten().find(|from| is_there(from));
+        let ours = several.contains(&to) && mine.is_some() && one(&mirror.facts, "from") == mine;
+        found.insert(if ours { to } else { key.clone() }, mirror.clone());
+    }
+    found
+}
+
+/// Refuse to end mirrors that are not the experiment's along with one that is. At a destroy they end in any case.
+fn check_alone(scene: &Scene<'_>, draft: &mut Draft, work: &[Work], seen: &Seen) {
+    for (work, old) in work.iter().filter(|work| work.removes()).filter_map(|work| Some((work, work.old.as_ref()?))) {
+        let others = mirrors_to(seen, &old.key).filter(|(key, _)| **key != old.key);
+        let others: Vec<&str> = others.filter_map(|(_, other)| one(&other.facts, "from")).collect();
+        if others.is_empty() || scene.destroy() {
+            continue;
+        }
+        let message = format!(
+            "the mirror from {} to {} is not the experiment's, and would be ended with mirror.{}: all mirrors to one destination are ended at once",
+            others.join(", "),
+            old.key,
+            work.name
+        );
+        let hint = format!("end them by hand (`{}`), and plan again", clear(&old.key).join(" "));
+        draft.problems.push(scene.problem("mirror-shared", None, message, hint));
+    }
 }
 
 /// The VMs at the ends of a mirror.
@@ -74,13 +114,14 @@ impl<'a> Lower<'a> for Mirrors {
             forced: &forced,
             cost: Cost::LinkCut,
         };
-        let seen = seen(scene, Kind::Mirror);
+        let seen = ours(scene, &items);
         if !scene.live.objects.contains_key(&Kind::Mirror) && scene.live.present && !items.is_empty() {
             draft
                 .notes
                 .push("the target does not list mirrors; compared with the journal of this machine only".to_owned());
         }
         self.work = diff(scene, draft, &rules, &items, &seen);
+        check_alone(scene, draft, &self.work, &seen);
     }
 
     fn remove(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {

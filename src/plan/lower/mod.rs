@@ -17,6 +17,7 @@ mod capture;
 mod command;
 mod dnsmasq;
 mod mirror;
+mod nat;
 mod object;
 mod tap;
 mod vlan;
@@ -40,7 +41,7 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
-            Kind::Bridge | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
+            Kind::Bridge | Kind::Nat | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
                 options.advice.objects.contains_key(&(kind, name.to_owned()))
             }
             _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
@@ -109,6 +110,12 @@ fn not_in_the_file(section: &str) -> Vec<Reason> {
     vec![Reason { field: section.to_owned(), old: None, new: None, place: None, drift: false }]
 }
 
+/// The reason for making what was there when it was applied, and is not any more.
+fn gone(kind: Kind, place: Option<Place>) -> Reason {
+    let (old, new) = (Some("gone since it was applied".to_owned()), Some("made again".to_owned()));
+    Reason { field: kind.word().to_owned(), old, new, place, drift: true }
+}
+
 /// The reason for making something anew that could stay.
 fn asked_for() -> Reason {
     Reason { field: "--replace".to_owned(), old: None, new: None, place: None, drift: false }
@@ -140,8 +147,18 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let mut commands = command::Commands::default();
     let (mut bridges, mut servers) = (bridge::Bridges::default(), dnsmasq::Servers::default());
     let (mut mirrors, mut captures) = (mirror::Mirrors::default(), capture::Captures::default());
-    let kinds: &mut [&mut dyn Lower<'a>] =
-        &mut [&mut vlans, &mut bridges, &mut taps, &mut vms, &mut servers, &mut mirrors, &mut captures, &mut commands];
+    let mut gateways = nat::Gateways::default();
+    let kinds: &mut [&mut dyn Lower<'a>] = &mut [
+        &mut vlans,
+        &mut bridges,
+        &mut taps,
+        &mut gateways,
+        &mut vms,
+        &mut servers,
+        &mut mirrors,
+        &mut captures,
+        &mut commands,
+    ];
     for kind in kinds.iter_mut() {
         kind.diff(scene, draft);
     }
@@ -166,7 +183,8 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
     let name = scene.name();
     let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm)).map(|vm| format!("vm.{}", vm.name));
     let taps = scene.live.taps.keys().filter(|tap| !tap::owned(scene, tap)).map(|tap| format!("tap.{tap}"));
-    let left: Vec<String> = vms.chain(taps).collect();
+    let gateways = draft.unmanaged.iter().filter(|address| address.kind == Kind::Nat).map(Address::to_string);
+    let left: Vec<String> = vms.chain(taps).chain(gateways).collect();
     if !left.is_empty() {
         draft.notes.push(format!(
             "namespace {name} stays, because it holds what this experiment does not own: {}",

@@ -8,8 +8,8 @@ use super::super::advice::{Made, Mark};
 use super::super::display::reason_text;
 use super::super::draft::Draft;
 use super::super::{Action, Cost, Goal, Reason};
-use super::{Scene, asked_for, not_in_the_file};
-use crate::live::{Facts, INTERFACES, LiveObject, find, same_key};
+use super::{Scene, asked_for, gone, not_in_the_file};
+use crate::live::{Facts, INTERFACES, LiveObject, TAG, find, same_key};
 use crate::name::{Address, Kind};
 use crate::spec::model::Object;
 
@@ -60,13 +60,15 @@ impl Work {
 
     /// The mark of the first step that makes it.
     pub fn made(&self, kind: Kind) -> Option<Mark> {
-        let made = self.new.clone()?;
-        Some(Mark::Make { kind, name: self.name.clone(), made, new: self.old.is_none() })
+        let (made, new) = (self.new.clone()?, self.makes());
+        let was = self.old.clone().filter(|_| !new);
+        Some(Mark::Make { kind, name: self.name.clone(), made, new, was, others: BTreeMap::new() })
     }
 
-    /// The mark of the last step that removes it; None where it is made again, and stays remembered.
+    /// The mark of the last step that removes it, whether it is made again or not.
     pub fn unmade(&self, kind: Kind) -> Option<Mark> {
-        self.new.is_none().then(|| Mark::Unmake { kind, name: self.name.clone() })
+        let was = self.old.clone();
+        Some(Mark::Unmake { kind, name: self.name.clone(), was, others: BTreeMap::new() })
     }
 }
 
@@ -139,7 +141,7 @@ fn reasons(
 
 /// Whether a fact is a key of the file. Others are what the target shows besides.
 fn known(key: &str) -> bool {
-    !matches!(key, "vlans" | "preexisting" | INTERFACES)
+    !matches!(key, "vlans" | "preexisting" | TAG | INTERFACES)
 }
 
 fn protect(scene: &Scene<'_>, draft: &mut Draft, address: &Address, object: &Object, what: &str, reasons: &[Reason]) {
@@ -150,6 +152,28 @@ fn protect(scene: &Scene<'_>, draft: &mut Draft, address: &Address, object: &Obj
     let hint =
         format!("take back what asks for it, leave it out with `--exclude {address}`, or remove `prevent_destroy`");
     draft.problems.push(scene.problem("prevent-destroy", Some(span), message, hint));
+}
+
+/// Whether an object that is missing was there as the file has it, as far as the journal knows. Where the namespace itself is
+/// gone, everything is new.
+fn was_there(scene: &Scene<'_>, kind: Kind, item: &Item<'_>) -> bool {
+    let name = (kind, item.name.to_owned());
+    let Some(made) = scene.options.advice.objects.get(&name).filter(|_| scene.live.present) else { return false };
+    let given = |facts: &Facts| -> Facts {
+        let given = facts.iter().filter(|(_, values)| !values.is_empty());
+        given.map(|(key, values)| (key.clone(), values.clone())).collect()
+    };
+    let (wanted, made_with) = (given(&item.facts), given(&made.facts));
+    let same = |key: &String, values: &[String]| {
+        let Some(made) = made_with.get(key) else { return false };
+        // Where it was seen, a relative path is known in full.
+        made.as_slice() == values || (key == "file" && same_key(&values[0], &made[0]))
+    };
+    scene.options.advice.there.contains(&name)
+        && same_key(&item.key, &made.key)
+        && !wanted.is_empty()
+        && wanted.len() == made_with.len()
+        && wanted.iter().all(|(key, values)| same(key, values))
 }
 
 /// What is to be seen of an object afterwards: what the target shows and the file does not ignore.
@@ -195,7 +219,11 @@ pub(super) fn diff<'a>(
                 place: scene.place(item.object.place(key)),
                 drift: false,
             });
-            let change = draft.change(address, Action::Create, place, parts.collect(), Vec::new());
+            let (action, parts) = match was_there(scene, kind, item) {
+                true => (Action::Restore, vec![gone(kind, place.clone())]),
+                false => (Action::Create, parts.collect()),
+            };
+            let change = draft.change(address, action, place, parts, Vec::new());
             draft.changes[change].goal = goal(item);
             work.push(Work { name: item.name.to_owned(), change, old: None, id: None, new, anew: false });
             continue;
@@ -292,6 +320,7 @@ pub(super) fn diff<'a>(
 fn plural(kind: Kind) -> &'static str {
     match kind {
         Kind::Dnsmasq => "dnsmasq servers",
+        Kind::Nat => "ways out (nat)",
         Kind::Mirror => "mirrors",
         Kind::Capture => "captures",
         _ => "bridges",

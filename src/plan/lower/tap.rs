@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra, LeasedTap};
 use super::super::{Action, Cost, Goal, Reason, StepId, Undo};
-use super::{Lower, Scene, asked_for, not_in_the_file, vlan_text};
+use super::{Lower, Scene, asked_for, gone, not_in_the_file, vlan_text};
 use crate::live::LiveTap;
 use crate::name::{self, Address, BridgeName, TapName};
 use crate::spec::model::Tap;
@@ -161,6 +161,15 @@ fn reasons(scene: &Scene<'_>, name: &str, tap: &Tap, live: &LiveTap) -> Vec<Reas
     reasons
 }
 
+/// Whether a tap that is missing was there with its address, as far as the journal knows. Where the namespace itself is gone,
+/// everything is new.
+fn was_there(scene: &Scene<'_>, name: &TapName, tap: &Tap) -> bool {
+    let wanted = tap.ip.as_ref().map(|ip| address_text(ip.value));
+    let known = scene.options.advice.taps.get(name.as_str());
+    let same = known.is_some_and(|made| made.address == wanted && made.dhcp == tap.dhcp.is_some());
+    scene.live.present && same && scene.options.advice.there.contains(&(name::Kind::Tap, name.to_string()))
+}
+
 /// Refuse to remove a tap that must not go.
 fn protect(scene: &Scene<'_>, draft: &mut Draft, name: &str, tap: &Tap, what: &str, reasons: &[Reason]) {
     let Some(span) = tap.lifecycle.prevent_destroy else { return };
@@ -180,7 +189,11 @@ impl<'a> Lower<'a> for Taps<'a> {
             }
             let place = scene.place(tap.span);
             let Some(live) = scene.live.taps.get(name.as_str()) else {
-                let change = draft.change(Address::tap(name), Action::Create, place, parts(scene, tap), Vec::new());
+                let (action, parts) = match was_there(scene, name, tap) {
+                    true => (Action::Restore, vec![gone(name::Kind::Tap, place.clone())]),
+                    false => (Action::Create, parts(scene, tap)),
+                };
+                let change = draft.change(Address::tap(name), action, place, parts, Vec::new());
                 draft.changes[change].goal = goal(tap);
                 self.create.push((name, tap, change));
                 continue;

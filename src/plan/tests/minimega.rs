@@ -121,7 +121,7 @@ impl Minimega {
         let observes = |c: &String| {
             c == "namespace"
                 || c.starts_with("shell ")
-                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " capture", " dnsmasq"]
+                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq"]
                     .iter()
                     .any(|e| c.ends_with(e))
                 || network::is_a_list(c)
@@ -317,7 +317,22 @@ impl State {
                     Ok(())
                 })
             }
+            ["nat", rest @ ..] if self.network.megaform => self.nat(name, ns, rest),
             other => self.network(name, ns, other),
+        }
+    }
+
+    fn nat(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Entry {
+        let known: BTreeMap<i64, String> = ns.vlans.iter().map(|(alias, tag)| (*tag, alias.clone())).collect();
+        let cell = |tag: u64| {
+            let tag = i64::try_from(tag).unwrap();
+            vlan_cell(known.get(&tag).map_or("", String::as_str), tag)
+        };
+        let mut tag = |vlan: &str| u64::try_from(resolve(ns, vlan).1).unwrap();
+        match self.network.nat(name, words, &mut tag, &cell) {
+            Answer::Table(header, rows) => table(header, rows, Value::Null),
+            Answer::Fail(text) => fail(text),
+            Answer::Ok | Answer::Text(_) => ok(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Shapes, bridges, mirrors, captures and dnsmasq servers.
+//! Shapes, bridges, ways out, mirrors, captures and dnsmasq servers.
 
 use super::*;
 use crate::wire::Transport;
@@ -225,7 +225,7 @@ fn drift_by_hand_is_restored() {
         mm.by_hand(&format!("namespace lab {by_hand}"));
         let plan = learned(&mm, &lab(rest), &known, false).unwrap();
         assert_eq!(plan.changes.len(), 1, "{by_hand}: {}", text(&plan));
-        assert_eq!(plan.changes[0].address.to_string(), address);
+        assert_eq!(actions(&plan), [format!("≠ {address}")]);
         apply(&mm, &lab(rest), &mut known);
     }
 }
@@ -310,4 +310,136 @@ fn a_tap_that_asks_for_its_address() {
     mm.0.lock().unwrap().namespaces.get_mut("lab").unwrap().taps.get_mut("t").unwrap().ip = "10.0.0.77/24".to_owned();
     assert!(learned(&mm, &tap(", dhcp: true"), &known, false).unwrap().is_empty());
     assert_eq!(apply(&mm, &tap(""), &mut known), ["tap delete t", "tap create lan name t"]);
+}
+
+const WAY: &str = "nat: { out: { vlan: lan, ip: 10.0.0.254/24 } }\n";
+
+#[test]
+fn a_way_out_is_made_changed_restored_and_closed() {
+    let mm = megaform();
+    let mut known = Advice::default();
+    let commands = without_config(apply(&mm, &lab(WAY), &mut known));
+    assert!(commands.contains(&"nat add lan 10.0.0.254/24".to_owned()), "{commands:?}");
+    for (rest, action, expected) in [
+        // Another address, and another bridge.
+        (WAY.replace("254", "253"), "-/+ nat.out", &["nat delete lan mega_bridge", "nat add lan 10.0.0.253/24"][..]),
+        (
+            WAY.replace(" ip", " bridge: br1, ip"),
+            "-/+ nat.out",
+            &["nat delete lan mega_bridge", "nat add lan 10.0.0.254/24 br1"],
+        ),
+        (String::new(), "- nat.out", &["nat delete lan br1"]),
+    ] {
+        let plan = learned(&mm, &lab(&rest), &known, false).unwrap();
+        assert_eq!(actions(&plan), [action], "{rest}");
+        assert_eq!(apply(&mm, &lab(&rest), &mut known), expected, "{rest}");
+    }
+    apply(&mm, &lab(WAY), &mut known);
+    mm.by_hand("namespace lab nat delete lan");
+    let plan = learned(&mm, &lab(WAY), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["≠ nat.out"]);
+    assert!(text(&plan).contains("nat: gone since it was applied -> made again"), "{}", text(&plan));
+    assert_eq!(apply(&mm, &lab(WAY), &mut known), ["nat add lan 10.0.0.254/24"]);
+    // The address that somebody else gave it.
+    mm.by_hand("namespace lab nat delete lan");
+    mm.by_hand("namespace lab nat add lan 10.0.0.7/24");
+    let plan = learned(&mm, &lab(WAY), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["≠ nat.out"]);
+    assert!(text(&plan).contains("ip: 10.0.0.7/24 -> 10.0.0.254/24"), "{}", text(&plan));
+    apply(&mm, &lab(WAY), &mut known);
+}
+
+#[test]
+fn a_way_out_follows_its_vlan() {
+    let mm = megaform();
+    let mut known = Advice::default();
+    let on = |tag: &str| file(&format!("experiment: lab\nvlans: {{ lan: {tag}, other: {{}} }}\nvms: {{}}\n{WAY}"));
+    apply(&mm, &on("{}"), &mut known);
+    // The alias gets another tag in the file.
+    let commands = apply(&mm, &on("{ tag: 200 }"), &mut known);
+    let at = |text: &str| commands.iter().position(|c| c == text).unwrap_or_else(|| panic!("{text}: {commands:?}"));
+    assert!(at("nat delete 101 mega_bridge") < at("nat add lan 10.0.0.254/24"), "{commands:?}");
+    assert!(at("vlans add lan 200") < at("nat add lan 10.0.0.254/24"), "{commands:?}");
+    // And another one by hand.
+    mm.by_hand("namespace lab clear vlans lan");
+    mm.by_hand("namespace lab vlans add lan 300");
+    let commands = apply(&mm, &on("{}"), &mut known);
+    assert_eq!(commands, ["nat delete 200 mega_bridge", "nat add lan 10.0.0.254/24"]);
+    // A tag is the alias that has it.
+    let tag = file(
+        "experiment: lab\nvlans: { lan: { tag: 300 } }\nvms: {}\nnat: { out: { vlan: 300, ip: 10.0.0.254/24 } }\n",
+    );
+    assert!(learned(&mm, &tag, &known, false).unwrap().is_empty());
+}
+
+#[test]
+fn ways_out_need_a_target_that_has_them() {
+    let mm = Minimega::default();
+    // In a namespace that is there, and in one that is not.
+    for there in [false, true] {
+        if there {
+            mm.by_hand("namespace lab vlans add x 9");
+        }
+        let Err(PlanError::Blocked { problems }) = learned(&mm, &lab(WAY), &Advice::default(), false) else {
+            panic!("it was planned")
+        };
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!(problem.code, "no-such-command");
+        assert_eq!(lab(WAY).sources.place(problem.span.unwrap()).line, 6);
+        assert!(problem.message.starts_with("nat.out needs the command `nat`"), "{}", problem.message);
+    }
+    assert!(learned(&mm, &lab(""), &Advice::default(), false).is_ok());
+    assert!(learned(&mm, &lab(WAY), &Advice::default(), true).is_ok());
+}
+
+#[test]
+fn the_way_out_of_somebody_else_stays_and_keeps_the_namespace() {
+    let mm = megaform();
+    let mut known = Advice::default();
+    apply(&mm, &lab(WAY), &mut known);
+    mm.by_hand("namespace lab nat add 77 10.1.0.254/24");
+    let plan = learned(&mm, &lab(WAY), &known, false).unwrap();
+    assert!(plan.is_empty() && plan.unmanaged.iter().any(|a| a.to_string() == "nat.77"), "{}", text(&plan));
+    let plan = learned(&mm, &lab(WAY), &known, true).unwrap();
+    assert!(text(&plan).contains("namespace lab stays, because it holds what this experiment does not own: nat.77"));
+    carry_out(&mm, &plan);
+    assert_eq!(mm.0.lock().unwrap().network.nat.len(), 1);
+}
+
+#[test]
+fn what_is_gone_is_drift_only_where_the_journal_knows_that_it_was_there() {
+    let rest =
+        "taps: { gw: { vlan: lan, ip: 10.0.0.1/24 } }\ncaptures: { every: { bridge: mega_bridge, file: /all.pcap } }\n";
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    apply(&mm, &lab(rest), &mut known);
+    mm.by_hand("namespace lab capture pcap delete bridge mega_bridge");
+    mm.by_hand("namespace lab tap delete gw");
+    let both = |rest: &str, known: &Advice| actions(&learned(&mm, &lab(rest), known, false).unwrap());
+    assert_eq!(both(rest, &known), ["≠ tap.gw", "≠ capture.every"]);
+    // An edit is none, nor is what nobody remembers, nor what was sent without an answer.
+    assert_eq!(
+        both(&rest.replace("all.pcap", "every.pcap").replace("0.1/24", "0.2/24"), &known),
+        ["+ tap.gw", "+ capture.every"]
+    );
+    assert_eq!(both(rest, &Advice::default()), ["+ tap.gw", "+ capture.every"]);
+    known.there.clear();
+    assert_eq!(both(rest, &known), ["+ tap.gw", "+ capture.every"]);
+    // With the namespace all is new.
+    apply(&mm, &lab(rest), &mut known);
+    mm.by_hand("clear namespace lab");
+    assert!(both(rest, &known).iter().all(|action| action.starts_with('+')), "{:?}", both(rest, &known));
+}
+
+#[test]
+fn a_configured_bridge_that_left_the_file_goes_with_the_experiment() {
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    let tap = "taps: { t: { vlan: lan, bridge: br1 } }\n";
+    apply(&mm, &lab(&format!("bridges: {{ br1: {{ trunks: [e0], config: {{ mode: fast }} }} }}\n{tap}")), &mut known);
+    assert_eq!(apply(&mm, &lab(tap), &mut known), ["bridge notrunk br1 e0"]);
+    let plan = learned(&mm, &lab(tap), &known, true).unwrap();
+    assert!(actions(&plan).contains(&"- bridge.br1".to_owned()), "{}", text(&plan));
+    carry_out(&mm, &plan);
+    assert!(!mm.0.lock().unwrap().network.bridges.contains_key("br1"));
 }

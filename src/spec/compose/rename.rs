@@ -29,6 +29,8 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("profiles", "depends_on", Refers::ToVms),
     ("profiles", "networks", Refers::Nics),
     ("taps", "vlan", Refers::To("vlans")),
+    ("nat", "vlan", Refers::To("vlans")),
+    ("nat", "bridge", Refers::To("bridges")),
     ("links", "ends", Refers::ToNics),
     ("mirrors", "from", Refers::ToNics),
     ("mirrors", "to", Refers::ToNics),

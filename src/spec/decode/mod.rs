@@ -299,9 +299,13 @@ impl Decoder<'_> {
     }
 
     /// An alias or a tag.
-    fn vlan_ref(&mut self, node: &Node, at: At<'_>) -> Option<Spanned<VlanRef>> {
+    pub(super) fn vlan_ref(&mut self, node: &Node, at: At<'_>) -> Option<Spanned<VlanRef>> {
         match &node.value {
-            Value::Int(_) => Some(self.tag(node, at)?.map(VlanRef::Tag)),
+            Value::Int(_) => {
+                // 0 is what has no tag, on trunks too; 4095 is reserved (IEEE 802.1Q).
+                let tag = VlanTag::new(self.uint(node, at, 0, 4094)?)?;
+                Some(Spanned::new(VlanRef::Tag(tag), node.span))
+            }
             Value::String(text) => match VlanAlias::new(text) {
                 Ok(alias) => Some(Spanned::new(VlanRef::Alias(alias), node.span)),
                 Err(NameError::Integer { .. }) => {

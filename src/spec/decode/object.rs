@@ -16,6 +16,7 @@ mod bridge;
 mod capture;
 mod dnsmasq;
 mod mirror;
+mod nat;
 
 /// The values of one setting; None where they were refused.
 type Values = Option<Vec<Spanned<String>>>;
@@ -45,6 +46,14 @@ pub(super) static KINDS: &[ObjectKind] = &[
         keys: keys::BRIDGE,
         name: |text| BridgeName::new(text).map(|name| name.to_string()),
         read: bridge::read,
+        complete: |_, _, _| {},
+    },
+    ObjectKind {
+        kind: Kind::Nat,
+        section: "nat",
+        keys: keys::NAT,
+        name: object_name,
+        read: nat::read,
         complete: |_, _, _| {},
     },
     ObjectKind {

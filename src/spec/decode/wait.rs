@@ -16,7 +16,10 @@ const MAX_TIMEOUT: u64 = 86_400;
 impl Decoder<'_> {
     pub(super) fn wait_for(&mut self, node: &Node, at: At<'_>) -> Option<WaitFor> {
         let what = at.to_string();
+        let before = self.diagnostics.len();
         let entries = self.section(node, &what, &keys::names(keys::WAIT_FOR))?;
+        // A key that was refused may be the condition that is meant.
+        let refused = self.diagnostics.len() > before;
         let mut wait =
             WaitFor { span: node.span, timeout: DEFAULT_TIMEOUT, cc: false, ping: None, port: None, command: None };
         let mut conditions = 0;
@@ -41,6 +44,9 @@ impl Decoder<'_> {
                 "timeout" => wait.timeout = self.seconds(node, at).unwrap_or(DEFAULT_TIMEOUT),
                 other => unreachable!("`{other}` is not in the table of a wait's keys"),
             }
+        }
+        if conditions == 0 && refused {
+            return None;
         }
         if conditions == 0 {
             let diagnostic = Diagnostic::error("missing-key", node.span, format!("{what} waits for nothing"));

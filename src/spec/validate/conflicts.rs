@@ -135,7 +135,7 @@ impl<'d> Checks<'d> {
         }
     }
 
-    /// VLANs with a single NIC or tap.
+    /// VLANs with a single NIC, tap or gateway.
     pub(super) fn lonely(&mut self) {
         let draft = self.draft;
         let mut members: HashMap<&VlanAlias, (u64, Span)> = HashMap::new();
@@ -157,6 +157,12 @@ impl<'d> Checks<'d> {
         for (name, tap) in &draft.taps {
             if !watching.contains(name.as_str()) {
                 member(&tap.vlan.value, tap.vlan.span);
+            }
+        }
+        for way in draft.objects.get(&Kind::Nat).into_iter().flat_map(|ways| ways.values()) {
+            let known = way.one("vlan").and_then(|vlan| draft.vlans.get_key_value(vlan));
+            if let Some((alias, _)) = known {
+                members.entry(alias).or_insert((0, way.place("vlan"))).0 += 1;
             }
         }
         let mut lonely: Vec<_> = draft

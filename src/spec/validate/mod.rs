@@ -2,6 +2,7 @@
 
 mod commands;
 mod conflicts;
+mod gateways;
 pub mod machine;
 mod objects;
 
@@ -113,13 +114,18 @@ impl<'d> Checks<'d> {
     }
 
     fn vlan(&mut self, vlan: &'d VlanRef, span: Span) {
-        let VlanRef::Alias(alias) = vlan else { return };
-        self.used_vlans.insert(alias);
-        if self.draft.vlans.contains_key(alias) {
+        if let VlanRef::Alias(alias) = vlan {
+            self.alias(alias.as_str(), span);
+        }
+    }
+
+    fn alias(&mut self, alias: &str, span: Span) {
+        let draft = self.draft;
+        if let Some((known, _)) = draft.vlans.get_key_value(alias) {
+            self.used_vlans.insert(known);
             return;
         }
-        let draft = self.draft;
-        let hint = match self.suggester.nearest(alias.as_str(), draft.vlans.keys().map(VlanAlias::as_str)) {
+        let hint = match self.suggester.nearest(alias, draft.vlans.keys().map(VlanAlias::as_str)) {
             Some(known) => format!("did you mean `{known}`?"),
             None => format!("add it to `vlans`: `{alias}: {{}}`"),
         };

@@ -21,13 +21,14 @@ impl<'d> Checks<'d> {
             objects
         };
         self.trunks(&of(Kind::Bridge));
+        self.gateways(&of(Kind::Nat), &of(Kind::Dnsmasq));
         self.servers(&of(Kind::Dnsmasq));
         self.mirrors(&of(Kind::Mirror));
         self.captures(&of(Kind::Capture));
     }
 
     /// A value that only one object can have.
-    fn once<'o>(
+    pub(super) fn once<'o>(
         &mut self,
         code: &'static str,
         what: &str,
@@ -97,7 +98,7 @@ impl<'d> Checks<'d> {
     }
 
     /// A bridge that something of the file is on.
-    fn bridge(&mut self, who: &str, bridge: &str, span: Span) {
+    pub(super) fn bridge(&mut self, who: &str, bridge: &str, span: Span) {
         let draft = self.draft;
         if draft.partial || bridge == "mega_bridge" {
             return;
@@ -105,6 +106,7 @@ impl<'d> Checks<'d> {
         let mut known: Vec<&str> = vec!["mega_bridge"];
         known.extend(draft.objects.get(&Kind::Bridge).into_iter().flatten().map(|(name, _)| name.as_str()));
         known.extend(draft.taps.values().filter_map(|tap| tap.bridge.as_ref()).map(|bridge| bridge.as_str()));
+        known.extend(draft.objects.get(&Kind::Nat).into_iter().flatten().filter_map(|(_, way)| way.one("bridge")));
         let nics = draft.vms.values().flat_map(|vm| vm.body.networks.iter());
         known.extend(nics.filter_map(|nic| nic.bridge.as_ref()).map(|bridge| bridge.as_str()));
         if known.contains(&bridge) {

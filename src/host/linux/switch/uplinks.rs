@@ -1,8 +1,8 @@
 //! Uplinks: the interfaces that carry all VLANs of a bridge with their tags, which are trunks and tunnels.
 //!
 //! An uplink is told by its alias, `megaform trunk bridge=mega_bridge` or `megaform tunnel bridge=mega_bridge
-//! to=vxlan,10.0.0.2,7`. A trunk that was fetched from the daemon's own network namespace has ` fetched` behind that, and goes back there; the alias that it
-//! had stands at the end behind ` was=`.
+//! to=vxlan,10.0.0.2,7`. A trunk that was fetched from the daemon's own network namespace has ` fetched` behind that, and goes
+//! back there; behind ` had=` stands how it was set, and the alias that it had stands at the end behind ` was=`.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,11 +21,78 @@ const TRUNK: &str = "megaform trunk bridge=";
 const TUNNEL: &str = "megaform tunnel bridge=";
 const TO: &str = " to=";
 const FETCHED: &str = " fetched";
+const HAD: &str = " had=";
 const WAS: &str = " was=";
 /// The longest alias that the kernel takes (IFALIASZ).
 const ALIAS_LIMIT: usize = 255;
 /// Where the daemon's own network namespace is found, whichever the calling thread is in.
 const HOME: &str = "/proc/self/ns/net";
+
+/// How an interface was set before it became a trunk, which it is again afterwards.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Had {
+    up: bool,
+    promiscuous: bool,
+    /// Settings of the kernel by name, such as `accept_ra`, where it has them.
+    settings: Vec<(String, String)>,
+}
+
+/// The settings that a trunk has otherwise, with their protocols.
+const SETTINGS: [(&str, &str); 3] = [("ipv6", "accept_ra"), ("ipv6", "addr_gen_mode"), ("ipv4", "rp_filter")];
+
+/// The name of a setting of an interface behind `/proc/sys/net`.
+fn setting(name: &str, interface: &str) -> Option<String> {
+    let (protocol, name) = SETTINGS.iter().find(|(_, known)| *known == name)?;
+    Some(format!("{protocol}/conf/{interface}/{name}"))
+}
+
+impl Had {
+    /// Of an interface in the calling thread's network namespace.
+    fn of(link: &Link) -> Self {
+        let value = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/{}", setting(name, &link.name)?)).ok();
+        let settings = SETTINGS.iter().map(|(_, name)| name);
+        let settings = settings.filter_map(|name| Some(((*name).to_owned(), value(name)?.trim().to_owned())));
+        Self { up: link.up, promiscuous: link.promiscuous, settings: settings.collect() }
+    }
+
+    fn read(text: &str) -> Self {
+        let mut had = Self::default();
+        for word in text.split(',') {
+            match word.split_once('=') {
+                Some((name, value)) if setting(name, "").is_some() => {
+                    had.settings.push((name.to_owned(), value.to_owned()));
+                }
+                None if word == "up" => had.up = true,
+                None if word == "promisc" => had.promiscuous = true,
+                _ => {}
+            }
+        }
+        had
+    }
+
+    /// Set an interface so again, in the calling thread's network namespace.
+    fn restore(&self, netlink: &mut Netlink, index: u32, name: &str) -> Result<(), NetworkError> {
+        for (known, value) in &self.settings {
+            // Best effort: a setting that the kernel does not take again keeps nothing else from going back.
+            let _ = setting(known, name).map(|path| sysctl(&path, value));
+        }
+        let mut flags = LinkFlags::empty();
+        flags.set(LinkFlags::Up, self.up);
+        flags.set(LinkFlags::Promisc, self.promiscuous);
+        netlink
+            .set_flags(index, flags, LinkFlags::Up | LinkFlags::Promisc)
+            .map_err(kernel(format!("set {name} as it was")))
+    }
+}
+
+impl std::fmt::Display for Had {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = [(self.up, "up"), (self.promiscuous, "promisc")].into_iter().filter(|(is, _)| *is);
+        let words = words.map(|(_, word)| word.to_owned());
+        let settings = self.settings.iter().map(|(name, value)| format!("{name}={value}"));
+        f.write_str(&words.chain(settings).collect::<Vec<_>>().join(","))
+    }
+}
 
 /// An interface that carries all VLANs of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +106,8 @@ pub(super) struct Uplink {
     pub to: Option<Tunnel>,
     /// It came from the daemon's own network namespace.
     pub fetched: bool,
+    /// How it was set.
+    pub had: Had,
     /// The alias that it had.
     pub was: String,
 }
@@ -46,13 +115,14 @@ pub(super) struct Uplink {
 impl Uplink {
     fn trunk(bridge: &BridgeName, link: &Link, fetched: bool, was: &str) -> Self {
         let (index, name) = (link.index, link.name.clone());
-        Self { index, name, bridge: bridge.clone(), tunnel: false, to: None, fetched, was: was.to_owned() }
+        let (bridge, had) = (bridge.clone(), Had::of(link));
+        Self { index, name, bridge, tunnel: false, to: None, fetched, had, was: was.to_owned() }
     }
 
     /// The alias that a trunk gets.
     fn mark(&self) -> String {
         let fetched = if self.fetched { FETCHED } else { "" };
-        let mark = format!("{TRUNK}{}{fetched}", self.bridge);
+        let mark = format!("{TRUNK}{}{fetched}{HAD}{}", self.bridge, self.had);
         let with = format!("{mark}{WAS}{}", self.was);
         if self.was.is_empty() || with.len() > ALIAS_LIMIT { mark } else { with }
     }
@@ -66,12 +136,14 @@ pub(super) fn read(link: &Link) -> Option<Uplink> {
     };
     let (rest, was) = rest.split_once(WAS).unwrap_or((rest, ""));
     let (rest, to) = rest.split_once(TO).map_or((rest, None), |(rest, to)| (rest, read_tunnel(to)));
+    let (rest, had) = rest.split_once(HAD).map_or((rest, Had::default()), |(rest, had)| (rest, Had::read(had)));
     let (bridge, fetched) = match rest.strip_suffix(FETCHED) {
         Some(bridge) => (bridge, true),
         None => (rest, false),
     };
     let bridge = BridgeName::new(bridge).ok()?;
-    Some(Uplink { index: link.index, name: link.name.clone(), bridge, tunnel, to, fetched, was: was.to_owned() })
+    let (index, name, was) = (link.index, link.name.clone(), was.to_owned());
+    Some(Uplink { index, name, bridge, tunnel, to, fetched, had, was })
 }
 
 /// The alias that a tunnel gets.
@@ -164,6 +236,7 @@ pub(super) fn make_tunnel(netlink: &mut Netlink, bridge: &BridgeName, tunnel: &T
         tunnel: true,
         to: Some(tunnel.clone()),
         fetched: false,
+        had: Had::default(),
         was: String::new(),
     };
     let done = netlink
@@ -192,25 +265,28 @@ fn exists(kind: &str, what: &str, source: io::Error) -> NetworkError {
     NetworkError::Kernel { what: format!("make a second {kind} tunnel with the same {what}"), source }
 }
 
-/// Delete a tunnel, or let a trunk go where it came from.
+/// Delete a tunnel, or let a trunk go where it came from, as it was.
 pub(super) fn give_back(netlink: &mut Netlink, uplink: &Uplink) -> Result<(), NetworkError> {
     let name = &uplink.name;
     if uplink.tunnel {
         return netlink.delete_link(uplink.index).map_err(kernel(format!("delete tunnel {name}")));
     }
+    if !uplink.fetched {
+        uplink.had.restore(netlink, uplink.index, name)?;
+        return netlink.set_alias(uplink.index, &uplink.was).map_err(kernel(format!("unmark {name}")));
+    }
+    // The kernel takes it down on its way.
     netlink
         .set_flags(uplink.index, LinkFlags::empty(), LinkFlags::Promisc)
         .map_err(kernel(format!("end the promiscuous mode of {name}")))?;
-    if uplink.fetched {
-        let home = home()?;
-        netlink.move_to(uplink.index, &home).map_err(kernel(format!("move {name} back to the host's network")))?;
-        return at_home(|netlink| {
-            let found = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
-            let Some(link) = found else { return Ok(()) };
-            netlink.set_alias(link.index, &uplink.was).map_err(kernel(format!("unmark {name}")))
-        });
-    }
-    netlink.set_alias(uplink.index, &uplink.was).map_err(kernel(format!("unmark {name}")))
+    let home = home()?;
+    netlink.move_to(uplink.index, &home).map_err(kernel(format!("move {name} back to the host's network")))?;
+    at_home(|netlink| {
+        let found = netlink.link_by_name(name).map_err(kernel(format!("look up interface {name}")))?;
+        let Some(link) = found else { return Ok(()) };
+        uplink.had.restore(netlink, link.index, name)?;
+        netlink.set_alias(link.index, &uplink.was).map_err(kernel(format!("unmark {name}")))
+    })
 }
 
 /// Up, hearing every frame, and with nothing for the engine's own IP stack.
@@ -326,9 +402,13 @@ mod tests {
             let found = read(&link(&mark_tunnel(&BridgeName::new("lab").unwrap(), &tunnel))).unwrap();
             assert_eq!((found.bridge.as_str(), found.tunnel, found.to), ("lab", true, Some(tunnel)));
         }
-        for was in ["", "to the wall", "a was=b fetched"] {
-            let uplink = Uplink::trunk(&BridgeName::new("lab").unwrap(), &link(was), true, was);
-            assert_eq!(read(&link(&uplink.mark())).unwrap(), uplink);
+        for was in ["", "to the wall", "a was=b fetched", "b had=up"] {
+            for had in ["", "up", "up,promisc,accept_ra=1,addr_gen_mode=0"] {
+                let trunk = Uplink::trunk(&BridgeName::new("lab").unwrap(), &link(was), true, was);
+                let uplink = Uplink { had: Had::read(had), ..trunk };
+                assert_eq!(uplink.had.to_string(), had);
+                assert_eq!(read(&link(&uplink.mark())).unwrap(), uplink);
+            }
         }
         for alias in ["", "megaform tap x", "megaform trunk bridge=", "uplink to megaform trunk bridge=lab"] {
             assert_eq!(read(&link(alias)), None, "{alias}");
