@@ -273,6 +273,34 @@ fn the_database_dies_under_load() {
 }
 
 #[test]
+fn two_thousand_ports() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        let taps: Vec<NewTap> = (0..2000).map(|n| vm(&format!("t{n}"), Some(n % 10 + 1))).collect();
+        lab.network.create_all(&taps).unwrap();
+        assert_eq!(lab.network.list().unwrap().len(), 2000);
+        let [first, last, other] =
+            [("t0", 1), ("t1990", 2), ("t1999", 3)].map(|(tap, id)| Guest::attach(&lab, tap, id));
+        let crosses = |number| {
+            first.shout(number);
+            assert_eq!(last.hear(), number);
+            assert!(!other.hears_within(20), "a frame has come to another VLAN");
+        };
+        crosses(1);
+        // The one that is started again has all of them to open, and is waited for.
+        kill(&lab, "ovs-vswitchd");
+        lab.network.connect(&name("t7"), Some(&segment(3))).unwrap();
+        crosses(2);
+        drop((first, last, other));
+        lab.network.delete_all(&taps.iter().map(|tap| tap.tap.clone()).collect::<Vec<_>>()).unwrap();
+        assert_eq!(lab.interfaces(), Vec::<String>::new());
+        assert_eq!(by_hand(&lab, &["list-br"]), "");
+        lab.network.release(false).unwrap();
+        assert!(!folder(&lab).exists() && !lab.pin().exists());
+    });
+}
+
+#[test]
 fn what_is_deleted_by_hand_is_made_again_by_the_next_change() {
     on_openvswitch(|| {
         let lab = Lab::new(Form::Auto);
