@@ -145,7 +145,9 @@ fn wait_for(what: &str, holds: impl Fn() -> bool) {
 
 fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with("capture"))).count()
+    tasks
+        .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with("capture")))
+        .count()
 }
 
 #[test]

@@ -104,7 +104,8 @@ impl Writing {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let left = deadline.get_or_insert_with(|| Instant::now() + TOGETHER).saturating_duration_since(Instant::now());
+            let left =
+                deadline.get_or_insert_with(|| Instant::now() + TOGETHER).saturating_duration_since(Instant::now());
             if state.hurry || state.waiting >= ENOUGH || left.is_zero() {
                 break;
             }
