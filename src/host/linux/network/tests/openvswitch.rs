@@ -301,6 +301,29 @@ fn two_thousand_ports() {
 }
 
 #[test]
+fn a_limit_of_open_files_is_told_before_it_is_reached() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        lab.network.create(&vm("a", Some(1))).unwrap();
+        let pid = process_of(&lab, "ovs-vswitchd").pid.to_string();
+        let limit = |files: usize| {
+            let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={files}:20000")]).status();
+            assert!(status.unwrap().success());
+        };
+        limit(100);
+        let taps: Vec<NewTap> = (0..100).map(|n| vm(&format!("t{n}"), Some(1))).collect();
+        let error = lab.network.create_all(&taps).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("needs an open file for each port") && source.contains("`ulimit -Hn`"), "{source}");
+        assert_eq!(lab.network.list().unwrap(), [port(&vm("a", Some(1)))]);
+        assert_eq!(lab.interfaces(), ["a"]);
+        limit(1000);
+        lab.network.create_all(&taps).unwrap();
+        assert_eq!(lab.network.list().unwrap().len(), 101);
+    });
+}
+
+#[test]
 fn what_is_deleted_by_hand_is_made_again_by_the_next_change() {
     on_openvswitch(|| {
         let lab = Lab::new(Form::Auto);
