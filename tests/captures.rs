@@ -225,11 +225,11 @@ fn a_full_disk_stops_a_capture_and_nothing_else() {
     let threads = || {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", lab.started_pid())).expect("procfs").flatten();
         let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        tasks.map(name).filter(|name| name == "capture\n").count()
+        tasks.map(name).filter(|name| name.starts_with("capture")).count()
     };
     assert_eq!(threads(), 0);
     lab.e("capture pcap bridge mega_bridge all.pcap").ok();
-    assert_eq!(threads(), 1);
+    assert!(threads() > 0);
     lab.e("clear all").ok();
     assert!(captures(&lab).is_empty());
     assert_eq!(threads(), 0);
@@ -332,6 +332,196 @@ fn an_open_vswitch_is_heard_and_its_flow_records_are_written() {
     assert_eq!(pings(&file(&lab, "all.pcap")).len(), 150, "each frame is heard once");
     lab.e("clear namespace minimega").ok();
     assert!(captures(&lab).is_empty() && !lab.mounted());
+}
+
+#[test]
+fn flow_records_are_those_of_nfdump() {
+    if !have(&["root", "ip", "ping", "ovs-vswitchd", "nfcapd", "nfdump"]) {
+        return;
+    }
+    let mut lab = Lab::new();
+    let mut command = lab.program();
+    command.args(["daemon", "--switch", "openvswitch"]);
+    lab.start_daemon_by(command);
+    let sent = Collector::start(&lab, "sent");
+    lab.e("capture netflow timeout 1").ok();
+    lab.e(&format!("capture netflow bridge mega_bridge udp 127.0.0.1:{}", sent.port)).ok();
+    lab.e("capture netflow bridge mega_bridge flows.raw").ok();
+    lab.e("capture netflow gzip true").ok();
+    lab.e("capture netflow bridge mega_bridge flows.gz").ok();
+    lab.e("tap create LAN ip 10.0.0.1/24 near").ok();
+    lab.e("tap create LAN name far").ok();
+    shout(&lab, 30, "0.01").wait().expect("our child");
+    // Both files can be read at any moment, and each datagram in them is whole.
+    let [raw_file, packed_file] = ["flows.raw", "flows.gz"].map(|name| file(&lab, name));
+    let packed = || {
+        let unpacked = Command::new("zcat").arg(&packed_file).output().expect("zcat starts");
+        assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+        unpacked.stdout
+    };
+    let raw = || std::fs::read(&raw_file).expect("the capture");
+    let pings = |datagrams: &[Vec<u8>]| -> u32 {
+        let flows = datagrams.iter().flat_map(|datagram| datagram[24..].chunks(48));
+        let echo = flows.filter(|flow| flow[..8] == [10, 0, 0, 1, 10, 0, 0, 255] && flow[38] == 1);
+        echo.map(|flow| u32::from_be_bytes([flow[16], flow[17], flow[18], flow[19]])).sum()
+    };
+    wait_for("all pings in flow records", || pings(&datagrams(&raw())) == 30 && pings(&datagrams(&packed())) == 30);
+    // Killed, and torn as if it had been writing: the next daemon cuts that off and goes on.
+    lab.kill_daemon();
+    for path in [&raw_file, &packed_file] {
+        let size = std::fs::metadata(path).expect("the capture").len();
+        std::fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(size - 3)).expect("ours");
+    }
+    let mut command = lab.program();
+    command.args(["daemon", "--switch", "openvswitch"]);
+    lab.start_daemon_by(command);
+    let before = [pings(&datagrams(&raw())), pings(&datagrams(&packed()))];
+    shout(&lab, 20, "0.01").wait().expect("our child");
+    wait_for("what came after the restart", || {
+        [pings(&datagrams(&raw())), pings(&datagrams(&packed()))] == before.map(|count| count + 20)
+    });
+    // A raw file sent to a collector is what was sent there directly.
+    let replayed = Collector::start(&lab, "replayed");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let all = datagrams(&raw());
+    for datagram in &all {
+        socket.send_to(datagram, ("127.0.0.1", replayed.port)).expect("loopback");
+        // nfcapd has little room.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(sent.end().packets, 50);
+    let flows = all.iter().map(|datagram| (datagram.len() - 24) / 48).sum();
+    assert_eq!(replayed.end(), Dumped { flows, packets: pings(&all) });
+}
+
+/// The datagrams of a raw file.
+#[track_caller]
+fn datagrams(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = bytes;
+    let mut datagrams = Vec::new();
+    while !rest.is_empty() {
+        assert_eq!(rest[..2], [0, 5], "a datagram of version 5");
+        let (datagram, behind) = rest.split_at(24 + 48 * usize::from(rest[3]));
+        datagrams.push(datagram.to_vec());
+        rest = behind;
+    }
+    datagrams
+}
+
+/// nfcapd, which listens on the loopback interface.
+struct Collector {
+    child: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Dumped {
+    flows: usize,
+    /// Those of the pings.
+    packets: u32,
+}
+
+impl Collector {
+    fn start(lab: &Lab, name: &str) -> Self {
+        let folder = lab.folder.path().join(name);
+        std::fs::create_dir(&folder).expect("ours");
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let mut command = Command::new("nfcapd");
+        command.args(["-b", "127.0.0.1", "-p", &free.port().to_string(), "-w"]).arg(&folder);
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nfcapd starts");
+        wait_for("nfcapd to listen", || {
+            let sockets = std::fs::read_to_string("/proc/net/udp").expect("procfs");
+            sockets.contains(&format!(":{:04X} ", free.port()))
+        });
+        Self { child, folder, port: free.port() }
+    }
+
+    /// What it has understood.
+    fn end(mut self) -> Dumped {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("our child");
+        self.child.wait().expect("our child");
+        let output = Command::new("nfdump")
+            .args(["-q", "-R"])
+            .arg(&self.folder)
+            .args(["-o", "fmt:%pr %sa %da %pkt"])
+            .output()
+            .expect("nfdump starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let mut dumped = Dumped { flows: 0, packets: 0 };
+        for line in lines {
+            dumped.flows += 1;
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words.starts_with(&["ICMP", "10.0.0.1", "10.0.0.255"]) {
+                dumped.packets += words[3].parse::<u32>().expect("a number");
+            }
+        }
+        dumped
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The capture of an experiment hears a booting guest from its first frame on: the file has as many frames of the
+/// guest's as the kernel has counted on the tap since that was made.
+#[test]
+fn an_experiment_has_the_first_frame_of_its_guest() {
+    if !have(&["root", "guest", "qemu-system-x86_64", "ping", "ip", "tshark"]) {
+        return;
+    }
+    let (kernel, initrd) = support::guest();
+    let text = format!(
+        r#"
+experiment: lab
+vlans: {{ lan: {{}} }}
+vms:
+  a: {{ memory: 128, kernel: {}, initrd: {}, append: "console=ttyS0 quiet ip.0=10.0.0.1/24", networks: [lan] }}
+taps:
+  mgmt: {{ vlan: lan, ip: 10.0.0.254/24 }}
+captures:
+  nic: {{ vm: a, file: nic.pcap }}
+  whole: {{ bridge: mega_bridge, file: all.pcap }}
+"#,
+        kernel.display(),
+        initrd.display()
+    );
+    let lab = Lab::new();
+    lab.file("lab.yaml", &text);
+    lab.run(&["apply", "--yes", "lab.yaml"]).ok();
+    wait_for("the guest to answer", || {
+        lab.run(&["exec-net", "--", "ping", "-c", "1", "-W", "1", "10.0.0.1"]).code == 0
+    });
+    // Nothing more is to come while it is counted.
+    lab.e("namespace lab vm stop a").ok();
+    let cell = |column: &str| {
+        let cell = lab.rows(&format!("namespace lab .columns {column} vm info"))[0][0].clone();
+        cell.trim_matches(['[', ']']).to_owned()
+    };
+    let (tap, mac) = (cell("tap"), cell("mac"));
+    let shown = lab.run(&["exec-net", "--", "ip", "-json", "-s", "link", "show", &tap]).ok().out;
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let counted =
+        shown[0]["stats64"]["rx"]["packets"].as_u64().and_then(|count| usize::try_from(count).ok()).expect("a number");
+    let of_guest = |name: &str| {
+        let mut tshark = Command::new("tshark");
+        tshark.args(["-n", "-Y", &format!("eth.src == {mac}"), "-r"]).arg(file(&lab, name));
+        let output = tshark.output().expect("tshark starts");
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    };
+    assert!(counted > 1, "{counted}");
+    wait_for("all of them in both files", || [of_guest("nic.pcap"), of_guest("all.pcap")] == [counted, counted]);
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    assert_eq!([of_guest("nic.pcap"), of_guest("all.pcap")], [counted, counted]);
+    assert!(lab.qemus().is_empty() && !lab.mounted());
 }
 
 #[test]

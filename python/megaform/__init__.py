@@ -505,7 +505,7 @@ class minimega:
 
             capture
 
-        Lists the captures of the namespace. One that has stopped by itself, for example because the disk is full, says why under mode, and stays in the list until it is deleted; its file has all frames up to then. The `Data` of the answer has the frames and bytes written, and how many frames were lost because they came too fast.
+        Lists the captures of the namespace. One that has stopped by itself, for example because the disk is full, says why under mode, and stays in the list until it is deleted; its file has all frames up to then. How many frames a capture has lost because they came too fast is under mode too. The `Data` of the answer has the frames and bytes written, and the frames lost.
         """
         return self._run(
             [

@@ -66,7 +66,11 @@ async fn list(call: Call) -> Result<Answer, EngineError> {
     let rows = captures
         .into_iter()
         .map(|capture| {
-            let mode = capture.status.stopped.map(|reason| format!("stopped: {reason}")).unwrap_or_default();
+            let mode = match (capture.status.stopped, capture.status.dropped) {
+                (Some(reason), _) => format!("stopped: {reason}"),
+                (None, 0) => String::new(),
+                (None, dropped) => format!("{dropped} frames lost"),
+            };
             let path = capture.path.display().to_string();
             vec![capture.bridge, "pcap".to_owned(), capture.interface, mode, String::new(), path]
         })
@@ -136,8 +140,9 @@ pub(super) fn commands() -> Vec<Command> {
         Command::new(
             Declaration::new("capture", &["capture"], "show captures",
                 "Lists the captures of the namespace. One that has stopped by itself, for example because the disk is full, says why \
-                 under mode, and stays in the list until it is deleted; its file has all frames up to then. The `Data` of the \
-                 answer has the frames and bytes written, and how many frames were lost because they came too fast.")
+                 under mode, and stays in the list until it is deleted; its file has all frames up to then. How many frames a capture \
+                 has lost because they came too fast is under mode too. The `Data` of the answer has the frames and bytes \
+                 written, and the frames lost.")
                 .columns(COLUMNS),
             list,
         ),

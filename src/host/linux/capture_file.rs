@@ -4,7 +4,7 @@
 //! somebody else has done to it is found before the next record goes in.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Seek};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -57,11 +57,38 @@ impl Content {
                     None => Err(Foreign::Header),
                 })
             }
-            // Each was written at once; a torn one could only be told by unpacking everything.
-            Content::Members => Ok(Ok(size)),
+            Content::Members => members(&mut reader),
         }
     }
 }
+
+/// How much of a gzip file are whole members. Only unpacking them tells.
+fn members(file: &mut (impl BufRead + Seek)) -> io::Result<Result<u64, Foreign>> {
+    let mut at = 0;
+    loop {
+        let head = file.fill_buf()?;
+        let begun = head.len().min(MEMBER.len());
+        if begun == 0 {
+            return Ok(Ok(at));
+        }
+        if head[..begun] != MEMBER[..begun] {
+            return Ok(Err(if at == 0 { Foreign::Header } else { Foreign::Record { at } }));
+        }
+        match io::copy(&mut flate2::bufread::GzDecoder::new(&mut *file), &mut io::sink()) {
+            Ok(_) => at = file.stream_position()?,
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::UnexpectedEof => Ok(Ok(at)),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Ok(Err(Foreign::Record { at })),
+                    _ => Err(error),
+                };
+            }
+        }
+    }
+}
+
+/// How each member begins (RFC 1952): two bytes of magic and the method, deflate.
+const MEMBER: [u8; 3] = [0x1f, 0x8b, 8];
 
 /// No line of flow records is as long.
 const MAX_LINE: usize = 512;
@@ -204,6 +231,45 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), written, "what cannot be gone on with stays as it is");
         drop(CaptureFile::open(&path, OTHER, false).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), file_header(99));
+    }
+
+    /// Wherever a packed file was cut, what was packed before is read again, and what comes then too.
+    #[test]
+    fn a_torn_member_is_cut_off() {
+        use std::io::{Read, Write};
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gz");
+        let member = |text: &str| {
+            let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            member.write_all(text.as_bytes()).unwrap();
+            member.finish().unwrap()
+        };
+        let [first, second, third] = ["one ", "two ", "three"].map(member);
+        let whole = [&first[..], &second].concat();
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut file = CaptureFile::open(&path, Content::Members, true).unwrap();
+            file.append(&third, &[third.len()]).unwrap();
+            let mut text = String::new();
+            flate2::read::MultiGzDecoder::new(File::open(&path).unwrap()).read_to_string(&mut text).unwrap();
+            let expected = match cut {
+                cut if cut == whole.len() => "one two three",
+                cut if cut >= first.len() => "one three",
+                _ => "three",
+            };
+            assert_eq!(text, expected, "cut at {cut}");
+        }
+        let damaged = [&first[..first.len() - 6], &[0; 20]].concat();
+        for (bytes, place) in
+            [(b"text".to_vec(), None), ([&first[..], b"text"].concat(), Some(first.len())), (damaged, Some(0))]
+        {
+            std::fs::write(&path, &bytes).unwrap();
+            let error = CaptureFile::open(&path, Content::Members, true).unwrap_err();
+            let expected = place.map_or(Foreign::Header, |at| Foreign::Record { at: at as u64 });
+            assert!(matches!(&error, SniffError::Foreign { source, .. } if *source == expected), "{error:?}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "what cannot be gone on with stays as it is");
+        }
     }
 
     #[test]

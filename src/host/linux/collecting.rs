@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::failure::kernel;
 use super::network::LinuxNetwork;
 use super::ports::Ports;
 use crate::host::{Collecting, Netflow, NetworkError};
 use crate::name::BridgeName;
+
+/// What may wait in a socket for flow records, in bytes as the kernel counts them: those of about 50,000 flows.
+const WAITING: usize = 4 << 20;
 
 /// What bridges are to export, and whether the switch was told.
 #[derive(Default)]
@@ -45,8 +50,13 @@ impl Exports {
 
 impl Collecting for LinuxNetwork {
     fn flow_socket(&self) -> Result<UdpSocket, NetworkError> {
-        let open =
-            |_: &mut Ports| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(kernel("open a socket for flow records"));
+        let bind = || {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            // Open vSwitch sends the records of many flows at once. Beyond the limit for everybody (net.core.rmem_max).
+            setsockopt(&socket, sockopt::RcvBufForce, &WAITING)?;
+            Ok(socket)
+        };
+        let open = move |_: &mut Ports| bind().map_err(kernel("open a socket for flow records"));
         self.inside(true, open)?.ok_or_else(super::network::lost)
     }
 

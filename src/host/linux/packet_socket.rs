@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, so
 use crate::host::pcap::{Tag, dot1q};
 
 /// How many frames one call takes.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 /// The longest frame: 64 KiB that a guest hands over to be cut up (TSO), with its headers.
 const FRAME: usize = 66 * 1024;
 /// What may wait in a socket, in bytes as the kernel counts them: about 40,000 small frames or 14,000 large ones.
@@ -24,6 +24,8 @@ const WAITING: usize = 32 << 20;
 pub(super) struct PacketSocket {
     socket: OwnedFd,
     index: u32,
+    /// How long a frame can come out, in bytes.
+    longest: usize,
 }
 
 /// Room for what one call takes.
@@ -31,6 +33,8 @@ pub(super) struct Batch {
     frames: Vec<u8>,
     controls: Vec<[u64; 16]>,
     heard: Vec<Header>,
+    /// How far apart the frames are.
+    stride: usize,
 }
 
 /// A frame without its bytes.
@@ -56,12 +60,13 @@ pub(super) struct Frame<'a> {
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self { frames: vec![0; BATCH * FRAME], controls: vec![[0; 16]; BATCH], heard: Vec::with_capacity(BATCH) }
+        let (frames, controls) = (vec![0; BATCH * FRAME], vec![[0; 16]; BATCH]);
+        Self { frames, controls, heard: Vec::with_capacity(BATCH), stride: FRAME }
     }
 
     /// What the last [`PacketSocket::receive`] has taken.
     pub(super) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.heard.iter().zip(self.frames.chunks_exact(FRAME)).map(|(header, bytes)| Frame {
+        self.heard.iter().zip(self.frames.chunks_exact(self.stride)).map(|(header, bytes)| Frame {
             bytes: &bytes[..header.kept],
             length: header.length,
             time: header.time,
@@ -71,15 +76,23 @@ impl Batch {
 }
 
 impl PacketSocket {
-    /// Listen to an interface from now on; with `promiscuous` to what is not for itself too.
-    pub(super) fn open(index: u32, promiscuous: bool) -> io::Result<Self> {
+    /// Listen to an interface from now on; with `promiscuous` to what is not for itself too. With `cut` the kernel gives no
+    /// more than so many bytes of a frame.
+    pub(super) fn open(index: u32, promiscuous: bool, cut: Option<u32>) -> io::Result<Self> {
         // Without a protocol it hears nothing until it is bound.
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = Self { socket: socket(AddressFamily::Packet, SockType::Raw, flags, None)?, index };
+        let longest = cut.map_or(FRAME, |cut| (cut as usize).min(FRAME));
+        let socket = Self { socket: socket(AddressFamily::Packet, SockType::Raw, flags, None)?, index, longest };
         setsockopt(&socket.socket, sockopt::ReceiveTimestampns, &true)?;
         // Beyond the limit for everybody (net.core.rmem_max), which is made for small sockets.
         setsockopt(&socket.socket, sockopt::RcvBufForce, &WAITING)?;
-        socket.set(libc::PACKET_AUXDATA, &1_i32)?;
+        socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
+        if let Some(k) = cut {
+            let take = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
+            // The kernel only reads it, during the call.
+            let filter = libc::sock_fprog { len: 1, filter: (&raw const take).cast_mut() };
+            socket.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)?;
+        }
         let number = i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
         if promiscuous {
             let member = libc::packet_mreq {
@@ -88,7 +101,7 @@ impl PacketSocket {
                 mr_alen: 0,
                 mr_address: [0; 8],
             };
-            socket.set(libc::PACKET_ADD_MEMBERSHIP, &member)?;
+            socket.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)?;
         }
         // SAFETY: `sockaddr_ll` is plain data for which all zeroes is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -102,13 +115,13 @@ impl PacketSocket {
         if bound == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
     }
 
-    fn set<T>(&self, option: libc::c_int, value: &T) -> io::Result<()> {
+    fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
         // SAFETY: the descriptor is open, and the value lives for the call and has the length that is given; the callers
-        // pass the type that packet(7) has for the option.
+        // pass the type that packet(7) and socket(7) have for the option, and what it points to lives as long.
         let set = unsafe {
             libc::setsockopt(
                 self.socket.as_raw_fd(),
-                libc::SOL_PACKET,
+                level,
                 option,
                 std::ptr::from_ref(value).cast(),
                 size_of::<T>() as libc::socklen_t,
@@ -154,18 +167,19 @@ impl PacketSocket {
     /// Take waiting frames, as many as fit; false if there was none. That the interface went down is no error.
     pub(super) fn receive(&self, batch: &mut Batch) -> io::Result<bool> {
         batch.heard.clear();
+        batch.stride = self.longest;
         // SAFETY: `iovec` and `mmsghdr` are plain data for which all zeroes (null pointers, lengths of 0) are valid values.
         let (mut places, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { std::mem::zeroed() };
-        let rooms = batch.frames.chunks_exact_mut(FRAME).zip(&mut batch.controls);
+        let rooms = batch.frames.chunks_exact_mut(batch.stride).zip(&mut batch.controls);
         for ((place, message), (frame, control)) in places.iter_mut().zip(&mut messages).zip(rooms) {
-            *place = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: FRAME };
+            *place = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: self.longest };
             message.msg_hdr.msg_iov = place;
             message.msg_hdr.msg_iovlen = 1;
             message.msg_hdr.msg_control = control.as_mut_ptr().cast();
             message.msg_hdr.msg_controllen = size_of_val(control) as _;
         }
         let count = loop {
-            // SAFETY: every header points to one buffer of FRAME bytes and one control buffer of the length that it
+            // SAFETY: every header points to one buffer of `stride` bytes and one control buffer of the length that it
             // says. They are disjoint parts of `batch`, which is borrowed exclusively, and outlive the call.
             let count = unsafe {
                 libc::recvmmsg(
@@ -188,7 +202,7 @@ impl PacketSocket {
             }
         };
         for message in &messages[..count] {
-            let kept = (message.msg_len as usize).min(FRAME);
+            let kept = (message.msg_len as usize).min(self.longest);
             let mut header = Header { kept, length: kept, ..Header::default() };
             // SAFETY: the kernel has filled this header and its control buffer.
             unsafe { read_control(&message.msg_hdr, &mut header) };

@@ -1,19 +1,26 @@
-//! Captures: which interfaces each one listens to, and the one thread that takes frames from all of them into their files.
+//! Captures: which interfaces each one listens to, and the threads that take frames from all of them.
+//!
+//! A few threads take frames for all captures, and each capture has one that writes its file ([`writing`]), so that neither a
+//! slow disk nor a busy interface costs frames elsewhere. What neither keeps up with waits in the kernel, up to the room
+//! that a socket has; what does not fit there is counted as dropped.
 //!
 //! The sockets are opened by the thread that lives in the engine's network namespace, after everything that it does to
 //! interfaces, so that a capture hears a new one before a guest can send. A capture of which nothing is there to be
 //! heard has no socket and waits.
 //!
-//! Locks are taken in this order: `active`, `captures`, one capture's `work`, its `status`.
+//! Locks are taken in this order: `active`, `captures`, one capture's `work`, what it writes, its `status`.
+
+mod collected;
+mod writing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -23,20 +30,31 @@ use super::capture_file::{CaptureFile, Content};
 use super::failure::kernel;
 use super::filter::Filter;
 use super::network::LinuxNetwork;
-use super::packet_socket::{Batch, Frame, PacketSocket};
+use super::packet_socket::{Batch, PacketSocket};
 use super::ports::Ports;
 use super::switch::Ear;
-use crate::host::pcap::{Tag, dot1q, push_record, push_tagged, set_time};
+use crate::host::pcap::{Tag, dot1q};
 use crate::host::{NetworkError, Sniff, SniffError, SniffStatus, SniffTarget, Sniffer, Sniffing};
+
+use collected::Collected;
+use writing::Writing;
 
 /// The event of the end; captures count from 1.
 const WAKE: u64 = 0;
-/// How many calls for frames one interface gets before the others have their turn and the file is written.
+/// How many threads take frames at most.
+const READERS: usize = 4;
+/// How many captures one thread takes on at once.
+const TAKEN_ON: usize = 4;
+/// How many calls for frames one interface gets before the others have their turn.
 const TURNS: usize = 16;
-/// How much is collected before it is written, in bytes.
+/// How much is collected before it goes to be written, in bytes.
 const COLLECTED: usize = 4 << 20;
-/// A clock that goes back by this was set.
-const CLOCK_SET: Duration = Duration::from_secs(1);
+/// How long a thread that has left nothing waiting lets more come: frames one by one would cost more than together.
+const NAP: Duration = Duration::from_millis(1);
+/// How often the kernel is asked how many frames it has dropped, while there are frames.
+const ASKED: Duration = Duration::from_secs(1);
+/// How often a capture says in the log that it loses frames.
+const TOLD: Duration = Duration::from_secs(10);
 /// How many rounds the last frames of a capture may take to be fetched. An interface that is never silent would never let it end.
 const LAST_ROUNDS: usize = 64;
 
@@ -56,14 +74,17 @@ impl Default for Sniffers {
 /// While there are captures.
 struct Active {
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
+    readers: Vec<JoinHandle<()>>,
     next: u64,
 }
 
 struct Shared {
+    /// Has the [`Capture::epoll`] of each capture, for one event at a time.
     epoll: Epoll,
     wake: EventFd,
     captures: Mutex<BTreeMap<u64, Arc<Capture>>>,
+    /// How much waits to be written.
+    waiting: Arc<AtomicUsize>,
 }
 
 struct Capture {
@@ -72,26 +93,24 @@ struct Capture {
     path: PathBuf,
     snaplen: u32,
     filter: Option<Filter>,
+    /// Has its sockets.
+    epoll: Epoll,
     work: Mutex<Work>,
+    writing: Writing,
     status: Mutex<SniffStatus>,
 }
 
 /// What only one thread at a time may touch.
+#[derive(Default)]
 struct Work {
-    /// None once it has stopped.
-    file: Option<CaptureFile>,
+    stopped: bool,
     sockets: Vec<(PacketSocket, Option<Tag>)>,
     /// When the last frame came.
     last: Duration,
-}
-
-/// Frames on their way to the file.
-#[derive(Default)]
-struct Collected {
-    records: Vec<u8>,
-    /// Time and end of each.
-    ends: Vec<(Duration, usize)>,
-    scratch: Vec<u8>,
+    /// When the kernel was asked last how many frames it has dropped.
+    asked: Option<Instant>,
+    /// When it was in the log last that there are some.
+    told: Option<Instant>,
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -105,11 +124,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Sniffers {
     /// Enter a capture; it hears nothing yet.
     fn enter(&self, sniff: &Sniff, file: CaptureFile, filter: Option<Filter>) -> Result<Arc<Capture>, NetworkError> {
-        let mut active = lock(&self.active);
-        if active.is_none() {
-            *active = Some(Active::start()?);
+        let prepared = kernel("prepare a capture");
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| prepared(errno.into()))?;
+        let mut slot = lock(&self.active);
+        if slot.is_none() {
+            *slot = Some(Active::start()?);
         }
-        let active = active.as_mut().expect("it was just made");
+        let active = slot.as_mut().expect("it was just made");
         active.next += 1;
         let capture = Arc::new(Capture {
             id: active.next,
@@ -117,20 +138,27 @@ impl Sniffers {
             path: sniff.path.clone(),
             snaplen: sniff.snaplen,
             filter,
-            work: Mutex::new(Work { file: Some(file), sockets: Vec::new(), last: Duration::ZERO }),
+            epoll,
+            work: Mutex::default(),
+            writing: Writing::new(file, Arc::clone(&active.shared.waiting)),
             status: Mutex::default(),
         });
         lock(&active.shared.captures).insert(capture.id, Arc::clone(&capture));
+        if let Err(errno) = active.shared.epoll.add(&capture.epoll.0, once(capture.id)) {
+            drop(slot);
+            self.leave(&capture);
+            return Err(kernel("wait for frames")(errno.into()));
+        }
         Ok(capture)
     }
 
-    /// Take a capture out; with the last one the thread ends. A second time is fine.
-    fn leave(&self, capture: &Capture) {
+    /// Take a capture out; with the last one the threads end. A second time is fine.
+    fn leave(&self, capture: &Arc<Capture>) {
         let mut slot = lock(&self.active);
         let Some(active) = slot.as_ref() else { return };
         let last = {
             let mut captures = lock(&active.shared.captures);
-            if !captures.get(&capture.id).is_some_and(|there| std::ptr::eq(&**there, capture)) {
+            if !captures.get(&capture.id).is_some_and(|there| Arc::ptr_eq(there, capture)) {
                 return;
             }
             captures.remove(&capture.id);
@@ -140,8 +168,10 @@ impl Sniffers {
         if last && let Some(active) = slot.take() {
             // The counter of an eventfd that counts to 1 is never full.
             let _ = active.shared.wake.write(1);
-            // A panic in there has nobody to be told to.
-            let _ = active.thread.join();
+            for reader in active.readers {
+                // A panic in there has nobody to be told to.
+                let _ = reader.join();
+            }
         }
     }
 
@@ -200,25 +230,44 @@ impl Active {
             let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
             let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
             epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-            Ok(Shared { epoll, wake, captures: Mutex::default() })
+            Ok(Shared { epoll, wake, captures: Mutex::default(), waiting: Arc::default() })
         };
         let shared = Arc::new(open().map_err(kernel("prepare captures"))?);
-        let thread = std::thread::Builder::new()
-            .name("capture".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.run()
-            })
-            .map_err(kernel("start the capture thread"))?;
-        Ok(Self { shared, thread, next: WAKE })
+        let mut active = Self { shared, readers: Vec::new(), next: WAKE };
+        let readers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(READERS));
+        for _ in 0..readers {
+            let shared = Arc::clone(&active.shared);
+            match named("capture").spawn(move || shared.run()) {
+                Ok(reader) => active.readers.push(reader),
+                // One is enough.
+                Err(_) if !active.readers.is_empty() => break,
+                Err(error) => return Err(kernel("start the capture thread")(error)),
+            }
+        }
+        Ok(active)
     }
 }
 
+fn named(name: &str) -> std::thread::Builder {
+    std::thread::Builder::new().name(name.to_owned())
+}
+
+/// Tell once that there is something for a capture, until it is armed again.
+fn once(id: u64) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, id)
+}
+
 impl Shared {
+    /// Let the next frame of a capture be told.
+    fn arm(&self, capture: &Capture) {
+        // One that has ended is not in there any more.
+        let _ = self.epoll.modify(&capture.epoll.0, &mut once(capture.id));
+    }
+
     /// Take frames until the last capture has gone.
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         let mut batch = Batch::new();
-        let mut events = [EpollEvent::empty(); 64];
+        let mut events = [EpollEvent::empty(); TAKEN_ON];
         loop {
             let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Ok(count) => count,
@@ -228,14 +277,20 @@ impl Shared {
                     return;
                 }
             };
+            let mut silent = true;
             for event in &events[..count] {
                 let capture = match event.data() {
                     WAKE => return,
                     id => lock(&self.captures).get(&id).cloned(),
                 };
-                if let Some(capture) = capture {
-                    capture.take(self, &mut lock(&capture.work), &mut batch);
+                let Some(capture) = capture else { continue };
+                silent &= capture.take(self, &mut lock(&capture.work), &mut batch);
+                if !capture.writing.park() {
+                    self.arm(&capture);
                 }
+            }
+            if silent {
+                std::thread::sleep(NAP);
             }
         }
     }
@@ -243,9 +298,9 @@ impl Shared {
 
 impl Capture {
     /// Listen to exactly these interfaces.
-    fn listen(&self, shared: &Shared, ears: &[Ear]) -> io::Result<()> {
+    fn listen(self: &Arc<Self>, shared: &Arc<Shared>, ears: &[Ear]) -> io::Result<()> {
         let mut work = lock(&self.work);
-        if work.file.is_none() {
+        if work.stopped {
             return Ok(());
         }
         let mut wanted: HashMap<u32, Ear> = ears.iter().map(|ear| (ear.index, *ear)).collect();
@@ -259,17 +314,19 @@ impl Capture {
             self.take(shared, &mut work, &mut Batch::new());
             let mut stay = stay.into_iter();
             let gone: Vec<_> = work.sockets.extract_if(.., |_| !stay.next().unwrap_or(true)).collect();
-            gone.iter().for_each(|(socket, _)| self.close(shared, socket));
+            gone.iter().for_each(|(socket, _)| self.close(socket));
         }
         for (socket, _) in &work.sockets {
             wanted.remove(&socket.index());
         }
         let mut result = Ok(());
+        // A filter looks at whole frames.
+        let cut = self.filter.is_none().then_some(self.snaplen);
         for ear in wanted.values() {
-            match PacketSocket::open(ear.index, ear.promiscuous) {
+            match PacketSocket::open(ear.index, ear.promiscuous, cut) {
                 Ok(socket) => {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, self.id);
-                    match shared.epoll.add(&socket, event) {
+                    match self.epoll.add(&socket, event) {
                         Ok(()) => work.sockets.push((socket, tag(ear))),
                         Err(errno) => result = Err(errno.into()),
                     }
@@ -284,14 +341,14 @@ impl Capture {
     }
 
     /// Give up a socket.
-    fn close(&self, shared: &Shared, socket: &PacketSocket) {
+    fn close(&self, socket: &PacketSocket) {
         lock(&self.status).dropped += socket.take_dropped();
         // It goes from there by itself when it is closed.
-        let _ = shared.epoll.delete(socket.as_fd());
+        let _ = self.epoll.delete(socket.as_fd());
     }
 
-    /// Take what waits, but no more than a few thousand frames, and write it. True if nothing is left waiting.
-    fn take(&self, shared: &Shared, work: &mut Work, batch: &mut Batch) -> bool {
+    /// Take what waits, but no more than a few thousand frames, and let it be written. True if nothing is left waiting.
+    fn take(self: &Arc<Self>, shared: &Arc<Shared>, work: &mut Work, batch: &mut Batch) -> bool {
         let mut collected = Collected::default();
         let mut silent = true;
         let mut failed = Vec::new();
@@ -299,7 +356,9 @@ impl Capture {
             let mut turns = 0;
             loop {
                 match socket.receive(batch) {
-                    Ok(true) => batch.frames().for_each(|frame| self.collect(&mut collected, &frame, *tag)),
+                    Ok(true) => batch.frames().for_each(|frame| {
+                        collected.push(&frame, *tag, self.filter.as_ref(), self.snaplen);
+                    }),
                     Ok(false) => {
                         if socket.deserted() {
                             failed.push(at);
@@ -321,75 +380,86 @@ impl Capture {
         }
         for at in failed.into_iter().rev() {
             let (socket, _) = work.sockets.remove(at);
-            self.close(shared, &socket);
+            self.close(&socket);
             lock(&self.status).interfaces = work.sockets.len();
         }
         if !collected.ends.is_empty() {
             collected.sort();
             collected.straighten(&mut work.last);
-            self.write(shared, work, &collected);
+            let (capture, shared) = (Arc::clone(self), Arc::clone(shared));
+            let start = || named("capture-file").spawn(move || capture.write_all(&shared));
+            if let Err(error) = self.writing.push(collected, start) {
+                self.fail(work, &error);
+            }
         }
+        self.look_for_drops(work);
         silent
     }
 
-    /// Put a frame behind the others, if the filter lets it through.
-    fn collect(&self, collected: &mut Collected, frame: &Frame<'_>, vlan: Option<Tag>) {
-        let tags: Vec<Tag> = vlan.into_iter().chain(frame.tag).collect();
-        let Collected { records, ends, scratch } = collected;
-        let tagged = |scratch: &mut Vec<u8>, tags: &[Tag]| {
-            scratch.clear();
-            push_tagged(scratch, frame.bytes, tags);
-        };
-        if let Some(filter) = &self.filter {
-            let accepted = match &*tags {
-                [] => filter.accepts(frame.bytes),
-                [_] if !filter.tagged() => filter.accepts(frame.bytes),
-                [_, inner @ ..] => {
-                    tagged(scratch, if filter.tagged() { &tags } else { inner });
-                    filter.accepts(scratch)
-                }
-            };
-            if !accepted {
-                return;
-            }
+    /// See to it that a loss is known while it happens.
+    fn look_for_drops(&self, work: &mut Work) {
+        let now = Instant::now();
+        if work.asked.is_some_and(|asked| now - asked < ASKED) {
+            return;
         }
-        let length = frame.length + tags.len() * size_of::<Tag>();
-        if tags.is_empty() {
-            push_record(records, frame.time, frame.bytes, length, self.snaplen);
-        } else {
-            tagged(scratch, &tags);
-            push_record(records, frame.time, scratch, length, self.snaplen);
-        }
-        ends.push((frame.time, records.len()));
+        work.asked = Some(now);
+        self.count_drops(work);
     }
 
-    fn write(&self, shared: &Shared, work: &mut Work, collected: &Collected) {
-        let Some(file) = work.file.as_mut() else { return };
-        let ends: Vec<usize> = collected.ends.iter().map(|(_, end)| *end).collect();
-        let result = file.append(&collected.records, &ends);
-        let whole = result.as_ref().map_or_else(|(whole, _)| *whole, |()| ends.len());
-        {
-            let mut status = lock(&self.status);
-            status.frames += whole as u64;
-            status.bytes += whole.checked_sub(1).map_or(0, |last| ends[last] as u64);
+    fn count_drops(&self, work: &mut Work) {
+        let new: u64 = work.sockets.iter().map(|(socket, _)| socket.take_dropped()).sum();
+        if new == 0 {
+            return;
         }
-        if let Err((_, error)) = result {
-            self.fail(shared, work, &error);
+        let dropped = {
+            let mut status = lock(&self.status);
+            status.dropped += new;
+            status.dropped
+        };
+        if work.told.is_none_or(|told| told.elapsed() >= TOLD) {
+            work.told = Some(Instant::now());
+            tracing::warn!(path = %self.path.display(), dropped, "a capture loses frames: they come too fast");
+        }
+    }
+
+    /// Write what comes until the file is closed.
+    fn write_all(self: &Arc<Self>, shared: &Shared) {
+        while let Some((mut file, records)) = self.writing.next() {
+            let ends: Vec<usize> = records.ends.iter().map(|(_, end)| *end).collect();
+            let result = file.append(&records.records, &ends);
+            let whole = result.as_ref().map_or_else(|(whole, _)| *whole, |()| ends.len());
+            {
+                let mut status = lock(&self.status);
+                status.frames += whole as u64;
+                status.bytes += whole.checked_sub(1).map_or(0, |last| ends[last] as u64);
+            }
+            let error = result.err().map(|(_, error)| error);
+            if error.is_some() {
+                // Before the lock: who has it may wait for this to be written.
+                self.writing.close();
+            }
+            if self.writing.done(file, &records) {
+                shared.arm(self);
+            }
+            if let Some(error) = error {
+                self.fail(&mut lock(&self.work), &error);
+            }
         }
     }
 
     /// Stop for something that has happened to the file.
-    fn fail(&self, shared: &Shared, work: &mut Work, error: &io::Error) {
+    fn fail(&self, work: &mut Work, error: &io::Error) {
         tracing::error!(path = %self.path.display(), %error, "a capture has stopped");
-        self.give_up(shared, work, Some(error.to_string()));
+        self.give_up(work, Some(error.to_string()));
     }
 
     /// Close everything.
-    fn give_up(&self, shared: &Shared, work: &mut Work, why: Option<String>) {
+    fn give_up(&self, work: &mut Work, why: Option<String>) {
+        self.writing.close();
+        work.stopped = true;
         for (socket, _) in work.sockets.drain(..) {
-            self.close(shared, &socket);
+            self.close(&socket);
         }
-        work.file = None;
         let mut status = lock(&self.status);
         status.interfaces = 0;
         if status.stopped.is_none() {
@@ -398,71 +468,45 @@ impl Capture {
     }
 
     /// The last frames, and the end.
-    fn finish(&self, shared: &Shared) {
-        let mut work = lock(&self.work);
-        if work.file.is_none() {
-            return;
-        }
-        let mut batch = Batch::new();
-        for _ in 0..LAST_ROUNDS {
-            if self.take(shared, &mut work, &mut batch) {
-                break;
+    fn finish(self: &Arc<Self>, shared: &Arc<Shared>) {
+        {
+            let mut work = lock(&self.work);
+            let mut batch = Batch::new();
+            for _ in 0..LAST_ROUNDS {
+                if work.stopped || self.take(shared, &mut work, &mut batch) {
+                    break;
+                }
+                if self.writing.park() {
+                    self.writing.drain();
+                }
+            }
+            self.writing.drain();
+            if !work.stopped && !self.writing.is_closed() {
+                self.give_up(&mut work, None);
             }
         }
-        self.give_up(shared, &mut work, None);
+        // It may wait for the lock, to say why it could not write.
+        self.writing.end();
+        // It goes from there by itself when it is closed.
+        let _ = shared.epoll.delete(&self.epoll.0);
     }
 
-    fn status(&self, shared: Option<&Shared>) -> SniffStatus {
+    /// How it is doing. What has happened to its file or interfaces is looked for while it runs.
+    fn status(&self, runs: bool) -> SniffStatus {
         // Whoever works with it may be waiting for the disk.
         if let Ok(mut work) = self.work.try_lock() {
-            let dropped: u64 = work.sockets.iter().map(|(socket, _)| socket.take_dropped()).sum();
-            lock(&self.status).dropped += dropped;
-            let touched = work.file.as_ref().and_then(|file| file.untouched().err());
-            if let Some(shared) = shared {
+            self.count_drops(&mut work);
+            if runs {
                 // The kernel tells of an interface that goes when it is set down, which may be before it is gone.
                 let gone: Vec<_> = work.sockets.extract_if(.., |(socket, _)| socket.deserted()).collect();
-                gone.iter().for_each(|(socket, _)| self.close(shared, socket));
+                gone.iter().for_each(|(socket, _)| self.close(socket));
                 lock(&self.status).interfaces = work.sockets.len();
-                if let Some(error) = touched {
-                    self.fail(shared, &mut work, &error);
+                if let Some(error) = self.writing.touched() {
+                    self.fail(&mut work, &error);
                 }
             }
         }
         lock(&self.status).clone()
-    }
-}
-
-impl Collected {
-    /// Bring records that were taken from several interfaces into the order of their times.
-    fn sort(&mut self) {
-        if self.ends.is_sorted_by_key(|(time, _)| *time) {
-            return;
-        }
-        let begins = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
-        let mut places: Vec<_> =
-            self.ends.iter().zip(begins).map(|((time, end), begin)| (*time, begin..*end)).collect();
-        places.sort_by_key(|(time, _)| *time);
-        let mut records = Vec::with_capacity(self.records.len());
-        self.ends.clear();
-        for (time, place) in places {
-            records.extend_from_slice(&self.records[place]);
-            self.ends.push((time, records.len()));
-        }
-        self.records = records;
-    }
-
-    /// Let no record be older than the one before it. The kernel gives the first frames after a while without any capture
-    /// the time at which they are taken, not that at which they came. A clock that was set back stays so.
-    fn straighten(&mut self, last: &mut Duration) {
-        let mut begin = 0;
-        for (time, end) in &mut self.ends {
-            if *time < *last && *last - *time < CLOCK_SET {
-                *time = *last;
-                set_time(&mut self.records[begin..*end], *time);
-            }
-            *last = *time;
-            begin = *end;
-        }
     }
 }
 
@@ -474,13 +518,12 @@ struct Held {
 
 impl Sniffer for Held {
     fn status(&self) -> SniffStatus {
-        let shared = self.sniffers.all().map(|(shared, _)| shared);
-        self.capture.status(shared.as_deref())
+        self.capture.status(self.sniffers.all().is_some())
     }
 
     fn stop(&self) -> SniffStatus {
         self.sniffers.leave(&self.capture);
-        self.capture.status(None)
+        self.capture.status(false)
     }
 }
 

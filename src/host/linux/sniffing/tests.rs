@@ -145,7 +145,9 @@ fn wait_for(what: &str, holds: impl Fn() -> bool) {
 
 fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == "capture\n")).count()
+    tasks
+        .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with("capture")))
+        .count()
 }
 
 #[test]
@@ -350,7 +352,7 @@ fn with_the_last_capture_the_thread_ends() {
     let before = descriptors();
     for _ in 0..3 {
         let captures: Vec<_> = (0..20).map(|at| lab.start(ear("a"), &format!("{at}.pcap"))).collect();
-        assert_eq!(threads(), 1);
+        assert!((1..=READERS).contains(&threads()), "what hears nothing has no thread of its own");
         drop(captures);
         assert_eq!((threads(), descriptors()), (0, before));
     }

@@ -51,6 +51,8 @@ const APPLY: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_secs(1);
 /// How long an Open vSwitch that was restarted by somebody may take to come back.
 const COMEBACK: Duration = Duration::from_secs(15);
+/// How many files ovs-vswitchd needs besides those of its ports and those that it has open while nobody asks for anything.
+const SPARE_FILES: usize = 32;
 /// How often a change is tried again when others have changed the same.
 const ATTEMPTS: u32 = 5;
 
@@ -292,6 +294,33 @@ impl OpenVswitch {
         }
     }
 
+    /// An error if ovs-vswitchd may not open as many files as new ports need. One that runs out of them ends, and starts
+    /// again with the same configuration.
+    fn files_suffice(
+        &self,
+        what: &str,
+        picture: &Picture,
+        ports: &[(SwitchPort, Segment)],
+    ) -> Result<(), NetworkError> {
+        // The kernel's datapath needs none for a port.
+        let Some(daemons) = self.daemons.as_ref().filter(|_| self.datapath == Datapath::Userspace) else {
+            return Ok(());
+        };
+        let there = picture.by_interface();
+        let new = ports.iter().filter(|(port, _)| !there.contains_key(port.interface.as_str())).count();
+        match daemons.files_left() {
+            Some(left) if new > 0 && left < new + SPARE_FILES => Err(wrong(
+                what,
+                format!(
+                    "ovs-vswitchd needs an open file for each port and may have no more than {} more; start the daemon with a \
+                     higher limit (`ulimit -Hn`)",
+                    left.saturating_sub(SPARE_FILES)
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Rows of interfaces that were deleted and made again under the same name: ovs-vswitchd would keep what it has open.
     /// They go first. `ports` has the number of each interface by name, and None for one that was just made.
     /// Gives what is in the database then.
@@ -430,6 +459,7 @@ impl Switch for OpenVswitch {
         for bridge in ports.iter().map(|(_, segment)| &segment.bridge).collect::<BTreeSet<_>>() {
             self.vacant(&what, &picture, bridge)?;
         }
+        self.files_suffice(&what, &picture, ports)?;
         let before = picture.segments();
         self.plug_all(&what, picture, ports).inspect_err(|_| self.put_back(&before, ports))
     }

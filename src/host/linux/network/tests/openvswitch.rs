@@ -273,6 +273,57 @@ fn the_database_dies_under_load() {
 }
 
 #[test]
+fn two_thousand_ports() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        let taps: Vec<NewTap> = (0..2000).map(|n| vm(&format!("t{n}"), Some(n % 10 + 1))).collect();
+        lab.network.create_all(&taps).unwrap();
+        assert_eq!(lab.network.list().unwrap().len(), 2000);
+        let [first, last, other] =
+            [("t0", 1), ("t1990", 2), ("t1999", 3)].map(|(tap, id)| Guest::attach(&lab, tap, id));
+        let crosses = |number| {
+            first.shout(number);
+            assert_eq!(last.hear(), number);
+            assert!(!other.hears_within(20), "a frame has come to another VLAN");
+        };
+        crosses(1);
+        // The one that is started again has all of them to open, and is waited for.
+        kill(&lab, "ovs-vswitchd");
+        lab.network.connect(&name("t7"), Some(&segment(3))).unwrap();
+        crosses(2);
+        drop((first, last, other));
+        lab.network.delete_all(&taps.iter().map(|tap| tap.tap.clone()).collect::<Vec<_>>()).unwrap();
+        assert_eq!(lab.interfaces(), Vec::<String>::new());
+        assert_eq!(by_hand(&lab, &["list-br"]), "");
+        lab.network.release(false).unwrap();
+        assert!(!folder(&lab).exists() && !lab.pin().exists());
+    });
+}
+
+#[test]
+fn a_limit_of_open_files_is_told_before_it_is_reached() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        lab.network.create(&vm("a", Some(1))).unwrap();
+        let pid = process_of(&lab, "ovs-vswitchd").pid.to_string();
+        let limit = |files: usize| {
+            let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={files}:20000")]).status();
+            assert!(status.unwrap().success());
+        };
+        limit(100);
+        let taps: Vec<NewTap> = (0..100).map(|n| vm(&format!("t{n}"), Some(1))).collect();
+        let error = lab.network.create_all(&taps).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("needs an open file for each port") && source.contains("`ulimit -Hn`"), "{source}");
+        assert_eq!(lab.network.list().unwrap(), [port(&vm("a", Some(1)))]);
+        assert_eq!(lab.interfaces(), ["a"]);
+        limit(1000);
+        lab.network.create_all(&taps).unwrap();
+        assert_eq!(lab.network.list().unwrap().len(), 101);
+    });
+}
+
+#[test]
 fn what_is_deleted_by_hand_is_made_again_by_the_next_change() {
     on_openvswitch(|| {
         let lab = Lab::new(Form::Auto);

@@ -79,6 +79,15 @@ impl Daemons {
         [self.server, self.switch].into_iter().flatten().any(|id| !alive(id))
     }
 
+    /// How many more files ovs-vswitchd may have open; None if that cannot be told.
+    pub(super) fn files_left(&self) -> Option<usize> {
+        let process = PathBuf::from(format!("/proc/{}", self.switch?.pid));
+        let limits = std::fs::read_to_string(process.join("limits")).ok()?;
+        let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        let limit: usize = limit.split_whitespace().next()?.parse().ok()?;
+        Some(limit.saturating_sub(std::fs::read_dir(process.join("fd")).ok()?.count()))
+    }
+
     /// What a program said last, for an error.
     pub(super) fn last_words(&self) -> String {
         [SERVER, SWITCH]
