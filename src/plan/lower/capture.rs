@@ -121,7 +121,7 @@ impl Captures {
                 drift: false,
             };
             let made = |facts: &Facts| super::super::Made { key: key.clone(), facts: facts.clone() };
-            match self.work.iter_mut().find(|work| work.name == item.name) {
+            match self.work.iter_mut().find(|work| work.name == item.name && !work.former) {
                 // It changes anyway.
                 Some(work) => work.anew = true,
                 None => {
@@ -137,6 +137,7 @@ impl Captures {
                         id: None,
                         new: Some(made(&item.facts)),
                         anew: true,
+                        former: false,
                     });
                 }
             }
@@ -253,7 +254,7 @@ impl<'a> Lower<'a> for Captures {
             let extra = Extra { undo: Undo::Commands(undo.into()), mark, ..Extra::default() };
             let step = draft.step(&serves, &group.stop(), extra);
             for at in &members {
-                draft.removed.insert((Kind::Capture, self.work[*at].name.clone()), vec![step]);
+                draft.removed.entry((Kind::Capture, self.work[*at].name.clone())).or_default().push(step);
             }
             if let Group::Vm(vm) = &group {
                 draft.before_end.entry(vm.clone()).or_default().push(step);

@@ -45,6 +45,8 @@ pub(super) struct Work {
     pub new: Option<Made>,
     /// What is there goes first.
     pub anew: bool,
+    /// It is what an object was before, which is another one now: it goes and is not forgotten.
+    pub former: bool,
 }
 
 impl Work {
@@ -66,7 +68,7 @@ impl Work {
 
     /// The mark of the last step that removes it; None where it is made again, and stays remembered.
     pub fn unmade(&self, kind: Kind) -> Option<Mark> {
-        self.new.is_none().then(|| Mark::Unmake { kind, name: self.name.clone() })
+        (self.new.is_none() && !self.former).then(|| Mark::Unmake { kind, name: self.name.clone() })
     }
 }
 
@@ -197,7 +199,15 @@ pub(super) fn diff<'a>(
             });
             let change = draft.change(address, Action::Create, place, parts.collect(), Vec::new());
             draft.changes[change].goal = goal(item);
-            work.push(Work { name: item.name.to_owned(), change, old: None, id: None, new, anew: false });
+            work.push(Work {
+                name: item.name.to_owned(),
+                change,
+                old: None,
+                id: None,
+                new,
+                anew: false,
+                former: false,
+            });
             continue;
         };
         let mut differs = reasons(scene, rules, item, live, made(item.name));
@@ -230,6 +240,24 @@ pub(super) fn diff<'a>(
             differs.push(reason);
             anew = true;
         }
+        // Something is at its new place already, and what it was would be left behind.
+        let left = former.filter(|(former, _)| **former != key);
+        if let Some((former, _)) = left {
+            let (field, at) = item
+                .object
+                .settings
+                .iter()
+                .find(|(_, v)| v.iter().any(|v| v.value == item.key))
+                .map_or(("name", item.object.span), |(field, _)| (*field, item.object.place(field)));
+            differs.push(Reason {
+                field: field.to_owned(),
+                old: Some(former.clone()),
+                new: Some(item.key.clone()),
+                place: scene.place(at),
+                drift: false,
+            });
+            anew = true;
+        }
         let asked = scene.scope.replaces(kind, item.name);
         differs.extend(asked.then(asked_for));
         anew |= asked;
@@ -253,7 +281,12 @@ pub(super) fn diff<'a>(
         let mut facts = remembered.cloned().unwrap_or_default();
         facts.extend(live.facts.clone());
         let old = Some(Made { key, facts });
-        work.push(Work { name: item.name.to_owned(), change, old, id: live.id.clone(), new, anew });
+        if let Some((key, live)) = left {
+            let old = Some(Made { key: key.clone(), facts: live.facts.clone() });
+            let (name, id) = (item.name.to_owned(), live.id.clone());
+            work.push(Work { name, change, old, id, new: None, anew: false, former: true });
+        }
+        work.push(Work { name: item.name.to_owned(), change, old, id: live.id.clone(), new, anew, former: false });
     }
     let declared = |key: &str| items.iter().find(|item| item.key == key);
     let mut unmanaged = Vec::new();
@@ -279,7 +312,15 @@ pub(super) fn diff<'a>(
         let mut facts = known.map(|(_, made)| made.facts.clone()).unwrap_or_default();
         facts.extend(live.facts.clone());
         let old = Some(Made { key: key.clone(), facts });
-        work.push(Work { name: name.to_owned(), change, old, id: live.id.clone(), new: None, anew: false });
+        work.push(Work {
+            name: name.to_owned(),
+            change,
+            old,
+            id: live.id.clone(),
+            new: None,
+            anew: false,
+            former: false,
+        });
     }
     if !unmanaged.is_empty() {
         draft.unmanaged.extend(unmanaged.iter().map(|key| Address::new(kind, key)));
