@@ -83,6 +83,31 @@ fn every_kind_is_applied_restored_and_destroyed() {
 }
 
 #[test]
+fn what_a_release_of_2018_lacks_is_an_error_of_the_plan() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let minimega = Minimega::start(folder.path());
+    minimega.state().network.old = true;
+    std::fs::write(folder.path().join("lab.yaml"), LAB.replace("trunks: [eth1]", "config: { mode: x }"))
+        .expect("a file");
+    let go = |words: &[&str]| run(folder.path(), &minimega.socket, words);
+    minimega.take_log();
+    let said = ends(go(&["apply", "--yes", "lab.yaml"]), 1);
+    for (place, form) in [(9, "bridge config"), (9, "bridge tunnel with a key"), (13, "tap mirror between NICs of VMs")]
+    {
+        assert!(said.contains(&format!("takes `{form}`, which the target does not have")), "{form}: {said}");
+        assert!(said.contains(&format!("lab.yaml:{place}:")), "{said}");
+    }
+    assert_eq!(said.matches("error[target-lacks]").count(), 3, "{said}");
+    assert_eq!(changes(minimega.take_log(), "lab"), [] as [&str; 0], "nothing is half made");
+    // What is left is carried out, and everything else of the file is there.
+    let less = LAB.replace(", key: 7", "").replace("mirrors: { watch: { from: web1.0, to: web1.1 } }\n", "");
+    std::fs::write(folder.path().join("lab.yaml"), less).expect("a file");
+    ends(go(&["apply", "--yes", "lab.yaml"]), 0);
+    ends(go(&["plan", "--detailed-exitcode", "lab.yaml"]), 0);
+    ends(go(&["destroy", "--yes", "lab.yaml"]), 0);
+}
+
+#[test]
 fn what_minimega_would_drop_silently_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let minimega = Minimega::start(folder.path());

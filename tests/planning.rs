@@ -77,6 +77,20 @@ fn what_this_machine_lacks_is_a_warning_unless_the_engine_is_elsewhere() {
 }
 
 #[test]
+fn what_minimega_would_drop_silently_is_a_warning() {
+    let text = "experiment: lab\nvlans: { a: {} }\nvms:\n  x: { networks: [{ vlan: a, qos: { rate: 1 mbit, delay: 3 ms } }], colocate: z }\n  y: { networks: [a] }\n";
+    let folder = Folder::new(&[("lab.yaml", text)]);
+    let (code, _, err) = folder.run(&["validate", "lab.yaml"]);
+    assert_eq!(code, 0);
+    for says in ["warning[qos-combined]: NIC 0 of `x`", "lab.yaml:4:", "warning[unknown-colocate]: `x`"] {
+        assert!(err.contains(says), "{says}: {err}");
+    }
+    // Megaform's engine does it, and what is planned is known better.
+    let (code, _, err) = folder.run(&["plan", "lab.yaml"]);
+    assert!(code == 0 && !err.contains("qos-combined"), "{err}");
+}
+
+#[test]
 fn a_plan_without_an_engine() {
     let folder = Folder::new(&[("lab.yaml", LAB)]);
     let (code, out, err) = folder.run(&["plan", "lab.yaml"]);

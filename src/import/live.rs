@@ -104,10 +104,7 @@ fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> 
                 notes.push(format!("NIC {index} of the VM {} is disconnected and is left out", vm.name));
                 return None;
             };
-            notes.push(format!(
-                "NIC {index} of the VM {} is disconnected; the file has the VLAN that it was launched with",
-                vm.name
-            ));
+            // What it was launched on is where it is plugged in again.
             spec.vlan.clone()
         }
     };
@@ -118,7 +115,11 @@ fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> 
         vlan,
         mac: (fixed && !nic.mac.is_empty()).then(|| nic.mac.clone()),
         driver: nic.driver.clone().filter(|driver| driver != DEFAULT_DRIVER && !driver.is_empty()),
-        bridge: bridge(&nic.bridge),
+        bridge: match (nic.connected, asked) {
+            (false, Some(asked)) => asked.bridge.as_deref().and_then(bridge),
+            _ => bridge(&nic.bridge),
+        },
+        cut: !nic.connected,
         qos: nic.qos.filter(|qos| !qos.is_none()),
     })
 }

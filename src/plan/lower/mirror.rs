@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, StepId, Undo};
 use super::object::{Item, Rules, Work, diff, launched, one, seen, words};
-use super::{Lower, Scene};
+use super::{Lower, NIC_MIRROR, Scene};
 use crate::live::Facts;
-use crate::name::Kind;
+use crate::name::{Address, Kind};
 use crate::spec::model::nic_of_vm;
 
 #[derive(Default)]
@@ -89,7 +89,7 @@ impl<'a> Lower<'a> for Mirrors {
             let undo = Undo::Command(draft.command(&create(&old.facts)));
             let extra = Extra { undo, mark: work.unmade(Kind::Mirror), ..Extra::default() };
             let step = draft.step(&Arc::from([work.change]), &clear(&old.key), extra);
-            draft.removed.insert((Kind::Mirror, work.name.clone()), vec![step]);
+            draft.removed.entry((Kind::Mirror, work.name.clone())).or_default().push(step);
             for vm in vms(&old.facts) {
                 draft.before_end.entry(vm).or_default().push(step);
             }
@@ -99,9 +99,13 @@ impl<'a> Lower<'a> for Mirrors {
         }
     }
 
-    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         for work in self.work.iter().filter(|work| work.makes()) {
             let Some(new) = &work.new else { continue };
+            let object = scene.experiment.of(Kind::Mirror).find(|(name, _)| *name == work.name);
+            if let Some((name, object)) = object.filter(|_| !vms(&new.facts).is_empty()) {
+                scene.needs(draft, &NIC_MIRROR, &Address::new(Kind::Mirror, name), object.place("from"));
+            }
             let mut needs: Vec<StepId> =
                 draft.removed.get(&(Kind::Mirror, work.name.clone())).cloned().unwrap_or_default();
             needs.extend(vms(&new.facts).iter().filter_map(|vm| draft.vms_ready.get(vm)).flatten());
