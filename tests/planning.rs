@@ -120,6 +120,40 @@ fn every_line_of_a_plan_is_a_command_or_a_comment() {
 }
 
 #[test]
+fn the_same_bytes_wherever_it_is_planned() {
+    let folder = Folder::new(&[]);
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files = std::fs::read_dir(&examples).expect("there are examples").map(|entry| entry.expect("an entry").path());
+    let files: Vec<String> =
+        files.filter(|path| path.is_file()).map(|path| path.to_str().expect("UTF-8").to_owned()).collect();
+    assert!(files.len() >= 4, "{files:?}");
+    for file in &files {
+        for args in [&["plan"][..], &["plan", "--json"], &["plan", "-v"], &["graph"], &["graph", "--plan"], &["expand"]]
+        {
+            let args = [args, &[file.as_str()]].concat();
+            let here = folder.command(&args).output().expect("the program starts");
+            assert_eq!(here.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&here.stderr));
+            // Another user, country, time zone, terminal and working folder; each run has other seeds of its hash maps.
+            let mut command = folder.command(&args);
+            for (name, value) in [
+                ("LC_ALL", "tr_TR.UTF-8"),
+                ("LANG", "de_DE.UTF-8"),
+                ("TZ", "Asia/Tokyo"),
+                ("COLUMNS", "40"),
+                ("TERM", "dumb"),
+                ("HOME", "/nonexistent"),
+                ("USER", "somebody"),
+                ("HOSTNAME", "elsewhere"),
+            ] {
+                command.env(name, value);
+            }
+            let there = command.current_dir("/").output().expect("the program starts");
+            assert!(here.stdout == there.stdout, "{args:?} differs:\n{}", String::from_utf8_lossy(&there.stdout));
+        }
+    }
+}
+
+#[test]
 fn a_socket_that_was_asked_for_must_answer() {
     let folder = Folder::new(&[("lab.yaml", LAB)]);
     for command in ["plan", "show"] {

@@ -63,7 +63,13 @@ enum Line {
         dhcp: bool,
     },
     /// An object of ours, from a journal that was reduced.
-    Object { kind: Kind, name: String, made: Made },
+    Object {
+        kind: Kind,
+        name: String,
+        made: Made,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unsure: bool,
+    },
     /// What a NIC was shaped by, from a journal that was reduced.
     Qos { vm: String, nic: usize, settings: String },
     /// Raw commands of ours, from a journal that was reduced.
@@ -159,7 +165,10 @@ fn read(lines: impl BufRead) -> Advice {
             Ok(Line::Tap { name, address, dhcp }) => {
                 advice.taps.insert(name, TapAdvice { address, dhcp });
             }
-            Ok(Line::Object { kind, name, made }) => {
+            Ok(Line::Object { kind, name, made, unsure }) => {
+                if unsure {
+                    advice.unsure.insert((kind, name.clone()));
+                }
                 advice.objects.insert((kind, name), made);
             }
             Ok(Line::Qos { vm, nic, settings }) => {
@@ -192,7 +201,8 @@ impl Journal {
                 write(&mut new, &Line::Tap { name, address: tap.address, dhcp: tap.dhcp })?;
             }
             for ((kind, name), made) in advice.objects {
-                write(&mut new, &Line::Object { kind, name, made })?;
+                let unsure = advice.unsure.contains(&(kind, name.clone()));
+                write(&mut new, &Line::Object { kind, name, made, unsure })?;
             }
             for ((vm, nic), qos) in advice.qos {
                 write(&mut new, &Line::Qos { vm, nic, settings: qos.to_string() })?;

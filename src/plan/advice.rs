@@ -1,6 +1,6 @@
 //! What the journal remembers and the target does not tell. Advice only: a plan without it is safe, but knows less.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub struct Advice {
     pub commands: BTreeMap<String, CommandAdvice>,
     /// What megaform made of bridges, dnsmasq servers, mirrors and captures, by kind and name.
     pub objects: BTreeMap<(Kind, String), Made>,
+    /// Those of them of which it is not known whether the command that makes them was carried out.
+    pub unsure: BTreeSet<(Kind, String)>,
     /// What NICs were last shaped by, by VM and index.
     pub qos: BTreeMap<(String, usize), Qos>,
 }
@@ -196,6 +198,7 @@ impl Advice {
             }
             Some(Mark::Make { kind, name, made, .. }) => {
                 self.objects.insert((*kind, name.clone()), made.clone());
+                self.unsure.insert((*kind, name.clone()));
             }
             Some(Mark::Unmake { .. }) => {}
             None if self.commands.is_empty() => {}
@@ -248,6 +251,11 @@ impl Advice {
 
     /// Note how it ended. A line of `destroy` that failed is not tried again.
     pub fn answered(&mut self, mark: &Mark, answer: Answer<'_>) {
+        if let Mark::Make { kind, name, .. } | Mark::Unmake { kind, name } = mark
+            && answer != Answer::Lost
+        {
+            self.unsure.remove(&(*kind, name.clone()));
+        }
         match (mark, answer) {
             (Mark::Make { kind, name, new: true, .. }, Answer::Failed(_))
             | (Mark::Unmake { kind, name }, Answer::Done) => {

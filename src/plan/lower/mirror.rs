@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, StepId, Undo};
-use super::object::{Item, Rules, Work, diff, launched, one, seen, words};
+use super::object::{Item, Rules, Work, diff, launched, one, seen, unsure, words};
 use super::{Lower, NIC_MIRROR, Scene};
 use crate::live::Facts;
 use crate::name::{Address, Kind};
@@ -108,13 +108,16 @@ impl<'a> Lower<'a> for Mirrors {
             }
             let mut needs: Vec<StepId> =
                 draft.removed.get(&(Kind::Mirror, work.name.clone())).cloned().unwrap_or_default();
+            // Where it is not known whether it is there, there may be nothing to remove.
+            let removed = unsure(scene, Kind::Mirror, &work.name);
+            let after = if removed { std::mem::take(&mut needs) } else { Vec::new() };
             needs.extend(vms(&new.facts).iter().filter_map(|vm| draft.vms_ready.get(vm)).flatten());
             let ends = ["from", "to"].into_iter().filter_map(|key| one(&new.facts, key));
             needs.extend(ends.filter_map(|tap| draft.taps_ready.get(tap)));
             needs.sort_unstable();
             needs.dedup();
             let undo = Undo::Command(draft.command(&clear(&new.key)));
-            let extra = Extra { needs, undo, mark: work.made(Kind::Mirror), ..Extra::default() };
+            let extra = Extra { needs, after, undo, mark: work.made(Kind::Mirror), ..Extra::default() };
             draft.step(&Arc::from([work.change]), &create(&new.facts), extra);
         }
     }

@@ -90,6 +90,11 @@ pub(super) struct Rules<'r> {
     pub cost: Cost,
 }
 
+/// Nothing shows whether it is there: the target lists none of its kind, and the answer of the command that makes it was lost.
+pub(super) fn unsure(scene: &Scene<'_>, kind: Kind, name: &str) -> bool {
+    !scene.live.objects.contains_key(&kind) && scene.options.advice.unsure.contains(&(kind, name.to_owned()))
+}
+
 /// What is live of a kind by key, as far as it is to be compared.
 pub(super) type Seen = BTreeMap<String, LiveObject>;
 
@@ -231,6 +236,16 @@ pub(super) fn diff<'a>(
                 field: "name".to_owned(),
                 old: Some(other.clone()),
                 new: Some(item.name.to_owned()),
+                place: place.clone(),
+                drift: false,
+            });
+            anew = true;
+        }
+        if unsure(scene, kind, item.name) {
+            differs.push(Reason {
+                field: "made".to_owned(),
+                old: Some("it is not known whether it was".to_owned()),
+                new: Some("made again".to_owned()),
                 place: place.clone(),
                 drift: false,
             });

@@ -383,9 +383,9 @@ commands: { x: { create: "echo {{ prefix }}", depends_on: [a, b] } }
     let (one, two) = (read(one), read(two));
     assert_eq!(two.lines().count() - 1, 2 * (one.lines().count() - 1), "{two}");
     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
-    let left = ["a", "b", "lan", "br", "gw"].into_iter().find(|name| {
-        two.lines().any(|line| line.split(word).any(|part| part == *name) && !line.contains("dns"))
-    });
+    let left = ["a", "b", "lan", "br", "gw"]
+        .into_iter()
+        .find(|name| two.lines().any(|line| line.split(word).any(|part| part == *name) && !line.contains("dns")));
     assert_eq!(left, None, "{two}");
 }
 
