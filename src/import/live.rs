@@ -30,6 +30,11 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
         let read = read(vm, &mut found.notes);
         found.vms.insert(vm.name.clone(), read);
     }
+    // A NIC that is disconnected may name an alias that is not bound any more.
+    let unplugged: Vec<String> = found.vms.values().flat_map(|vm| &vm.nics).map(|nic| nic.vlan.clone()).collect();
+    for vlan in unplugged.into_iter().filter(|vlan| vlan.parse::<u16>().is_err()) {
+        found.vlans.entry(vlan).or_default();
+    }
     for (tap, seen) in &live.taps {
         let Some(vlan) = seen.alias.clone().or_else(|| seen.vlan.map(|tag| tag.to_string())) else {
             found.notes.push(format!("the tap {tap} is on no VLAN and is left out"));
