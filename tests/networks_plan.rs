@@ -82,6 +82,114 @@ fn every_kind_is_applied_restored_and_destroyed() {
     assert!(network.bridges.values().all(|bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty()));
 }
 
+/// What is there of the networks, but ids and names that are given out.
+fn networks(minimega: &Minimega) -> String {
+    let state = minimega.state();
+    let network = &state.network;
+    let bridges =
+        network.bridges.iter().map(|(name, b)| (name, &b.trunks, b.tunnels.iter().map(|t| &t.1).collect::<Vec<_>>()));
+    let servers = network.dnsmasq.values().map(|s| (&s.start, &s.leases, &s.names));
+    let vms = state.namespaces["lab"].vms.iter().map(|(name, vm)| {
+        let nics: Vec<_> = vm.nics.iter().map(|nic| (&nic.alias, &nic.bridge)).collect();
+        (name, vm.state, nics, vm.tags.get("role"))
+    });
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        bridges.collect::<Vec<_>>(),
+        servers.collect::<Vec<_>>(),
+        vms.collect::<Vec<_>>(),
+        network.mirrors,
+        network
+            .captures
+            .iter()
+            .map(|c| (&c.path, c.nic.as_ref().map(|_| c.snaplen)))
+            .collect::<std::collections::BTreeSet<_>>(),
+        network.qos,
+        network.blacklist,
+    )
+}
+
+#[test]
+fn a_connection_lost_anywhere_in_a_plan_with_every_kind_is_recovered() {
+    let text = LAB.replace(
+        "ids: { networks: [dmz] }",
+        "ids: { networks: [dmz, { vlan: lan, connected: false }], wait_for: { command: vm info } }",
+    ) + "vlan_blacklist: [200]\ncommands: { role: { create: vm tag ids role x, destroy: clear vm tag ids role, depends_on: ids } }\n";
+    let lab = || {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let minimega = Minimega::start(folder.path());
+        std::fs::write(folder.path().join("lab.yaml"), &text).expect("a file");
+        (folder, minimega)
+    };
+    let (folder, reference) = lab();
+    ends(run(folder.path(), &reference.socket, &["apply", "--yes", "lab.yaml"]), 0);
+    let mut commands = changes(reference.take_log(), "lab");
+    commands.sort();
+    commands.dedup();
+    // What configures a launch is in another test.
+    commands.retain(|command| {
+        !command.starts_with("vm config ") && command != "clear vm config" && command != "vlans blacklist"
+    });
+    for kind in [
+        "bridge tunnel",
+        "bridge trunk",
+        "tap create",
+        "tap mirror",
+        "capture pcap vm",
+        "capture netflow",
+        "qos add",
+        "dnsmasq start",
+        "dnsmasq configure",
+        "vm net disconnect",
+        "vm tag ids role",
+        "vlans blacklist",
+        "vm launch",
+        "vm start",
+    ] {
+        assert!(commands.iter().any(|command| command.starts_with(kind)), "{kind}: {commands:#?}");
+    }
+    let wanted = networks(&reference);
+    for command in &commands {
+        for after in [false, true] {
+            let (folder, minimega) = lab();
+            let go = |words: &[&str]| run(folder.path(), &minimega.socket, words);
+            minimega.state().hang_up_at = Some((command.clone(), after));
+            let cut = go(&["apply", "--yes", "lab.yaml"]);
+            assert!([0, 1, 4].contains(&cut.0), "{command}: {}", cut.1);
+            assert!(minimega.state().hang_up_at.is_none(), "{command} was not sent");
+            ends(go(&["apply", "--yes", "lab.yaml"]), 0);
+            let left = go(&["plan", "--detailed-exitcode", "lab.yaml"]);
+            assert_eq!(left.0, 0, "{command} {after}: {}", left.1);
+            assert_eq!(networks(&minimega), wanted, "{command} {after}");
+        }
+    }
+}
+
+#[test]
+fn what_a_release_of_2018_lacks_is_an_error_of_the_plan() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let minimega = Minimega::start(folder.path());
+    minimega.state().network.old = true;
+    std::fs::write(folder.path().join("lab.yaml"), LAB.replace("trunks: [eth1]", "config: { mode: x }"))
+        .expect("a file");
+    let go = |words: &[&str]| run(folder.path(), &minimega.socket, words);
+    minimega.take_log();
+    let said = ends(go(&["apply", "--yes", "lab.yaml"]), 1);
+    for (place, form) in [(9, "bridge config"), (9, "bridge tunnel with a key"), (13, "tap mirror between NICs of VMs")]
+    {
+        assert!(said.contains(&format!("takes `{form}`, which the target does not have")), "{form}: {said}");
+        assert!(said.contains(&format!("lab.yaml:{place}:")), "{said}");
+    }
+    assert_eq!(said.matches("error[target-lacks]").count(), 3, "{said}");
+    assert_eq!(changes(minimega.take_log(), "lab"), [] as [&str; 0], "nothing is half made");
+    // What is left is carried out, and everything else of the file is there.
+    let less = LAB.replace(", key: 7", "").replace("mirrors: { watch: { from: web1.0, to: web1.1 } }\n", "");
+    std::fs::write(folder.path().join("lab.yaml"), less).expect("a file");
+    ends(go(&["apply", "--yes", "lab.yaml"]), 0);
+    ends(go(&["plan", "--detailed-exitcode", "lab.yaml"]), 0);
+    ends(go(&["destroy", "--yes", "lab.yaml"]), 0);
+}
+
 #[test]
 fn what_minimega_would_drop_silently_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -170,6 +170,23 @@ fn a_saved_plan_is_a_script_that_does_what_the_plan_says() {
 }
 
 #[test]
+fn a_saved_replacement_is_carried_out_once() {
+    let lab = Lab::applied();
+    lab.run(&["plan", "--replace", "vm.fw", "--out", "p", "lab.yaml"]).ends(0);
+    lab.changes();
+    // Everything is as the plan makes it, and it is made anew all the same.
+    let done = lab.run(&["apply", "--yes", "p"]).ends(0);
+    assert!(done.out.contains("Applied the plan of lab"), "{}", done.out);
+    let sent = lab.changes();
+    for command in ["vm kill fw", "vm flush fw", "vm launch kvm fw"] {
+        assert!(sent.iter().any(|c| c == command), "{command}: {sent:#?}");
+    }
+    let again = lab.run(&["apply", "--yes", "p"]).ends(0);
+    assert!(again.out.contains("Everything is as this plan makes it"), "{}", again.out);
+    assert_eq!(lab.changes(), [] as [&str; 0]);
+}
+
+#[test]
 fn a_saved_plan_that_does_not_fit_is_refused() {
     let lab = Lab::applied();
     lab.write("lab.yaml", &LAB.replace("networks: [dmz, core]", "networks: [core, core]"));

@@ -4339,7 +4339,7 @@ class minimega:
             vm config qemu-override
             vm config qemu-override <match> <replacement>
 
-        Replacements in QEMU's command line. Each replaces a text, everywhere it stands, by another. They apply in the order of their definition, each to what the ones before it left. In the text, words stand between single blanks; a word with a blank or a double quote is in double quotes.
+        Replacements in QEMU's command line, each everywhere its text stands and in order, after everything else that makes the line. Each replaces a text, everywhere it stands, by another. They apply in the order of their definition, each to what the ones before it left. In the text, words stand between single blanks; a word with a blank or a double quote is in double quotes.
 
         Without arguments, shows the overrides and the command line before and after them. NAME, UUID, TAP0 and MAC0 stand for what only a launch knows. An override that leaves a double quote without its pair, or changes the argument of -qmp, is refused.
 

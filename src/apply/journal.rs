@@ -73,6 +73,9 @@ enum Line {
         /// It is known to have been there.
         #[serde(default)]
         there: bool,
+        /// It is not known whether it was made.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unsure: bool,
     },
     /// What a NIC was shaped by, from a journal that was reduced.
     Qos { vm: String, nic: usize, settings: String },
@@ -164,8 +167,9 @@ fn read(lines: impl BufRead) -> Advice {
                 advice.there.extend(there.then(|| (Kind::Tap, name.clone())));
                 advice.taps.insert(name, TapAdvice { address, dhcp });
             }
-            Ok(Line::Object { kind, name, made, there }) => {
+            Ok(Line::Object { kind, name, made, there, unsure }) => {
                 advice.there.extend(there.then(|| (kind, name.clone())));
+                advice.unsure.extend(unsure.then(|| (kind, name.clone())));
                 advice.objects.insert((kind, name), made);
             }
             Ok(Line::Qos { vm, nic, settings }) => {
@@ -201,7 +205,8 @@ impl Journal {
             }
             for ((kind, name), made) in advice.objects {
                 let there = there(kind, &name);
-                write(&mut new, &Line::Object { kind, name, made, there })?;
+                let unsure = advice.unsure.contains(&(kind, name.clone()));
+                write(&mut new, &Line::Object { kind, name, made, there, unsure })?;
             }
             for ((vm, nic), qos) in advice.qos {
                 write(&mut new, &Line::Qos { vm, nic, settings: qos.to_string() })?;

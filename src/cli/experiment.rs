@@ -256,6 +256,7 @@ pub fn named(name: &Namespace) -> Loaded {
         name: Spanned::new(name.clone(), Span { source, start: 0, end: 0 }),
         vlans: Default::default(),
         vlan_range: None,
+        vlan_blacklist: Default::default(),
         vms: Default::default(),
         taps: Default::default(),
         objects: Default::default(),

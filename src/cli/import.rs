@@ -1,7 +1,7 @@
 //! `megaform import`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -67,15 +67,26 @@ pub fn run(args: &ImportArgs, target: &Target) -> Result<Exit, CommandError> {
 
 fn from_script(args: &ImportArgs) -> Result<String, CommandError> {
     let path = Path::new(&args.source);
-    let text = std::fs::read_to_string(path).map_err(|source| CommandError::Read { path: path.to_owned(), source })?;
+    let text = read_script(path).map_err(|source| CommandError::Read { path: path.to_owned(), source })?;
     let grammar = commands::grammar(&commands::all());
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut read = |file: &str| std::fs::read_to_string(folder.join(file)).ok();
+    let mut read = |file: &str| read_script(&folder.join(file)).ok();
     let found = import::script(&args.source, &text, &grammar, args.namespace.as_deref(), &mut read)
         .map_err(|error| CommandError::Import { message: error.to_string() })?;
     let text = import::write(&found, &format!("Imported from {}.", args.source));
     notes(&found);
     check(&text);
+    Ok(text)
+}
+
+/// The text of a script that is not too long.
+fn read_script(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(import::MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > import::MAX_BYTES {
+        let message = format!("it is longer than {} bytes", import::MAX_BYTES);
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+    }
     Ok(text)
 }
 

@@ -96,11 +96,10 @@ pub fn carry_out(
     }
     let live = look(saved, target)?;
     let known = advice(target, name)?;
-    if saved.commands_met(&known)
-        && saved.unmet(&live).is_empty()
-        && !saved.makes_anew(&live)
-        && !ends_namespace(saved, &live)
-    {
+    // What it makes may be there already when it is made: what is to be replaced, and what cannot be observed.
+    let fits = saved.moved(&live).is_empty() && saved.moved_commands(&known).is_empty();
+    let met = saved.commands_met(&known) && saved.unmet(&live).is_empty();
+    if !fits && met && !saved.makes_anew(&live) && !ends_namespace(saved, &live) {
         report.text("No changes. Everything is as this plan makes it.\n")?;
         return report.nothing(Exit::Success);
     }

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, VarArgs, counted, load, print};
+use super::experiment::{CommandError, VarArgs, counted, load, print, report};
 use super::target::Target;
 use crate::diagnostic::Exit;
+use crate::spec;
 
 /// Check experiment files without looking at what runs.
 ///
 /// Every error of every file is printed with its file, line and column. The exit code is 1 if there is any. Warnings name what
-/// works but is likely a mistake, and what this machine lacks, unless --socket names an engine elsewhere.
+/// works but is likely a mistake, what a minimega would not do, and what this machine lacks, unless --socket names an engine
+/// elsewhere.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
     /// Experiment files (.yaml, .yml, .toml); `-` reads YAML from standard input.
@@ -28,6 +30,7 @@ pub fn run(args: &ValidateArgs, target: &Target) -> Result<Exit, CommandError> {
         match load(file, &args.vars, Some(target)) {
             Some(loaded) => {
                 let e = &loaded.experiment;
+                report(&spec::minimega(e), &loaded.sources, &loaded.secrets);
                 let mut parts = vec![
                     counted(e.vms.len(), "VM"),
                     counted(e.vlans.len(), "VLAN alias").replace("aliass", "aliases"),

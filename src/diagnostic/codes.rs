@@ -154,6 +154,9 @@ codes! {
          names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
     "profile-cycle" Error "profiles that extend each other":
         "A profile takes what it does not say itself from the profile that it names. Here that comes back to itself.";
+    "qos-combined" Warning "a rate together with delay, loss or jitter":
+        "On one NIC, minimega has either a rate or delay and loss, and drops the other silently; it has no jitter. megaform's own engine \
+         combines all of them. Give one of the two if the experiment is for a minimega: a plan for one refuses this.";
     "qos-jitter" Error "a jitter without a delay, or longer than it":
         "Jitter varies a delay either way, so there is a delay, and it is at least as long.\n\n    qos: { delay: 20 ms, jitter: 5 ms }";
     "qos-unsupported" Error "a shape that the target cannot give an interface":
@@ -194,6 +197,9 @@ codes! {
     "tag-held" Error "a tag that an alias holds which is not selected":
         "With `--target` or `--exclude`, an alias that is selected is to have a tag that another one has, and that one is left \
          out. Select both, or leave both out.";
+    "target-lacks" Error "a command that the target does not have":
+        "What the file asks for takes a command, or a form of one, that came after the release of minimega that runs there: its `help` \
+         does not list it. Take it out of the file, or use a newer release or megaform's own engine.";
     "template-limit" Error "an expression that takes too long or makes too much":
         "Steps, length and parts of expressions are limited; the limits are in docs/experiment.md.";
     "template-syntax" Error "text that is not a valid expression":
@@ -213,6 +219,8 @@ codes! {
         "Names are `var.NAME`, `local.NAME`, `module.NAME.OUTPUT`, `experiment.name`, `prefix`, and in repeated entries `each` and `count`. `x | default(1)` stands in for what may be missing.";
     "unknown-bridge" Warning "a bridge that nothing is on":
         "Nothing of the file is on this bridge, so the name may be misspelt. A bridge of the host that is there all the same can be added to `bridges` without settings.";
+    "unknown-colocate" Warning "a VM beside which another is to run, and which the file does not have":
+        "`colocate` names a VM whose host is to be this one's too. A scheduler finds none for a VM that is not there.";
     "unknown-command" Warning "a line that is no command of megaform":
         "The line may still be a command of another minimega, which then decides. On megaform's own engine it fails. \
          `megaform -e help` lists the commands.";
@@ -246,13 +254,15 @@ codes! {
         "No NIC and no tap of the experiment is on it.";
     "variable-rule" Error "a value that a rule of its variable refuses":
         "`min`, `max`, `pattern`, `one_of` and `validation` of the declaration say what a value may be, whoever gives it.";
+    "vlan-blacklist" Error "a fixed tag that is blacklisted":
+        "`vlan_blacklist` has the tag that a VLAN is to have, and minimega binds no alias to such a tag.";
     "vlan-in-use" Error "a VLAN alias that cannot be bound anew":
         "The alias has another tag than the file gives, and something that is not megaform's is connected to it. Binding it anew \
          would cut that off. Disconnect it, or give the alias the tag that it has.";
     "vlan-prefix" Error "a VLAN alias that cannot be unbound alone":
         "minimega unbinds aliases by prefix: `clear vlans dmz` takes `dmz2` with it. Rename one of the two.";
     "vlan-range" Error "too few tags in the range":
-        "`vlan_range` has fewer free tags than there are aliases without a fixed one.";
+        "`vlan_range` has fewer free tags than there are aliases without a fixed one. Tags of `vlan_blacklist` are not free.";
     "wait-for-paused" Error "a wait for a guest that does not run":
         "`wait_for` names what must be seen of a guest that runs. With `state: paused` nothing ever would be, and apply \
          would wait until its time is over. Remove one of the two.";

@@ -30,6 +30,11 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
         let read = read(vm, &mut found.notes);
         found.vms.insert(vm.name.clone(), read);
     }
+    // A NIC that is disconnected may name an alias that is not bound any more.
+    let unplugged: Vec<String> = found.vms.values().flat_map(|vm| &vm.nics).map(|nic| nic.vlan.clone()).collect();
+    for vlan in unplugged.into_iter().filter(|vlan| vlan.parse::<u16>().is_err()) {
+        found.vlans.entry(vlan).or_default();
+    }
     for (tap, seen) in &live.taps {
         let Some(vlan) = seen.alias.clone().or_else(|| seen.vlan.map(|tag| tag.to_string())) else {
             found.notes.push(format!("the tap {tap} is on no VLAN and is left out"));
@@ -104,10 +109,7 @@ fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> 
                 notes.push(format!("NIC {index} of the VM {} is disconnected and is left out", vm.name));
                 return None;
             };
-            notes.push(format!(
-                "NIC {index} of the VM {} is disconnected; the file has the VLAN that it was launched with",
-                vm.name
-            ));
+            // What it was launched on is where it is plugged in again.
             spec.vlan.clone()
         }
     };
@@ -118,7 +120,11 @@ fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> 
         vlan,
         mac: (fixed && !nic.mac.is_empty()).then(|| nic.mac.clone()),
         driver: nic.driver.clone().filter(|driver| driver != DEFAULT_DRIVER && !driver.is_empty()),
-        bridge: bridge(&nic.bridge),
+        bridge: match (nic.connected, asked) {
+            (false, Some(asked)) => asked.bridge.as_deref().and_then(bridge),
+            _ => bridge(&nic.bridge),
+        },
+        cut: !nic.connected,
         qos: nic.qos.filter(|qos| !qos.is_none()),
     })
 }

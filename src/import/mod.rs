@@ -3,7 +3,7 @@
 //! Everything becomes one [`Found`], which is written as YAML. What the experiment file cannot say is never dropped in
 //! silence: it is a note, with the place that it came from. Must not know the socket, nor plan anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::language::field::VmConfig;
 use crate::live::Facts;
@@ -15,7 +15,7 @@ mod script;
 mod write;
 
 pub use live::live;
-pub use script::{ScriptError, script};
+pub use script::{MAX_BYTES, ScriptError, script};
 pub use write::write;
 
 /// What was found.
@@ -27,6 +27,8 @@ pub struct Found {
     pub vlans: BTreeMap<String, Option<u16>>,
     /// The tags that aliases are given, if they are not the usual ones.
     pub vlan_range: Option<(u16, u16)>,
+    /// Tags that aliases are not given.
+    pub vlan_blacklist: BTreeSet<u16>,
     /// VMs by name.
     pub vms: BTreeMap<String, FoundVm>,
     /// Host taps by name.
@@ -61,6 +63,8 @@ pub struct FoundNic {
     pub driver: Option<String>,
     /// Its bridge, where it is not the usual one.
     pub bridge: Option<String>,
+    /// It is disconnected.
+    pub cut: bool,
     /// What shapes its traffic.
     pub qos: Option<crate::language::qos::Qos>,
 }

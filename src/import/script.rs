@@ -3,7 +3,7 @@
 //! Only what shapes the experiment counts: configurations, launches, starts, tags, NICs, VLANs and taps. A command that only
 //! shows something is passed over; any other is a note with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod objects;
 
@@ -20,6 +20,13 @@ use crate::plan::ownership;
 /// How deep scripts may `read` others. minimega refuses the first nested one.
 const MAX_READS: usize = 8;
 
+/// The longest script, in bytes, as the daemon reads one.
+pub const MAX_BYTES: u64 = 64 << 20;
+/// How many lines a script and those that it reads may have together.
+const MAX_LINES: usize = 1_000_000;
+/// How many notes are kept; one more says how many are not.
+const MAX_NOTES: usize = 1000;
+
 /// Commands that leave nothing behind.
 const SHOWS: &[&str] = &[
     "args", "check", "echo", "help", "history", "host", "log", "mesh", "ns", "pipe", "plumb", "version", "vm info",
@@ -30,10 +37,12 @@ const SHOWS: &[&str] = &[
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ScriptError {
     /// It makes nothing.
-    #[error("{script} makes no VM, VLAN or tap")]
+    #[error("{script} makes no VM, VLAN or tap{}", first_note(note))]
     Nothing {
         /// The script.
         script: String,
+        /// The first line that was not understood.
+        note: Option<String>,
     },
     /// It fills several namespaces.
     #[error("{script} fills the namespaces {}, and an experiment is one: choose with --namespace", namespaces.join(", "))]
@@ -43,6 +52,12 @@ pub enum ScriptError {
         /// The namespaces.
         namespaces: Vec<String>,
     },
+    /// It is too long.
+    #[error("{script} has more than {MAX_LINES} lines or {MAX_BYTES} bytes, with the scripts that it reads")]
+    Long {
+        /// The script.
+        script: String,
+    },
     /// The namespace that was asked for stays empty.
     #[error("{script} makes nothing in the namespace {namespace}")]
     Empty {
@@ -51,6 +66,10 @@ pub enum ScriptError {
         /// The namespace.
         namespace: String,
     },
+}
+
+fn first_note(note: &Option<String>) -> String {
+    note.as_ref().map(|note| format!("; {note}")).unwrap_or_default()
 }
 
 /// How a VM stands.
@@ -80,6 +99,7 @@ struct Space {
     vms: BTreeMap<String, Vm>,
     vlans: BTreeMap<String, u16>,
     range: Option<(u16, u16)>,
+    blacklist: BTreeSet<u16>,
     taps: BTreeMap<String, FoundTap>,
     objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
     /// Settings of captures that start from now on.
@@ -87,6 +107,8 @@ struct Space {
     /// How many dnsmasq servers were started.
     servers: usize,
     notes: Vec<String>,
+    /// How many notes there were.
+    noted: usize,
 }
 
 impl Space {
@@ -100,6 +122,9 @@ struct Interpreter<'a> {
     read: &'a mut dyn FnMut(&str) -> Option<String>,
     active: String,
     spaces: BTreeMap<String, Space>,
+    /// How many lines there were, and bytes.
+    lines: usize,
+    bytes: u64,
 }
 
 /// What a script leaves behind. `name` is for messages; `read` gives the text of another script; `namespace` chooses among
@@ -112,26 +137,36 @@ pub fn script(
     read: &mut dyn FnMut(&str) -> Option<String>,
 ) -> Result<Found, ScriptError> {
     let active = crate::name::Namespace::default_namespace().to_string();
-    let mut interpreter = Interpreter { grammar, read, active, spaces: BTreeMap::new() };
+    let mut interpreter = Interpreter { grammar, read, active, spaces: BTreeMap::new(), lines: 0, bytes: 0 };
     interpreter.lines(name, text, 0);
     let script = name.to_owned();
+    if interpreter.lines > MAX_LINES || interpreter.bytes > MAX_BYTES {
+        return Err(ScriptError::Long { script });
+    }
     let mut spaces = interpreter.spaces;
     let filled: Vec<String> = spaces.iter().filter(|(_, space)| !space.is_empty()).map(|(n, _)| n.clone()).collect();
     let chosen = match (namespace, filled.as_slice()) {
         (Some(namespace), _) if filled.iter().any(|name| name == namespace) => namespace.to_owned(),
         (Some(namespace), _) => return Err(ScriptError::Empty { script, namespace: namespace.to_owned() }),
         (None, [one]) => one.clone(),
-        (None, []) => return Err(ScriptError::Nothing { script }),
+        (None, []) => {
+            let note = spaces.values().flat_map(|space| &space.notes).next().cloned();
+            return Err(ScriptError::Nothing { script, note });
+        }
         (None, _) => return Err(ScriptError::Several { script, namespaces: filled }),
     };
     let space = spaces.remove(&chosen).expect("it is filled");
     Ok(found(chosen, space))
 }
 
-fn found(name: String, space: Space) -> Found {
+fn found(name: String, mut space: Space) -> Found {
+    if space.noted > MAX_NOTES {
+        space.notes.push(format!("{} more lines are not imported", space.noted - MAX_NOTES));
+    }
     let mut found = Found {
         name,
         vlan_range: space.range,
+        vlan_blacklist: space.blacklist,
         taps: space.taps,
         objects: space.objects,
         notes: space.notes,
@@ -149,9 +184,6 @@ fn found(name: String, space: Space) -> Found {
         }
         let mut nics = Vec::new();
         for (index, spec) in vm.config.networks().into_iter().enumerate() {
-            if vm.cut.contains(&index) {
-                found.notes.push(format!("NIC {index} of the VM {name} is disconnected, which experiments cannot say"));
-            }
             if spec.qinq {
                 found
                     .notes
@@ -163,6 +195,7 @@ fn found(name: String, space: Space) -> Found {
                 mac: spec.mac.map(|mac| mac.to_string()),
                 driver: spec.driver,
                 bridge: spec.bridge.as_deref().and_then(bridge),
+                cut: vm.cut.contains(&index),
                 qos: vm.qos.get(&index).copied(),
             });
         }
@@ -190,7 +223,12 @@ impl Interpreter<'_> {
     }
 
     fn lines(&mut self, file: &str, text: &str, depth: usize) {
+        self.bytes += text.len() as u64;
         for (index, line) in text.lines().enumerate() {
+            self.lines += 1;
+            if self.lines > MAX_LINES || self.bytes > MAX_BYTES {
+                return;
+            }
             let place = format!("{file}:{}", index + 1);
             let note = match self.grammar.compile(line) {
                 Ok(None) => None,
@@ -199,7 +237,11 @@ impl Interpreter<'_> {
             };
             if let Some(note) = note {
                 let active = self.active.clone();
-                self.space(&active).notes.push(format!("{place}: {note}"));
+                let space = self.space(&active);
+                space.noted += 1;
+                if space.noted <= MAX_NOTES {
+                    space.notes.push(format!("{place}: {note}"));
+                }
             }
         }
     }
@@ -273,6 +315,9 @@ fn words(args: &Args, ty: FieldType) -> Vec<String> {
         FieldType::Words => args.list("value").to_vec(),
         FieldType::Networks => args.list("netspec").to_vec(),
         FieldType::Disks => args.list("diskspec").to_vec(),
+        FieldType::Overrides => {
+            [args.str("match"), args.str("replacement")].into_iter().flatten().map(str::to_owned).collect()
+        }
         FieldType::Tags => [args.str("key"), args.str("value")].into_iter().flatten().map(str::to_owned).collect(),
         _ => one(args.str("value")),
     }
@@ -288,7 +333,8 @@ impl Space {
             }
             let words = words(args, field.ty);
             // Without a value, or with the key of a tag alone, it shows one.
-            if words.len() > usize::from(field.ty == FieldType::Tags) {
+            let shows = matches!(field.ty, FieldType::Tags | FieldType::Overrides);
+            if words.len() > usize::from(shows) {
                 self.config.set(field.name, field.parse(&words).map_err(|error| error.to_string())?);
             }
             return Ok(true);
@@ -487,7 +533,7 @@ impl Space {
                 self.range = Some((min, max));
             }
         } else if args.flag("blacklist") && args.str("vlan").is_some() {
-            return Err("experiments have no blacklist".to_owned());
+            self.blacklist.extend(tag("vlan").transpose()?);
         }
         Ok(())
     }

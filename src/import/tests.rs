@@ -40,6 +40,13 @@ clear vm tag web1 role
 vm net connect web0 0 core
 tap create dmz bridge br1 ip 10.0.0.1/24 mgmt
 tap create 7
+vlans blacklist 7
+vlans blacklist 8
+vm config qemu-override
+vm config qemu-override -nographic ""
+vm config qemu-override a b
+vm launch kvm odd
+vm net disconnect web0 0
 .columns name vm info
 "#;
     let found = read(text).unwrap();
@@ -49,8 +56,8 @@ tap create 7
 #[test]
 fn what_cannot_be_said_is_a_note_with_its_place() {
     let text = "shell rm -rf x\nread other.mm\nread gone.mm\nvm launch container c\nvm config memory lots\nbogus\nvm launch kvm other\n\
-                vm start nosuch\nvm config networks a,qinq\nvm launch kvm q\nvm net disconnect q 0\nvm net connect q 3 b\n\
-                vm launch kvm a[1-\nvlans blacklist 7\nvm config restore nosuch\n";
+                vm start nosuch\nvm config networks a,qinq\nvm launch kvm q\nvm net connect q 3 b\n\
+                vm launch kvm a[1-\nvm config restore nosuch\n";
     let found = read(text).unwrap();
     insta::assert_snapshot!(found.notes.join("\n"));
     assert_eq!(found.vms.len(), 2);
@@ -65,7 +72,13 @@ fn one_namespace_is_an_experiment() {
     assert_eq!((chosen.name.as_str(), chosen.vms.len()), ("b", 1));
     let empty = script("lab.mm", two, &grammar(), Some("c"), &mut |_| None);
     assert_eq!(empty, Err(ScriptError::Empty { script: "lab.mm".into(), namespace: "c".into() }));
-    assert_eq!(read("version\nclear all\n"), Err(ScriptError::Nothing { script: "lab.mm".into() }));
+    assert_eq!(read("version\nclear all\n"), Err(ScriptError::Nothing { script: "lab.mm".into(), note: None }));
+    // What was not understood may be why.
+    let why = read("vm lunch kvm a\n").unwrap_err().to_string();
+    assert_eq!(
+        why,
+        "lab.mm makes no VM, VLAN or tap; lab.mm:1: `vm lunch kvm a` is not imported: no command that megaform knows"
+    );
     assert_eq!(read("namespace b vm launch kvm b\nclear namespace b\n"), read("version\n"));
 }
 
@@ -77,6 +90,19 @@ fn a_script_that_reads_itself_ends() {
         Some("read a.mm\n".to_owned())
     });
     assert_eq!((found.unwrap().vms.len(), reads), (1, 8));
+}
+
+#[test]
+fn what_would_not_end_is_refused() {
+    // Each reads the next level a thousand times.
+    let text = "read a.mm\n".repeat(1000);
+    let read = |text: &str| script("a.mm", text, &grammar(), None, &mut |_| Some(text.to_owned()));
+    assert_eq!(read(&text), Err(ScriptError::Long { script: "a.mm".into() }));
+    let wide = format!("vm launch kvm x\n{}#{}\n", "read a.mm\n".repeat(3), "x".repeat(1 << 20));
+    assert_eq!(read(&wide), Err(ScriptError::Long { script: "a.mm".into() }));
+    let found = read(&format!("vm launch kvm x\n{}", "bogus\n".repeat(5000))).unwrap();
+    assert_eq!(found.notes.len(), 1001);
+    assert_eq!(found.notes[1000], "4000 more lines are not imported");
 }
 
 #[test]

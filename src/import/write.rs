@@ -17,7 +17,7 @@ fn vlan(text: &str) -> String {
 }
 
 fn nic(nic: &FoundNic) -> String {
-    if nic.mac.is_none() && nic.driver.is_none() && nic.bridge.is_none() && nic.qos.is_none() {
+    if nic.mac.is_none() && nic.driver.is_none() && nic.bridge.is_none() && nic.qos.is_none() && !nic.cut {
         return vlan(&nic.vlan);
     }
     let mut text = format!("{{ vlan: {}", vlan(&nic.vlan));
@@ -25,6 +25,9 @@ fn nic(nic: &FoundNic) -> String {
         if let Some(part) = part {
             write!(text, ", {key}: {}", scalar(part)).expect("a string takes everything");
         }
+    }
+    if nic.cut {
+        text.push_str(", connected: false");
     }
     if let Some(qos) = &nic.qos {
         write!(text, ", qos: {}", crate::spec::qos(qos)).expect("a string takes everything");
@@ -66,6 +69,10 @@ pub fn write(found: &Found, source: &str) -> String {
     writeln!(text, "experiment: {}", scalar(&found.name)).expect("a string takes everything");
     if let Some((low, high)) = found.vlan_range {
         writeln!(text, "vlan_range: [{low}, {high}]").expect("a string takes everything");
+    }
+    if !found.vlan_blacklist.is_empty() {
+        let tags: Vec<String> = found.vlan_blacklist.iter().map(u16::to_string).collect();
+        writeln!(text, "vlan_blacklist: [{}]", tags.join(", ")).expect("a string takes everything");
     }
     if !found.vlans.is_empty() {
         text.push_str("vlans:\n");

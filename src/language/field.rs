@@ -243,10 +243,9 @@ impl Field {
         }
     }
 
-    /// Is it a key of a VM in an experiment file? Those are the fields that a KVM VM can be launched with and whose value
-    /// is not text of QEMU's command line.
+    /// Is it a key of a VM in an experiment file? Those are the fields that a KVM VM can be launched with.
     pub fn in_file(&self) -> bool {
-        matches!(self.group, Group::Base | Group::Kvm) && !matches!(self.ty, Bonds | Overrides)
+        matches!(self.group, Group::Base | Group::Kvm) && self.ty != Bonds
     }
 
     /// The smallest and the largest value of a number field.
@@ -379,7 +378,18 @@ impl Field {
             }),
             Tags => FieldValue::Tags(pairs(value)?),
             Volumes => FieldValue::Volumes(pairs(value)?),
-            Networks | Overrides => return None,
+            Overrides => FieldValue::Overrides(match value {
+                Value::Null => Vec::new(),
+                _ => value
+                    .as_array()?
+                    .iter()
+                    .map(|pair| {
+                        let part = |key| pair.get(key).and_then(Value::as_str).map(str::to_owned);
+                        Some(Override { matched: part("Match")?, replacement: part("Replacement")? })
+                    })
+                    .collect::<Option<_>>()?,
+            }),
+            Networks => return None,
         })
     }
 }

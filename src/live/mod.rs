@@ -281,7 +281,8 @@ fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Res
 }
 
 /// Ask the target which forms of a command it has, given its first words. A target without help, or without the command,
-/// is noted with an empty text. What begins with `capture ` is a setting of the namespace, which is asked for its value.
+/// is noted with an empty text. What begins with `capture ` is a setting of the namespace, which is asked for its value, and
+/// `vlans blacklist` is asked for what it lists, which is the target's and needs no namespace.
 pub fn learn(
     transport: &mut dyn Transport,
     live: &mut Live,
@@ -290,12 +291,15 @@ pub fn learn(
 ) -> Result<(), LiveError> {
     let line = if command.starts_with("capture ") {
         format!("namespace {namespace} {command}")
+    } else if command == "vlans blacklist" {
+        command.to_owned()
     } else {
         format!("help {command}")
     };
     let responses = transport.call(&line).map_err(|source| LiveError::Wire { command: line, source })?;
     let entries = responses.into_iter().filter_map(|r| r.resp).flatten().filter(|e| e.error.is_empty());
-    let text: Vec<String> = entries.map(|e| e.response).collect();
+    let cells = |entry: &Entry| entry.tabular.iter().flatten().flatten().cloned().collect::<Vec<_>>().join("\n");
+    let text: Vec<String> = entries.map(|e| if e.response.is_empty() { cells(&e) } else { e.response }).collect();
     live.help.insert(command, text.join("\n"));
     Ok(())
 }

@@ -21,6 +21,8 @@ pub struct Advice {
     /// The taps and objects among these that are known to have been there: the command that made them was answered without
     /// an error, and none that removes them was sent since.
     pub there: BTreeSet<(Kind, String)>,
+    /// Those of them of which it is not known whether the command that makes them was carried out.
+    pub unsure: BTreeSet<(Kind, String)>,
     /// What NICs were last shaped by, by VM and index.
     pub qos: BTreeMap<(String, usize), Qos>,
 }
@@ -228,6 +230,7 @@ impl Advice {
             Some(Mark::Make { kind, name, made, others, .. }) => {
                 for (name, made) in std::iter::once((name, made)).chain(others) {
                     self.there.remove(&(*kind, name.clone()));
+                    self.unsure.insert((*kind, name.clone()));
                     self.objects.insert((*kind, name.clone()), made.clone());
                 }
             }
@@ -305,6 +308,16 @@ impl Advice {
 
     /// Note how it ended. A line of `destroy` that failed is not tried again.
     pub fn answered(&mut self, mark: &Mark, answer: Answer<'_>) {
+        let named = match mark {
+            Mark::Make { kind, name, others, .. } => Some((*kind, name, others.keys().collect::<Vec<_>>())),
+            Mark::Unmake { kind, name, others, .. } => Some((*kind, name, others.keys().collect())),
+            _ => None,
+        };
+        if let Some((kind, name, others)) = named.filter(|_| answer != Answer::Lost) {
+            for name in std::iter::once(name).chain(others) {
+                self.unsure.remove(&(kind, name.clone()));
+            }
+        }
         match (mark, answer) {
             (Mark::Make { kind, name, new: true, others, .. }, Answer::Failed(_))
             | (Mark::Unmake { kind, name, others, .. }, Answer::Done) => {

@@ -231,15 +231,17 @@ impl Draft {
         pending.sort_by(|a, b| a.before.cmp(&b.before));
         let mut started = Vec::new();
         let mut open: Option<(Commands, Commands, Arc<[usize]>)> = None;
+        // A capture that starts with other settings than its own would be taken for one that has them.
+        let mut set: Vec<StepId> = Vec::new();
         for Pending { serves, needs: own, before, after, command, undo, mark } in pending {
-            if open.as_ref().is_none_or(|(set, ..)| *set != before) {
+            if open.as_ref().is_none_or(|(those, ..)| *those != before) {
                 if let Some((_, back, of)) = open.take() {
                     self.settings(&of, &back);
                 }
-                self.settings(&serves, &before);
+                set = self.settings(&serves, &before);
                 open = Some((before, after, serves.clone()));
             }
-            let needs = needs.iter().chain(&own).copied().collect::<BTreeSet<_>>().into_iter().collect();
+            let needs = needs.iter().chain(&own).chain(&set).copied().collect::<BTreeSet<_>>().into_iter().collect();
             let after = self.capturing.into_iter().collect();
             let step = self.step(&serves, &command, Extra { needs, after, undo, mark, ..Extra::default() });
             self.capturing = Some(step);
@@ -252,12 +254,15 @@ impl Draft {
     }
 
     /// Set settings of the namespace for captures, or set them back.
-    pub fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>]) {
+    pub fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>]) -> Vec<StepId> {
+        let mut steps = Vec::new();
         for words in commands {
             let after = self.capturing.into_iter().collect();
             let step = self.step(serves, words, Extra { after, undo: Undo::Nothing, ..Extra::default() });
             self.capturing = Some(step);
+            steps.push(step);
         }
+        steps
     }
 
     /// A line of the user's own, in the experiment's namespace.

@@ -21,7 +21,7 @@ pub enum Goal {
     Vm {
         /// `running` or `paused`.
         state: Option<String>,
-        /// Its NICs in order: VLAN and bridge.
+        /// Its NICs in order: VLAN and bridge, both empty for one that is disconnected.
         networks: Vec<Option<(String, String)>>,
         /// What shapes its NICs, in order; empty where nothing does.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -51,6 +51,8 @@ pub enum Goal {
     Unbound(u16),
     /// The range of tags.
     Range(u16, u16),
+    /// Tags are blacklisted, which nothing observes.
+    Blacklist,
 }
 
 /// A sentence for each way in which an object is not what it is to be.
@@ -98,7 +100,7 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
         Goal::Unbound(tag) if live.vlans.get(&address.name) == Some(tag) => {
             said.push(format!("is still bound to tag {tag}"));
         }
-        Goal::Unbound(_) => {}
+        Goal::Unbound(_) | Goal::Blacklist => {}
         Goal::Range(low, high) if live.vlan_range == Some((*low, *high)) => {}
         Goal::Range(low, high) => said.push(format!("is not {low}-{high}")),
     }
@@ -189,6 +191,12 @@ fn vm_unmet(
     }
     for (index, (wanted, nic)) in networks.iter().zip(&vm.nics).enumerate() {
         let Some((vlan, bridge)) = wanted else { continue };
+        if vlan.is_empty() {
+            if nic.connected {
+                said.push(format!("NIC {index} is connected"));
+            }
+            continue;
+        }
         let there = nic.connected && on_vlan(vlan, nic.alias.as_deref(), nic.vlan, live);
         if !there || (!nic.bridge.is_empty() && nic.bridge != *bridge) {
             said.push(format!("NIC {index} is not on VLAN {vlan} of bridge {bridge}"));

@@ -85,7 +85,8 @@ fn hash(body: &VmBody, left_out: &[&str]) -> String {
     for (index, nic) in nics.iter().enumerate() {
         let ignored = left_out.iter().any(|path| *path == format!("networks[{index}]"));
         let driver = if ignored { "any" } else { nic.driver.as_deref().unwrap_or(DEFAULT_DRIVER) };
-        writeln!(text, "nic {driver}").expect("a string takes everything");
+        let unplugged = if ignored || nic.connected { "" } else { " unplugged" };
+        writeln!(text, "nic {driver}{unplugged}").expect("a string takes everything");
     }
     short_hash(&text)
 }

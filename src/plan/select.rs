@@ -244,7 +244,7 @@ fn check(
     let known = |name: &str| match kind {
         Kind::Vm => experiment.vms.contains_key(name) || owned_vm(name),
         Kind::Tap => experiment.taps.contains_key(name) || (live.taps.contains_key(name) && owned(Kind::Tap, name)),
-        Kind::Vlan if name == RANGE => experiment.vlan_range.is_some(),
+        Kind::Vlan if name == RANGE => experiment.vlan_range.is_some() || !experiment.vlan_blacklist.is_empty(),
         Kind::Vlan => experiment.vlans.contains_key(name) || live.vlans.contains_key(name),
         kind => experiment.declares(kind, name) || owned(kind, name),
     };

@@ -55,6 +55,8 @@ keys! {
         "The VLANs of the experiment by alias. An alias without a tag is given a free one.";
     "vlan_range" takes "`\"300-400\"` or `[300, 400]`", default "minimega's own range", shape::vlan_range,
         "The tags, both ends included, from which aliases without a fixed tag are given one.";
+    "vlan_blacklist" takes "a tag, a range such as `\"300-400\"`, or a list of them", default "none", shape::vlan_blacklist,
+        "Tags that no alias without a fixed one is given, because somebody else uses them. They hold for every namespace of the target, and stay blacklisted when the experiment goes.";
     "profiles" takes "a map of profiles", default "none", shape::profiles,
         "Settings that VMs share. A profile takes every key of a VM but `count`, and may extend other profiles.";
     "vms" takes "a map of VMs", default "none", shape::vms,
@@ -165,6 +167,8 @@ keys! {
         "The NIC's address, unicast, as in `\"52:54:00:00:00:01\"`. Only for an entry that stands for one VM.";
     "driver" takes "a NIC model of QEMU", default "`e1000`", shape::driver, "The NIC's model, such as `virtio-net-pci`.";
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the NIC is on, at most 15 characters.";
+    "connected" takes "`true` or `false`", default "`true`", shape::truth,
+        "Whether it is plugged in. A NIC with `false` is disconnected before the guest starts.";
     "qos" takes "a map", default "not shaped", shape::qos,
         "What shapes the NIC's traffic toward the VM, with the keys of a qos.";
 }
@@ -202,6 +206,13 @@ keys! {
     "path" takes "a path", default "", shape::path, "The image.";
     "interface" takes "a disk interface", default "`ide`", shape::disk_interface, "How the guest sees the disk.";
     "cache" takes "a cache mode", default "QEMU's own choice", shape::disk_cache, "QEMU's cache mode.";
+}
+
+keys! {
+    /// One replacement in QEMU's command line.
+    OVERRIDE:
+    "match" takes "text", default "", shape::nonempty, "What is replaced.";
+    "replacement" takes "text", default "", shape::text, "What stands there instead; empty text takes it out.";
 }
 
 keys! {
@@ -411,9 +422,8 @@ pub fn takes(field: &Field) -> String {
         FieldType::Path => "a path".to_owned(),
         FieldType::Words => "a list of words, or text that is split at blanks".to_owned(),
         FieldType::Networks => "a list of NICs".to_owned(),
-        FieldType::Volumes | FieldType::Bonds | FieldType::Overrides => {
-            unreachable!("`{}` is no key of the file", field.name)
-        }
+        FieldType::Overrides => "a list of overrides".to_owned(),
+        FieldType::Volumes | FieldType::Bonds => unreachable!("`{}` is no key of the file", field.name),
         FieldType::Disks => "a list of disks".to_owned(),
         FieldType::Tags => "a map".to_owned(),
         FieldType::Uuid => "a UUID".to_owned(),
@@ -463,6 +473,7 @@ pub fn reference() -> String {
     table("A qos (`qos` of a NIC)", rows(QOS));
     table("A link (`links`)", rows(LINK));
     table("A disk (`disks`)", rows(DISK));
+    table("An override (`qemu_override`)", rows(OVERRIDE));
     table("A tap (`taps`)", rows(TAP));
     table("A way out (`nat`)", rows(NAT));
     table("A bridge (`bridges`)", rows(BRIDGE));
@@ -493,6 +504,7 @@ pub fn help(field: &Field) -> String {
             "The VM's NICs in order. Each is a VLAN alias, a VLAN tag, or a map with the keys of a NIC.".to_owned()
         }
         FieldType::Disks => format!("{} In the long form each is a map with the keys of a disk.", field.help),
+        FieldType::Overrides => format!("{} Each is a map with the keys of an override.", field.help),
         FieldType::Tags => {
             "Key and value pairs that the VM is launched with. Keys that begin with `megaform.` are megaform's own."
                 .to_owned()

@@ -20,6 +20,8 @@ pub struct Experiment {
     pub vlans: BTreeMap<VlanAlias, Vlan>,
     /// The tags from which aliases without a fixed tag are given one, both ends included.
     pub vlan_range: Option<Spanned<(VlanTag, VlanTag)>>,
+    /// Tags that are given to no alias, each with the place that says so.
+    pub vlan_blacklist: BTreeMap<VlanTag, Span>,
     /// Its VMs, each by its own name (ranges and counts are expanded).
     pub vms: BTreeMap<VmName, Vm>,
     /// Its host taps.
@@ -172,6 +174,8 @@ pub struct Nic {
     pub driver: Option<String>,
     /// Its bridge; None for mega_bridge.
     pub bridge: Option<BridgeName>,
+    /// It is plugged in.
+    pub connected: bool,
     /// What shapes its traffic toward the VM, its own or that of a link.
     pub qos: Option<Qos>,
     /// The address that a new VM is given where the file gives none, because something in the file depends on it.
@@ -254,6 +258,18 @@ impl Experiment {
     /// The objects of a kind that is a set of settings.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = (&str, &Object)> {
         self.objects.get(&kind).into_iter().flatten().map(|(name, object)| (name.as_str(), object))
+    }
+
+    /// The blacklisted tags as ranges, both ends included.
+    pub fn blacklisted(&self) -> Vec<(u16, u16)> {
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for tag in self.vlan_blacklist.keys().map(|tag| tag.get()) {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == tag => *last = tag,
+                _ => ranges.push((tag, tag)),
+            }
+        }
+        ranges
     }
 
     /// Whether it declares something.

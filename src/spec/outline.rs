@@ -16,6 +16,9 @@ impl Experiment {
         if let Some(range) = &self.vlan_range {
             line("vlan_range", &format_args!("{}-{}", range.0, range.1));
         }
+        for (low, high) in self.blacklisted() {
+            line("vlan_blacklist", &format_args!("{low}-{high}"));
+        }
         for (alias, vlan) in &self.vlans {
             match &vlan.tag {
                 Some(tag) => line(&format!("vlan.{alias}"), &**tag),
@@ -40,6 +43,9 @@ impl Experiment {
                         or(nic.bridge.as_ref().map(ToString::to_string))
                     ),
                 );
+                if !nic.connected {
+                    line(&format!("vm.{name}.networks.{index}.connected"), &false);
+                }
                 if let Some(qos) = &nic.qos {
                     line(&format!("vm.{name}.networks.{index}.qos"), qos);
                 }

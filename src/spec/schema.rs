@@ -22,6 +22,7 @@ pub fn schema() -> Json {
         "vm": repeated(vm(false), &["when", "for_each"]),
         "nic": repeated(object(keys::NIC), &["when", "for_each"]),
         "disk": repeated(object(keys::DISK), &["when", "for_each"]),
+        "override": repeated(object(keys::OVERRIDE), &["when", "for_each"]),
         "qos": object(keys::QOS),
         "link": repeated(object(keys::LINK), &["when", "for_each", "count"]),
         "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
@@ -36,7 +37,7 @@ pub fn schema() -> Json {
         "object_lifecycle": object(keys::OBJECT_LIFECYCLE),
         "lifecycle": object(keys::LIFECYCLE),
         "wait_for": object(keys::WAIT_FOR),
-        "command": object(keys::COMMAND),
+        "command": repeated(object(keys::COMMAND), &["when", "for_each", "count"]),
         "profile_lifecycle": profile_lifecycle(),
         "tap_lifecycle": object(keys::TAP_LIFECYCLE),
     });
@@ -222,9 +223,8 @@ fn field_shape(field: &Field) -> Json {
             "propertyNames": { "pattern": NAME, "maxLength": 64, "not": { "pattern": r"^(all|[0-9]+|megaform\..*)$" } },
             "additionalProperties": scalar,
         }),
-        FieldType::Volumes | FieldType::Bonds | FieldType::Overrides => {
-            unreachable!("`{}` is no key of the file", field.name)
-        }
+        FieldType::Overrides => one_or_list(json!([{ "$ref": "#/$defs/override" }])),
+        FieldType::Volumes | FieldType::Bonds => unreachable!("`{}` is no key of the file", field.name),
         FieldType::Uuid => json!({ "type": "string", "pattern": r"^[0-9A-Fa-f{}:urnid-]*$" }),
     }
 }
@@ -261,6 +261,9 @@ pub(super) mod shape {
     }
     pub fn text() -> Json {
         json!({ "type": "string" })
+    }
+    pub fn nonempty() -> Json {
+        json!({ "type": "string", "minLength": 1 })
     }
     pub fn truth() -> Json {
         json!({ "type": "boolean" })
@@ -323,6 +326,10 @@ pub(super) mod shape {
             { "type": "string", "pattern": r"^\s*[0-9]{1,4}\s*-\s*[0-9]{1,4}\s*$" },
             { "type": "array", "items": vlan_tag(), "minItems": 2, "maxItems": 2 },
         ] })
+    }
+    pub fn vlan_blacklist() -> Json {
+        let range = json!({ "type": "string", "pattern": r"^\s*[0-9]{1,4}\s*-\s*[0-9]{1,4}\s*$" });
+        one_or_list(json!([vlan_tag(), range]))
     }
     pub fn profiles() -> Json {
         named("profile", 64)

@@ -16,6 +16,10 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
     if let Some(range) = &experiment.vlan_range {
         text.line(0, "vlan_range", &format!("[{}, {}]", range.0, range.1), Some(range.span));
     }
+    if let Some(place) = experiment.vlan_blacklist.values().next() {
+        let tags: Vec<String> = experiment.blacklisted().iter().map(|(low, high)| format!("{low}-{high}")).collect();
+        text.line(0, "vlan_blacklist", &format!("[{}]", tags.join(", ")), Some(*place));
+    }
     if !experiment.vlans.is_empty() {
         text.open(0, "vlans", None);
         for (alias, vlan) in &experiment.vlans {
@@ -237,8 +241,13 @@ pub fn field_value(value: &FieldValue) -> String {
                 tags.iter().map(|(key, value)| format!("{}: {}", scalar(key), scalar(value))).collect();
             format!("{{ {} }}", tags.join(", "))
         }
+        FieldValue::Overrides(overrides) => {
+            list(overrides.iter().map(|pair| {
+                format!("{{ match: {}, replacement: {} }}", scalar(&pair.matched), scalar(&pair.replacement))
+            }))
+        }
         // These are no keys of the file.
-        FieldValue::Networks(_) | FieldValue::Volumes(_) | FieldValue::Overrides(_) => scalar(&value.to_string()),
+        FieldValue::Networks(_) | FieldValue::Volumes(_) => scalar(&value.to_string()),
     }
 }
 
@@ -260,6 +269,9 @@ fn nic(nic: &Nic) -> String {
         if let Some(value) = value {
             let _infallible = write!(text, ", {key}: {value}");
         }
+    }
+    if !nic.connected {
+        text.push_str(", connected: false");
     }
     if let Some(qos) = &nic.qos {
         let _infallible = write!(text, ", qos: {}", self::qos(qos));

@@ -2,7 +2,7 @@
 //! tables that were recorded. Two scripted peers include it; it shares no code with the program.
 #![allow(dead_code, missing_docs)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a command answers.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ impl Default for Settings {
 pub struct Network {
     /// `qos set` and `nat` are there, and delay and rate can be combined.
     pub megaform: bool,
+    /// A release of 2018: tunnels without keys, no settings of bridges, mirrors between taps only.
+    pub old: bool,
     /// None of these commands is there.
     pub absent: bool,
     /// By namespace, VM and NIC: settings by name.
@@ -89,6 +91,8 @@ pub struct Network {
     pub next_tunnel: u64,
     /// By namespace, bridge and tag: the address of the gateway.
     pub nat: BTreeMap<(String, String, u64), String>,
+    /// VLANs that are given to no alias.
+    pub blacklist: BTreeSet<u64>,
 }
 
 const BRIDGES: &[&str] = &["bridge", "preexisting", "vlans", "trunks", "tunnels", "bonds", "config"];
@@ -182,6 +186,14 @@ impl Network {
         if self.absent {
             return None;
         }
+        if self.old
+            && matches!(
+                words,
+                ["bridge", "config", ..] | ["bridge", "tunnel", _, _, _, _] | ["tap", "mirror", _, _, _, _]
+            )
+        {
+            return None;
+        }
         Some(match words {
             ["help", "qos"] => {
                 let set = if self.megaform { "qos <set,> <vm target> <interface> <setting>...\n" } else { "" };
@@ -193,6 +205,21 @@ impl Network {
                 Answer::Text("nat\nnat <add,> <vlan> <ip> [bridge]\nnat <delete,> <vlan or all> [bridge]\n".to_owned())
             }
             ["help", "nat"] => fail("no help entry"),
+            ["help", "bridge", ..] => {
+                let (config, key) =
+                    if self.old { ("", "") } else { ("bridge <config,> <bridge> <config>\n", " [key]") };
+                Answer::Text(format!(
+                    "bridge\n{config}bridge <trunk,> <bridge> <interface>\nbridge <tunnel,> <vxlan,gre> <bridge> <remote ip>{key}\n"
+                ))
+            }
+            ["help", "tap", ..] => {
+                let nics = if self.old {
+                    ""
+                } else {
+                    "tap <mirror,> <vm name> <interface index> <vm2 name> <interface2 index>\n"
+                };
+                Answer::Text(format!("tap\ntap <mirror,> <src name> <dst name> [bridge]\n{nics}"))
+            }
             ["help", "dnsmasq", "configure"] => Answer::Text("dnsmasq configure <ID> <ip,>\n".to_owned()),
             ["qos", verb @ ("add" | "set"), target, index, rest @ ..] => {
                 self.shape(namespace, verb, &names(target), index, rest, view)
@@ -218,6 +245,13 @@ impl Network {
             }
             ["clear", "tap", "mirror", to @ ..] => {
                 self.mirrors.remove(&(namespace.to_owned(), to.join(" ")));
+                Answer::Ok
+            }
+            ["vlans", "blacklist"] => {
+                Answer::Table(&["vlan"], self.blacklist.iter().map(|tag| vec![tag.to_string()]).collect())
+            }
+            ["vlans", "blacklist", tag] => {
+                self.blacklist.insert(tag.parse().expect("a tag"));
                 Answer::Ok
             }
             ["capture", rest @ ..] => self.capture(namespace, rest, view),

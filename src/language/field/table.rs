@@ -55,7 +55,7 @@ fields! {
     "qemu-append" Words, default Empty, title "QEMU Append", data "QemuAppend", column None,
         Kvm, Replace, unit None, "Further arguments for QEMU, passed as they are at the end.";
     "qemu-override" Overrides, default Empty, title "QEMU Override", data "QemuOverride", column None,
-        Kvm, Replace, unit None, "Replacements in QEMU's command line.";
+        Kvm, Replace, unit None, "Replacements in QEMU's command line, each everywhere its text stands and in order, after everything else that makes the line.";
     "serial-ports" Uint { min: 0, max: 256 }, default DUint(0), title "Serial Ports", data "SerialPorts", column Some("serial-ports"),
         Kvm, Replace, unit None, "Number of serial ports; port N is the socket serialN in the VM's folder. More than 4 take a virtual PCI card.";
     "virtio-ports" Text, default Empty, title "Virtio-Serial Ports", data "VirtioPorts", column Some("virtio-ports"),

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, Mark, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, all, diff, words};
-use super::{Lower, Scene};
+use super::{BRIDGE_CONFIG, Lower, Newer, Scene, TUNNEL_KEY};
 use crate::live::{Facts, INTERFACES, LiveObject, TAG};
-use crate::name::{BridgeName, Kind};
+use crate::name::{Address, BridgeName, Kind};
 
 #[derive(Default)]
 pub(super) struct Bridges {
@@ -168,6 +168,18 @@ impl<'a> Lower<'a> for Bridges {
             let Some(new) = &work.new else { continue };
             let old = work.old.as_ref().filter(|_| !work.anew).map(|old| &old.facts);
             let there = |key: &str, value: &String| old.is_some_and(|old| all(old, key).contains(value));
+            let newer = |draft: &mut Draft, newer: &Newer, key: &str| {
+                let address = Address::new(Kind::Bridge, &work.name);
+                let object = scene.experiment.of(Kind::Bridge).find(|(name, _)| *name == work.name);
+                object.into_iter().for_each(|(_, object)| scene.needs(draft, newer, &address, object.place(key)));
+            };
+            if all(&new.facts, "config").iter().any(|setting| !there("config", setting)) {
+                newer(draft, &BRIDGE_CONFIG, "config");
+            }
+            // Type, address and key.
+            if all(&new.facts, "tunnels").iter().any(|t| t.split(' ').count() > 2 && !there("tunnels", t)) {
+                newer(draft, &TUNNEL_KEY, "tunnels");
+            }
             let serves: Arc<[usize]> = Arc::from([work.change]);
             let needs = draft.removed.get(&(Kind::Bridge, work.name.clone())).cloned().unwrap_or_default();
             let mut mark = work.made(Kind::Bridge);

@@ -157,7 +157,7 @@ impl Captures {
                 drift: false,
             };
             let made = |facts: &Facts| super::super::Made { key: key.clone(), facts: facts.clone() };
-            match self.work.iter_mut().find(|work| work.name == item.name) {
+            match self.work.iter_mut().find(|work| work.name == item.name && !work.former) {
                 // It changes anyway.
                 Some(work) => work.anew = true,
                 None => {
@@ -173,6 +173,7 @@ impl Captures {
                         id: None,
                         new: Some(made(&item.facts)),
                         anew: true,
+                        former: false,
                     });
                 }
             }
@@ -325,16 +326,21 @@ impl<'a> Lower<'a> for Captures {
             let again = members.iter().filter(|at| self.work[**at].new.is_some());
             // Several that are started again cannot be stopped without the others.
             let undo = if again.count() > 1 { Undo::Impossible } else { Undo::Commands(undo.into()) };
-            let mark = members.first().and_then(|at| self.work[*at].unmade(Kind::Capture)).map(|mark| match mark {
+            let mut marks = members.iter().filter_map(|at| self.work[*at].unmade(Kind::Capture));
+            let mark = marks.next().map(|mark| match mark {
                 Mark::Unmake { kind, name, was, .. } => {
-                    Mark::Unmake { kind, name, was, others: olds().skip(1).collect() }
+                    let others = marks.filter_map(|mark| match mark {
+                        Mark::Unmake { name, was, .. } => Some((name, was?)),
+                        _ => None,
+                    });
+                    Mark::Unmake { kind, name, was, others: others.collect() }
                 }
                 mark => mark,
             });
             let extra = Extra { undo, mark, ..Extra::default() };
             let step = draft.step(&serves, &group.stop(), extra);
             for at in &members {
-                draft.removed.insert((Kind::Capture, self.work[*at].name.clone()), vec![step]);
+                draft.removed.entry((Kind::Capture, self.work[*at].name.clone())).or_default().push(step);
             }
             if let Group::Vm(vm) = &group {
                 draft.before_end.entry(vm.clone()).or_default().push(step);

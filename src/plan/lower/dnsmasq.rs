@@ -149,7 +149,7 @@ impl<'a> Lower<'a> for Servers {
             };
             let extra = Extra { undo, mark: work.unmade(Kind::Dnsmasq), ..Extra::default() };
             let step = draft.step(&Arc::from([work.change]), &["dnsmasq", "kill", id], extra);
-            draft.removed.insert((Kind::Dnsmasq, work.name.clone()), vec![step]);
+            draft.removed.entry((Kind::Dnsmasq, work.name.clone())).or_default().push(step);
             if let Some(tap) = tap_of(scene, &old.key) {
                 draft.before_tap.entry(tap.to_owned()).or_default().push(step);
             }

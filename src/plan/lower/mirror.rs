@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, StepId, Undo};
-use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, words};
-use super::{Lower, Scene};
+use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, unsure, words};
+use super::{Lower, NIC_MIRROR, Scene};
 use crate::live::{Facts, LiveObject, mirrors_to};
-use crate::name::Kind;
+use crate::name::{Address, Kind};
 use crate::spec::model::nic_of_vm;
 
 #[derive(Default)]
@@ -130,7 +130,7 @@ impl<'a> Lower<'a> for Mirrors {
             let undo = Undo::Command(draft.command(&create(&old.facts)));
             let extra = Extra { undo, mark: work.unmade(Kind::Mirror), ..Extra::default() };
             let step = draft.step(&Arc::from([work.change]), &clear(&old.key), extra);
-            draft.removed.insert((Kind::Mirror, work.name.clone()), vec![step]);
+            draft.removed.entry((Kind::Mirror, work.name.clone())).or_default().push(step);
             for vm in vms(&old.facts) {
                 draft.before_end.entry(vm).or_default().push(step);
             }
@@ -140,18 +140,25 @@ impl<'a> Lower<'a> for Mirrors {
         }
     }
 
-    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         for work in self.work.iter().filter(|work| work.makes()) {
             let Some(new) = &work.new else { continue };
+            let object = scene.experiment.of(Kind::Mirror).find(|(name, _)| *name == work.name);
+            if let Some((name, object)) = object.filter(|_| !vms(&new.facts).is_empty()) {
+                scene.needs(draft, &NIC_MIRROR, &Address::new(Kind::Mirror, name), object.place("from"));
+            }
             let mut needs: Vec<StepId> =
                 draft.removed.get(&(Kind::Mirror, work.name.clone())).cloned().unwrap_or_default();
+            // Where it is not known whether it is there, there may be nothing to remove.
+            let removed = unsure(scene, Kind::Mirror, &work.name);
+            let after = if removed { std::mem::take(&mut needs) } else { Vec::new() };
             needs.extend(vms(&new.facts).iter().filter_map(|vm| draft.vms_ready.get(vm)).flatten());
             let ends = ["from", "to"].into_iter().filter_map(|key| one(&new.facts, key));
             needs.extend(ends.filter_map(|tap| draft.taps_ready.get(tap)));
             needs.sort_unstable();
             needs.dedup();
             let undo = Undo::Command(draft.command(&clear(&new.key)));
-            let extra = Extra { needs, undo, mark: work.made(Kind::Mirror), ..Extra::default() };
+            let extra = Extra { needs, after, undo, mark: work.made(Kind::Mirror), ..Extra::default() };
             draft.step(&Arc::from([work.change]), &create(&new.facts), extra);
         }
     }

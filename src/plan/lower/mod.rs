@@ -105,6 +105,40 @@ impl Scene<'_> {
     }
 }
 
+/// A form of a command that came after the releases of 2018, by the words whose help lists it.
+pub(super) struct Newer {
+    pub help: &'static str,
+    /// What stands in the help of a target that has it.
+    pub marker: &'static str,
+    /// How a message calls it.
+    pub form: &'static str,
+}
+
+/// Settings of a bridge.
+pub(super) const BRIDGE_CONFIG: Newer =
+    Newer { help: "bridge config", marker: "bridge <config,>", form: "bridge config" };
+/// Tunnels that are told apart.
+pub(super) const TUNNEL_KEY: Newer =
+    Newer { help: "bridge tunnel", marker: "<remote ip> [key]", form: "bridge tunnel with a key" };
+/// Mirrors between NICs, which are known by their VMs.
+pub(super) const NIC_MIRROR: Newer =
+    Newer { help: "tap mirror", marker: "<mirror,> <vm name> <interface", form: "tap mirror between NICs of VMs" };
+
+impl Scene<'_> {
+    /// Refuse a plan that needs what the target does not have; ask it where that is not known.
+    pub fn needs(&self, draft: &mut Draft, newer: &Newer, address: &Address, span: Span) {
+        match self.live.help.get(newer.help) {
+            None => drop(draft.learn.insert(newer.help)),
+            Some(help) if help.contains(newer.marker) => {}
+            Some(_) => {
+                let message = format!("{address} takes `{}`, which the target does not have", newer.form);
+                let hint = "its `help` does not list it: take this out of the file, or use a newer release".to_owned();
+                draft.problems.push(self.problem("target-lacks", Some(span), message, hint));
+            }
+        }
+    }
+}
+
 /// The reason for removing what the file does not have.
 fn not_in_the_file(section: &str) -> Vec<Reason> {
     vec![Reason { field: section.to_owned(), old: None, new: None, place: None, drift: false }]

@@ -45,6 +45,8 @@ pub(super) struct Work {
     pub new: Option<Made>,
     /// What is there goes first.
     pub anew: bool,
+    /// It is what an object was before, which is another one now: it goes and is not forgotten.
+    pub former: bool,
 }
 
 impl Work {
@@ -65,10 +67,10 @@ impl Work {
         Some(Mark::Make { kind, name: self.name.clone(), made, new, was, others: BTreeMap::new() })
     }
 
-    /// The mark of the last step that removes it, whether it is made again or not.
+    /// The mark of the last step that removes it, whether it is made again or not; None where the name stays another's.
     pub fn unmade(&self, kind: Kind) -> Option<Mark> {
         let was = self.old.clone();
-        Some(Mark::Unmake { kind, name: self.name.clone(), was, others: BTreeMap::new() })
+        (!self.former).then(|| Mark::Unmake { kind, name: self.name.clone(), was, others: BTreeMap::new() })
     }
 }
 
@@ -88,6 +90,11 @@ pub(super) struct Rules<'r> {
     pub forced: &'r dyn Fn(&Item<'_>) -> Option<Reason>,
     /// What it costs to remove one.
     pub cost: Cost,
+}
+
+/// Nothing shows whether it is there: the target lists none of its kind, and the answer of the command that makes it was lost.
+pub(super) fn unsure(scene: &Scene<'_>, kind: Kind, name: &str) -> bool {
+    !scene.live.objects.contains_key(&kind) && scene.options.advice.unsure.contains(&(kind, name.to_owned()))
 }
 
 /// What is live of a kind by key, as far as it is to be compared.
@@ -225,7 +232,15 @@ pub(super) fn diff<'a>(
             };
             let change = draft.change(address, action, place, parts, Vec::new());
             draft.changes[change].goal = goal(item);
-            work.push(Work { name: item.name.to_owned(), change, old: None, id: None, new, anew: false });
+            work.push(Work {
+                name: item.name.to_owned(),
+                change,
+                old: None,
+                id: None,
+                new,
+                anew: false,
+                former: false,
+            });
             continue;
         };
         let mut differs = reasons(scene, rules, item, live, made(item.name));
@@ -254,8 +269,36 @@ pub(super) fn diff<'a>(
             });
             anew = true;
         }
+        if unsure(scene, kind, item.name) {
+            differs.push(Reason {
+                field: "made".to_owned(),
+                old: Some("it is not known whether it was".to_owned()),
+                new: Some("made again".to_owned()),
+                place: place.clone(),
+                drift: false,
+            });
+            anew = true;
+        }
         if let Some(reason) = (rules.forced)(item) {
             differs.push(reason);
+            anew = true;
+        }
+        // Something is at its new place already, and what it was would be left behind.
+        let left = former.filter(|(former, _)| **former != key);
+        if let Some((former, _)) = left {
+            let (field, at) = item
+                .object
+                .settings
+                .iter()
+                .find(|(_, v)| v.iter().any(|v| v.value == item.key))
+                .map_or(("name", item.object.span), |(field, _)| (*field, item.object.place(field)));
+            differs.push(Reason {
+                field: field.to_owned(),
+                old: Some(former.clone()),
+                new: Some(item.key.clone()),
+                place: scene.place(at),
+                drift: false,
+            });
             anew = true;
         }
         let asked = scene.scope.replaces(kind, item.name);
@@ -281,7 +324,12 @@ pub(super) fn diff<'a>(
         let mut facts = remembered.cloned().unwrap_or_default();
         facts.extend(live.facts.clone());
         let old = Some(Made { key, facts });
-        work.push(Work { name: item.name.to_owned(), change, old, id: live.id.clone(), new, anew });
+        if let Some((key, live)) = left {
+            let old = Some(Made { key: key.clone(), facts: live.facts.clone() });
+            let (name, id) = (item.name.to_owned(), live.id.clone());
+            work.push(Work { name, change, old, id, new: None, anew: false, former: true });
+        }
+        work.push(Work { name: item.name.to_owned(), change, old, id: live.id.clone(), new, anew, former: false });
     }
     let declared = |key: &str| items.iter().find(|item| item.key == key);
     let mut unmanaged = Vec::new();
@@ -307,7 +355,15 @@ pub(super) fn diff<'a>(
         let mut facts = known.map(|(_, made)| made.facts.clone()).unwrap_or_default();
         facts.extend(live.facts.clone());
         let old = Some(Made { key: key.clone(), facts });
-        work.push(Work { name: name.to_owned(), change, old, id: live.id.clone(), new: None, anew: false });
+        work.push(Work {
+            name: name.to_owned(),
+            change,
+            old,
+            id: live.id.clone(),
+            new: None,
+            anew: false,
+            former: false,
+        });
     }
     if !unmanaged.is_empty() {
         draft.unmanaged.extend(unmanaged.iter().map(|key| Address::new(kind, key)));

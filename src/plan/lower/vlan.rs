@@ -1,7 +1,8 @@
 //! VLAN aliases. One without a fixed tag comes and is given a tag by its first use, and needs no command.
 //!
 //! minimega can unbind an alias only by prefix (`clear vlans PREFIX`), so a plan does that only where no other alias
-//! has the prefix and nothing of somebody else is connected.
+//! has the prefix and nothing of somebody else is connected. The blacklist is the target's and not the namespace's, and
+//! nothing is taken off it: a tag that leaves the file, or whose experiment goes, stays on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use super::super::draft::{Draft, Extra};
 use super::super::select::{RANGE, Scope, list};
 use super::super::{Action, Cost, Goal, Reason, Undo};
 use super::{Lower, Scene, tap};
+use crate::diagnostic::Span;
 use crate::live::Live;
 use crate::name::{self, Address, VlanTag};
 use crate::spec::model::Experiment;
@@ -34,11 +36,16 @@ pub(super) fn rebound<'a>(experiment: &'a Experiment, live: &'a Live, scope: &Sc
 #[derive(Default)]
 pub(super) struct Vlans<'a> {
     range: Option<(VlanTag, VlanTag, usize)>,
+    /// The tags to blacklist, with the change.
+    blacklist: Option<(Vec<VlanTag>, usize)>,
     clear: Vec<(&'a str, usize)>,
     add: Vec<(&'a str, VlanTag, usize)>,
 }
 
-/// The address under which the range of tags is shown.
+/// What tells which tags are blacklisted.
+const BLACKLIST: &str = "vlans blacklist";
+
+/// The address under which the range of tags is shown, and the blacklist.
 fn range_address() -> Address {
     Address { kind: name::Kind::Vlan, name: RANGE.to_owned() }
 }
@@ -70,6 +77,7 @@ impl<'a> Lower<'a> for Vlans<'a> {
                 draft.unchanged.push(range_address());
             }
         }
+        self.diff_blacklist(scene, draft);
         for (alias, vlan) in &scene.experiment.vlans {
             if !scene.has(name::Kind::Vlan, alias.as_str()) {
                 continue;
@@ -140,6 +148,11 @@ impl<'a> Lower<'a> for Vlans<'a> {
             let extra = Extra { undo: undo.unwrap_or_default(), ..Extra::default() };
             ready.push(draft.step(&Arc::from([change]), &words, extra));
         }
+        for (tag, change) in self.blacklist.iter().flat_map(|(tags, change)| tags.iter().map(move |tag| (tag, change)))
+        {
+            let words = ["vlans", "blacklist", &tag.to_string()];
+            ready.push(draft.step(&Arc::from([*change]), &words, Extra::default()));
+        }
         self.clear.sort();
         let mut cleared: Vec<&str> = Vec::new();
         for (alias, change) in &self.clear {
@@ -179,6 +192,48 @@ fn takes_from_range(scene: &Scene<'_>) -> bool {
 }
 
 impl<'a> Vlans<'a> {
+    /// Which tags are to be blacklisted and are not. The target is asked for its list where the file has one.
+    fn diff_blacklist(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        let wanted = &scene.experiment.vlan_blacklist;
+        let Some(first) = wanted.values().next() else { return };
+        if !scene.scope.has(name::Kind::Vlan, RANGE) && !takes_from_range(scene) {
+            return;
+        }
+        let Some(answer) = scene.live.help.get(BLACKLIST) else {
+            draft.learn.insert(BLACKLIST);
+            return self.change_blacklist(scene, draft, wanted.keys().copied().collect(), *first);
+        };
+        let known: BTreeSet<u16> = answer.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let missing: Vec<VlanTag> = wanted.keys().copied().filter(|tag| !known.contains(&tag.get())).collect();
+        if !missing.is_empty() {
+            let place = wanted[&missing[0]];
+            self.change_blacklist(scene, draft, missing, place);
+        } else if self.range.is_none() && !draft.unchanged.contains(&range_address()) {
+            draft.unchanged.push(range_address());
+        }
+    }
+
+    fn change_blacklist(&mut self, scene: &Scene<'a>, draft: &mut Draft, tags: Vec<VlanTag>, place: Span) {
+        let place = scene.place(place);
+        let text: Vec<String> = tags.iter().map(VlanTag::to_string).collect();
+        let new = Some(text.join(", "));
+        let reason = Reason { field: "blacklist".into(), old: None, new, place: place.clone(), drift: false };
+        let change = match self.range {
+            Some((_, _, change)) => {
+                draft.changes[change].reasons.push(reason);
+                change
+            }
+            None => {
+                draft.unchanged.retain(|address| *address != range_address());
+                let change = draft.change(range_address(), Action::Update, place, vec![reason], Vec::new());
+                // What a blacklist holds is not among what is observed.
+                draft.changes[change].goal = Arc::new(Goal::Blacklist);
+                change
+            }
+        };
+        self.blacklist = Some((tags, change));
+    }
+
     /// Refuse to take the tag of an alias that the plan is not about.
     fn check_chosen(&self, scene: &Scene<'a>, draft: &mut Draft, alias: &str) {
         let tag = scene.live.vlans[alias];

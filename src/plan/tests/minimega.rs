@@ -174,7 +174,7 @@ impl State {
                 Entry::text("vm", Value::from_iter(interfaces).to_string())
             }
             ["shell", ..] => fail("exec: \"ip\": executable file not found in $PATH"),
-            ["help", ..] => self.network("", &Namespace::default(), words),
+            ["help", ..] | ["vlans", "blacklist"] => self.network("", &Namespace::default(), words),
             ["namespace"] => {
                 let rows = self.namespaces.iter().map(|(name, ns)| {
                     let range = ns.range.map(|(a, b)| format!("{a}-{b}")).unwrap_or_default();
@@ -257,6 +257,10 @@ impl State {
             }
             ["vm", "config", "tags", key, value] => {
                 ns.config_tags.insert((*key).to_owned(), (*value).to_owned());
+                ok()
+            }
+            ["vm", "config", "qemu-override", pair @ ..] => {
+                ns.config.entry("qemu-override".to_owned()).or_default().extend(owned(pair));
                 ok()
             }
             ["vm", "config", field, values @ ..] => {
@@ -480,6 +484,9 @@ fn vm_info(namespace: &str, ns: &Namespace, network: &Network) -> Entry {
                 json!({"Path": path(d.path), "Interface": d.interface.unwrap_or_default(), "Cache": d.cache.unwrap_or("writeback".into())})
             })
             .collect();
+        let overrides = words("qemu-override").unwrap_or_default();
+        let overrides: Vec<Value> =
+            overrides.chunks(2).map(|pair| json!({"Match": pair[0], "Replacement": pair[1]})).collect();
         let nics: Vec<Value> = vm
             .nics
             .iter()
@@ -495,7 +502,7 @@ fn vm_info(namespace: &str, ns: &Namespace, network: &Network) -> Entry {
             "Cores": number("cores", "0"), "Threads": number("threads", "0"), "Machine": one("machine", ""),
             "SerialPorts": number("serial-ports", "0"), "VirtioPorts": one("virtio-ports", ""), "Vga": one("vga", "std"),
             "Append": words("append"), "Disks": disks, "UsbUseXHCI": truth("usb-use-xhci", "true"), "TpmSocketPath": path(one("tpm-socket", "")),
-            "BidirectionalCopyPaste": truth("bidirectional-copy-paste", "false"), "QemuAppend": words("qemu-append").unwrap_or_default(), "QemuOverride": [],
+            "BidirectionalCopyPaste": truth("bidirectional-copy-paste", "false"), "QemuAppend": words("qemu-append").unwrap_or_default(), "QemuOverride": overrides,
         })
     });
     table(&["name", "state", "type", "vlan", "qos"], rows.collect(), Value::Array(records.collect()))

@@ -30,6 +30,57 @@ fn up(text: &str) -> (Minimega, File) {
 }
 
 #[test]
+fn a_nic_that_is_not_plugged_in() {
+    let lab = |nics: &str| {
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms: {{ \"a[0-1]\": {{ networks: [lan, {nics}] }} }}\n"
+        ))
+    };
+    let mm = Minimega::default();
+    let cut = lab("{ vlan: lan, connected: false }");
+    let sent = converge(&mm, &cut);
+    // Before the guest could see it.
+    let order = ["vm launch kvm a[0-1]", "vm net disconnect a[0-1] 1", "vm start a[0-1]"];
+    assert_eq!(sent.iter().filter(|c| order.contains(&c.as_str())).collect::<Vec<_>>(), order);
+    let sent = converge(&mm, &lab("lan"));
+    assert_eq!((sent.len(), &*sent[0]), (2, "vm net connect a[0-1] 1 lan"));
+    assert!(sent[1].starts_with("vm tag a[0-1] megaform.digest v1:"), "{sent:#?}");
+    let plan = planned(&mm, &cut);
+    assert_eq!(plan.changes[0].reasons[0].field, "networks[1].connected");
+    assert_eq!((plan.changes[0].action, &plan.changes[0].costs[..]), (Action::Update, &[Cost::LinkCut][..]));
+    assert_eq!(converge(&mm, &cut)[0], "vm net disconnect a[0-1] 1");
+    // Plugged in by hand it is taken out again; a NIC that is added is plugged in, so this one takes a launch.
+    mm.by_hand("namespace lab vm net connect a1 1 lan");
+    assert_eq!(planned(&mm, &cut).changes[0].action, Action::Restore);
+    assert_eq!(converge(&mm, &cut), ["vm net disconnect a1 1"]);
+    mm.by_hand("namespace lab vm net disconnect a1 0");
+    assert_eq!(planned(&mm, &cut).changes[0].action, Action::Restore);
+    assert_eq!(converge(&mm, &cut), ["vm net connect a1 0 lan"]);
+    assert!(planned(&mm, &lab("lan, { vlan: lan, connected: false }")).learn.is_empty());
+}
+
+#[test]
+fn blacklisted_tags_are_asked_for_and_never_taken_off() {
+    let lab = |list: &str| {
+        file(&format!("experiment: lab\nvlans: {{ lan: {{}} }}\n{list}vms: {{ a: {{ networks: [lan] }} }}\n"))
+    };
+    let mm = Minimega::default();
+    mm.by_hand("namespace lab vlans blacklist 7");
+    let one = lab("vlan_blacklist: [7, 100-101]\n");
+    let sent = |file: &File| {
+        let made = super::networks::learned(&mm, file, &Advice::default(), false).unwrap();
+        carry_out(&mm, &made);
+        made.steps.iter().filter(|s| s.command.contains("blacklist")).map(|s| s.command.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&one), ["namespace lab vlans blacklist 100", "namespace lab vlans blacklist 101"]);
+    assert!(super::networks::learned(&mm, &one, &Advice::default(), false).unwrap().is_empty());
+    // The aliases come after it.
+    assert_eq!(sent(&lab("vlan_blacklist: 100-102\n")), ["namespace lab vlans blacklist 102"]);
+    assert_eq!(sent(&lab("")), [""; 0]);
+    assert_eq!(mm.0.lock().unwrap().network.blacklist.len(), 4);
+}
+
+#[test]
 fn create_from_nothing() {
     let (mm, lab) = (Minimega::default(), file(LAB));
     let plan = planned(&mm, &lab);

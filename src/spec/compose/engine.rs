@@ -28,6 +28,10 @@ pub const MAX_PARTS: u64 = 200_000;
 /// The longest expression or template, in bytes.
 pub const MAX_TEMPLATE: usize = 64 << 10;
 
+/// How many words and signs may stand in one expression, those behind a comma at the same depth counted anew. It bounds the
+/// depth of the tree that the parser makes of them, and so its stack: `not not …` and `1 + 1 + …` nest without brackets.
+pub const MAX_WORDS: usize = 500;
+
 /// What stands before an expression that is alone in its scalar, so that its value is kept and not made text.
 const SET: &str = "{% set value = ";
 
@@ -115,6 +119,11 @@ impl Engine {
         if text.len() > MAX_TEMPLATE {
             let message = format!("the text with an expression has {} bytes, the limit is {MAX_TEMPLATE}", text.len());
             return Err(Failure { code: "template-limit", message, hint: None, range: None });
+        }
+        if let Some(range) = too_many_words(text) {
+            let message = format!("the expression has more than {MAX_WORDS} words and signs in a row without a comma");
+            let hint = Some("give parts of it names in `locals`".to_owned());
+            return Err(Failure { code: "template-limit", message, hint, range: Some(range) });
         }
         if let Some((range, word)) = assignment(text) {
             let message = format!("not a valid expression: there is no statement `{word}` here");
@@ -245,6 +254,68 @@ fn assignment(text: &str) -> Option<(std::ops::Range<usize>, &str)> {
         let start = rest.as_ptr() as usize - text.as_ptr() as usize;
         matches!(word, "set" | "with" | "autoescape" | "filter").then_some((start..start + word.len(), word))
     })
+}
+
+/// Where an expression of the text goes over [`MAX_WORDS`]. What stands in quotes is one word, and a statement nests in
+/// those before it of its text, so that the words of all statements count together.
+fn too_many_words(text: &str) -> Option<std::ops::Range<usize>> {
+    let bytes = text.as_bytes();
+    let (mut at, mut statements) = (0, 0);
+    while let Some(open) = text.get(at..).and_then(|rest| rest.find("{{").into_iter().chain(rest.find("{%")).min()) {
+        let start = at + open;
+        let statement = bytes[start + 1] == b'%';
+        at = start + 2;
+        // The words in each bracket that is open, and in all of them.
+        let (mut levels, mut all) = (vec![0_usize], 0_usize);
+        while let Some(&byte) = bytes.get(at) {
+            let end = if statement { b"%}" } else { b"}}" };
+            let length = match byte {
+                _ if levels.len() == 1 && bytes[at..].starts_with(end) => break,
+                b if b.is_ascii_whitespace() => {
+                    at += 1;
+                    continue;
+                }
+                b',' => {
+                    let level = levels.last_mut().expect("the outermost level stays");
+                    all -= std::mem::take(level);
+                    at += 1;
+                    continue;
+                }
+                b'"' | b'\'' => quoted(&bytes[at..]),
+                b if word_byte(b) => bytes[at..].iter().take_while(|b| word_byte(**b)).count(),
+                _ => 1,
+            };
+            match byte {
+                b'(' | b'[' | b'{' => levels.push(0),
+                b')' | b']' | b'}' if levels.len() > 1 => all -= levels.pop().expect("it is not the outermost"),
+                _ => {}
+            }
+            *levels.last_mut().expect("the outermost level stays") += 1;
+            all += 1;
+            if all + statements > MAX_WORDS {
+                return Some(at..at + length);
+            }
+            at += length;
+        }
+        if statement {
+            statements += 1;
+        }
+        at = (at + 2).min(text.len());
+    }
+    None
+}
+
+fn word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+/// How long the quoted text is that begins here.
+fn quoted(bytes: &[u8]) -> usize {
+    let mut at = 1;
+    while at < bytes.len() && bytes[at] != bytes[0] {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(bytes.len())
 }
 
 /// A value whose lists and maps are there and not computed again each time that they are looked at. None as the error if it

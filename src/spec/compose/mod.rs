@@ -33,7 +33,7 @@ mod value;
 mod variables;
 
 pub use console::{Console, Evaluated};
-pub use engine::{MAX_FUEL, MAX_PARTS, MAX_TEMPLATE, MAX_TOTAL_FUEL, is_template};
+pub use engine::{MAX_FUEL, MAX_PARTS, MAX_TEMPLATE, MAX_TOTAL_FUEL, MAX_WORDS, is_template};
 pub use functions::{MAX_FILE, REFERENCE};
 pub use inputs::Inputs;
 pub use secrets::{HIDDEN, SHORTEST, Secrets};

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Sections;
+use crate::spec::model::nic_of_vm;
 use crate::spec::names::expand_names;
 use crate::spec::syntax::{Node, SpannedKey, Value};
 
@@ -14,7 +15,7 @@ enum Refers {
     To(&'static str),
     /// VM names, which may have ranges.
     ToVms,
-    /// NICs as VM and index, or names of taps.
+    /// NICs as VM and index, alone or before further words as in a lease, or names of taps.
     ToNics,
     /// NICs: names of VLANs, or maps in which `vlan` is one.
     Nics,
@@ -25,9 +26,11 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("vms", "profile", Refers::To("profiles")),
     ("vms", "depends_on", Refers::ToVms),
     ("vms", "networks", Refers::Nics),
+    ("vms", "colocate", Refers::ToVms),
     ("profiles", "profile", Refers::To("profiles")),
     ("profiles", "depends_on", Refers::ToVms),
     ("profiles", "networks", Refers::Nics),
+    ("profiles", "colocate", Refers::ToVms),
     ("taps", "vlan", Refers::To("vlans")),
     ("nat", "vlan", Refers::To("vlans")),
     ("nat", "bridge", Refers::To("bridges")),
@@ -113,7 +116,8 @@ fn renamed(node: &Node, refers: Refers, declared: &Declared, prefix: &str) -> No
             Refers::To(section) if declared.has(section, text) => prefixed(text, prefix),
             Refers::Nics if declared.has("vlans", text) => prefixed(text, prefix),
             Refers::ToNics
-                if text.rsplit_once('.').is_some_and(|(vm, _)| declared.vms.contains(vm))
+                if nic_of_vm(text.split(' ').next().unwrap_or_default())
+                    .is_some_and(|(vm, _)| declared.vms.contains(vm))
                     || declared.has("taps", text) =>
             {
                 prefixed(text, prefix)

@@ -351,6 +351,45 @@ vms: { outside: { networks: core }, "agent2": { networks: core } }
 }
 
 #[test]
+fn every_name_of_a_copy_is_its_own() {
+    let module = r#"
+variables: { n: { type: integer } }
+vlans: { lan: {} }
+bridges: { br: {} }
+profiles: { beside: { colocate: a } }
+vms:
+  a: { networks: [{ vlan: lan, bridge: br }] }
+  b: { profile: beside, networks: [{ vlan: lan, bridge: br }], depends_on: a }
+links: { l: { ends: [a.0, b.0], delay: 5 ms } }
+taps: { gw: { vlan: lan, ip: "10.{{ var.n }}.0.1/24", bridge: br } }
+dnsmasq:
+  d:
+    address: "10.{{ var.n }}.0.1"
+    range: ["10.{{ var.n }}.0.10", "10.{{ var.n }}.0.20"]
+    leases: [{ vm: a, ip: "10.{{ var.n }}.0.30" }, "b.0 10.{{ var.n }}.0.31"]
+mirrors: { m: { from: a.0, to: b.0 } }
+captures: { c: { vm: a, file: "{{ prefix }}c.pcap" }, e: { bridge: br, file: "{{ prefix }}e.pcap" } }
+commands: { x: { create: "echo {{ prefix }}", depends_on: [a, b] } }
+"#;
+    let one = "experiment: lab\ninclude: [{ file: module.yaml, with: { n: 1 } }]\n";
+    let two = "experiment: lab\ninclude:\n  - { file: module.yaml, prefix: x-, with: { n: 1 } }\n  - { file: module.yaml, prefix: y-, with: { n: 2 } }\n";
+    let read = |text: &str| {
+        let loaded = load_with(text, &Inputs::default(), &files(&[("module.yaml", module)]));
+        let errors: Vec<_> = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+        assert!(errors.is_empty(), "{}", shown(&loaded));
+        outline(&loaded)
+    };
+    // Every fact of the module stands twice, and no name of it is left as it was.
+    let (one, two) = (read(one), read(two));
+    assert_eq!(two.lines().count() - 1, 2 * (one.lines().count() - 1), "{two}");
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+    let left = ["a", "b", "lan", "br", "gw"]
+        .into_iter()
+        .find(|name| two.lines().any(|line| line.split(word).any(|part| part == *name) && !line.contains("dns")));
+    assert_eq!(left, None, "{two}");
+}
+
+#[test]
 fn modules_within_modules() {
     let files = files(&[
         (
@@ -458,7 +497,34 @@ fn what_would_not_end_is_refused() {
     );
     assert_eq!(codes(&one("{{ 'x' * 999999999 }}")), ["template-limit"]);
     assert_eq!(codes(&one(&format!("{{{{ '{}' }}}}", "x".repeat(MAX_TEMPLATE)))), ["template-limit"]);
-    assert_eq!(codes(&one(&format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000)))), ["template-syntax"]);
+    assert_eq!(codes(&one(&format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000)))), ["template-limit"]);
+    assert_eq!(codes(&one(&format!("{{{{ {}1{} }}}}", "(".repeat(200), ")".repeat(200)))), ["template-syntax"]);
+    let limited = |text: &str| load(text).diagnostics.iter().any(|d| d.code == "template-limit");
+    // What nests without brackets, and would take a stack of its length; the longest that is allowed is computed.
+    for (left, right) in [
+        ("not ", ""),
+        ("-", ""),
+        ("", "|abs"),
+        ("", " + 1"),
+        ("2 ** ", ""),
+        ("", ".a"),
+        ("", "[0]"),
+        ("", "()"),
+        ("", " ~ ''"),
+        ("", " if 1 else 1"),
+        ("", " is defined"),
+        ("", " + [2, 1][0]"),
+    ] {
+        let chain = |n: usize| format!("{{{{ {}1{} }}}}", left.repeat(n), right.repeat(n));
+        assert_eq!(codes(&one(&chain(4000))), ["template-limit"], "{left}1{right}");
+        assert!(!limited(&one(&chain(60))), "{left}1{right}");
+    }
+    for branch in ["{% if 1 %}", "{% if 1 %}{% elif 1 %}"] {
+        let text = format!("{}{}", branch.repeat(2000), "{% endif %}".repeat(2000));
+        assert_eq!(codes(&one(&text)), ["template-limit"]);
+    }
+    let list = format!("{{{{ [{}] | length }}}}", "{'a': -1, 'b': 'c, }}'}, ".repeat(2000));
+    assert!(!limited(&one(&list)));
     // Each doubles the one before.
     let mut text = "experiment: lab\nlocals:\n  l0: [1, 2, 3, 4, 5, 6, 7, 8]\n".to_owned();
     for i in 1..40 {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{At, Decoder};
 use crate::diagnostic::{Diagnostic, Spanned};
 use crate::language::diskspec::{CACHES, DiskSpec, INTERFACES};
+use crate::language::field::Override;
 use crate::name::{NameError, ProfileName, TagKey, VmName};
 use crate::spec::names::expand_names;
 use crate::spec::syntax::{Node, Value};
@@ -131,6 +132,35 @@ impl Decoder<'_> {
             return None;
         }
         Some(disk)
+    }
+
+    /// Replacements in QEMU's command line: a list; one alone may stand without the list.
+    pub(super) fn overrides(&mut self, node: &Node, at: At<'_>) -> Option<Vec<Override>> {
+        let items = match &node.value {
+            Value::List(list) => list.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let owner = format!("an override of {}", at.owner);
+        let mut overrides = Vec::new();
+        for item in items {
+            let before = self.diagnostics.len();
+            let entries = self.section(item, &owner, &keys::names(keys::OVERRIDE))?;
+            self.require(&entries, keys::OVERRIDE, item.span, &owner);
+            let (mut matched, mut replacement) = (None, None);
+            for (key, _, node) in entries {
+                let at = At { key, owner: &owner };
+                let text = self.text(node, at);
+                if key == "match" && text.as_deref() == Some("") {
+                    let diagnostic = Diagnostic::error("invalid-value", node.span, format!("{at} is empty"));
+                    self.push(diagnostic.hint("give the text to replace, or remove the override"));
+                }
+                *(if key == "match" { &mut matched } else { &mut replacement }) = text;
+            }
+            if self.diagnostics.len() == before {
+                overrides.push(Override { matched: matched?, replacement: replacement? });
+            }
+        }
+        Some(overrides)
     }
 
     /// One word of a fixed list.

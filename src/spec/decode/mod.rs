@@ -35,6 +35,7 @@ pub struct Draft {
     pub name: Option<Spanned<Namespace>>,
     pub vlans: BTreeMap<VlanAlias, Vlan>,
     pub vlan_range: Option<Spanned<(VlanTag, VlanTag)>>,
+    pub vlan_blacklist: BTreeMap<VlanTag, Span>,
     pub vms: BTreeMap<VmName, Vm>,
     pub taps: BTreeMap<TapName, Tap>,
     pub objects: BTreeMap<Kind, BTreeMap<String, Object>>,
@@ -48,8 +49,8 @@ pub struct Draft {
 impl Draft {
     /// The experiment, if it has a name.
     pub fn complete(self) -> Option<Experiment> {
-        let Draft { name, vlans, vlan_range, vms, taps, objects, commands, .. } = self;
-        Some(Experiment { name: name?, vlans, vlan_range, vms, taps, objects, commands })
+        let Draft { name, vlans, vlan_range, vlan_blacklist, vms, taps, objects, commands, .. } = self;
+        Some(Experiment { name: name?, vlans, vlan_range, vlan_blacklist, vms, taps, objects, commands })
     }
 }
 
@@ -219,6 +220,8 @@ impl Decoder<'_> {
         let name = get("experiment").and_then(|node| self.name(node, at("experiment"), Namespace::new));
         let vlans = get("vlans").map(|node| self.vlans(node)).unwrap_or_default();
         let vlan_range = get("vlan_range").and_then(|node| self.vlan_range(node, at("vlan_range")));
+        let vlan_blacklist = get("vlan_blacklist").map(|node| self.vlan_blacklist(node, at("vlan_blacklist")));
+        let vlan_blacklist = vlan_blacklist.unwrap_or_default();
         let profiles = get("profiles").map(|node| self.profiles(node)).unwrap_or_default();
         let before = self.diagnostics.len();
         let mut book = vm::Profiles::new(profiles);
@@ -235,7 +238,7 @@ impl Decoder<'_> {
         let commands = get("commands").map(|node| self.commands(node)).unwrap_or_default();
         let partial = self.diagnostics.len() > before;
         let unused_profiles = self.finish_profiles(&mut book);
-        Some(Draft { name, vlans, vlan_range, vms, taps, objects, commands, unused_profiles, partial })
+        Some(Draft { name, vlans, vlan_range, vlan_blacklist, vms, taps, objects, commands, unused_profiles, partial })
     }
 
     fn vlans(&mut self, node: &Node) -> BTreeMap<VlanAlias, Vlan> {

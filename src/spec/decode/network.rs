@@ -45,6 +45,7 @@ impl Decoder<'_> {
                 mac: None,
                 driver: None,
                 bridge: None,
+                connected: true,
                 qos: None,
                 assigned: None,
             },
@@ -57,6 +58,7 @@ impl Decoder<'_> {
         let entries = self.section(node, &owner, &keys::names(keys::NIC))?;
         self.require(&entries, keys::NIC, node.span, &owner);
         let (mut vlan, mut mac, mut driver, mut bridge, mut qos) = (None, None, None, None, None);
+        let mut connected = true;
         for (key, _, node) in entries {
             let at = At { key, owner: &owner };
             match key {
@@ -64,11 +66,12 @@ impl Decoder<'_> {
                 "mac" => mac = self.mac(node, at),
                 "driver" => driver = self.one_of(node, at, DRIVERS),
                 "bridge" => bridge = self.name(node, at, BridgeName::new).map(|name| name.value),
+                "connected" => connected = self.bool(node, at).unwrap_or(true),
                 "qos" => qos = self.qos(node, at),
                 other => unreachable!("`{other}` is not in the table of NIC keys"),
             }
         }
-        Some(Nic { vlan: vlan?.value, mac, driver, bridge, qos, assigned: None })
+        Some(Nic { vlan: vlan?.value, mac, driver, bridge, connected, qos, assigned: None })
     }
 
     pub(super) fn mac(&mut self, node: &Node, at: At<'_>) -> Option<Mac> {

@@ -1,5 +1,6 @@
 //! Single values: numbers, memory, truth, text, tags, addresses, paths.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{At, Decoder};
@@ -229,6 +230,26 @@ impl Decoder<'_> {
             return None;
         }
         Some(Spanned::new((low, high), node.span))
+    }
+
+    /// Tags and ranges of tags, each tag with the place that first says it.
+    pub(super) fn vlan_blacklist(&mut self, node: &Node, at: At<'_>) -> BTreeMap<VlanTag, Span> {
+        let items = match &node.value {
+            Value::List(list) => list.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let mut tags = BTreeMap::new();
+        for item in items {
+            let range = match &item.value {
+                Value::String(_) => self.vlan_range(item, at).map(|range| range.value),
+                _ => self.tag(item, at).map(|tag| (tag.value, tag.value)),
+            };
+            let Some((low, high)) = range else { continue };
+            for tag in (low.get()..=high.get()).filter_map(|tag| VlanTag::new(u64::from(tag))) {
+                tags.entry(tag).or_insert(item.span);
+            }
+        }
+        tags
     }
 
     /// An interface's address with its prefix length.

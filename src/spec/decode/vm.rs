@@ -363,9 +363,8 @@ impl Decoder<'_> {
             FieldType::Disks => FieldValue::Disks(self.disks(node, at)?),
             FieldType::Tags => FieldValue::Tags(self.tags(node, at)?),
             FieldType::Networks => unreachable!("NICs are kept apart from the other fields"),
-            FieldType::Volumes | FieldType::Bonds | FieldType::Overrides => {
-                unreachable!("`{}` is no key of the file", field.name)
-            }
+            FieldType::Overrides => FieldValue::Overrides(self.overrides(node, at)?),
+            FieldType::Volumes | FieldType::Bonds => unreachable!("`{}` is no key of the file", field.name),
             FieldType::Text | FieldType::Path | FieldType::Uuid => {
                 let text = self.text(node, at)?;
                 if text.is_empty() {

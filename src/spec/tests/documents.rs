@@ -127,11 +127,13 @@ fn what_is_written_in_full_means_the_same() {
     let text = r##"
 experiment: lab
 vlan_range: 300-400
+vlan_blacklist: [5, 310-312, 6]
 vlans: { dmz: , core: 200, on: , "1e": }
 profiles: { p: { kernel: "k 1", append: ["a b", "#c", "-", "x: y"], tags: { true: "no", k: 1.50 } } }
 vms:
   "a[0-1]": { profile: p, networks: [dmz, { vlan: core, driver: virtio-net-pci, bridge: b1 }, 7], state: paused, snapshot: false }
   "c[0-1]": { lifecycle: { prevent_destroy: true, ignore_changes: [memory, "networks[0]"], renamed_from: "old[1-2]" } }
+  d: { networks: { vlan: dmz, connected: false }, qemu_override: [{ match: "-a,b", replacement: "" }, { match: b, replacement: "c #d" }] }
   b: { disks: ["x.qcow2,virtio,none", { path: y z }], depends_on: a1, coschedule: 3, colocate: a0, machine: "{{ '{{' }} {{ '{%' }}", cpu: "null", uuid: 2c8a3f50-6f38-4d0b-9d49-0d6f2a4b7c11 }
 taps: { t: { vlan: on, ip: fd00::1/64, bridge: b1, lifecycle: { ignore_changes: ip } }, u: { vlan: 1e } }
 "##;
@@ -140,8 +142,42 @@ taps: { t: { vlan: on, ip: fd00::1/64, bridge: b1, lifecycle: { ignore_changes: 
     let full = written(experiment, &loaded.sources);
     assert_eq!(outline(&yaml(&full)), experiment.outline(), "{full}");
     // Each value has the place that it comes from.
-    assert!(full.contains("    kernel: \"k 1\"  # lab.yaml:5\n"), "{full}");
-    assert!(full.contains("      - { vlan: dmz }  # lab.yaml:7\n"), "{full}");
+    assert!(full.contains("    kernel: \"k 1\"  # lab.yaml:6\n"), "{full}");
+    assert!(full.contains("      - { vlan: dmz }  # lab.yaml:8\n"), "{full}");
+}
+
+#[test]
+fn every_section_repeats_its_entries() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    for (section, entry) in [
+        ("vlans", "{}"),
+        ("vms", "{ networks: [lan] }"),
+        ("profiles", "{ memory: 64 }"),
+        ("taps", "{ vlan: lan }"),
+        ("links", "{ ends: [a.0, a.1], delay: 1 ms }"),
+        ("bridges", "{ trunks: eth1 }"),
+        ("dnsmasq", "{ address: 10.0.0.1, range: [10.0.0.2, 10.0.0.3] }"),
+        ("mirrors", "{ from: a.0, to: a.1 }"),
+        ("captures", "{ vm: a, file: x.pcap }"),
+        ("commands", "{ create: vm info }"),
+    ] {
+        for repeat in ["when: \"{{ 1 == 1 }}\", for_each: [x]", "when: true, count: 1"] {
+            if section == "profiles" && repeat.contains("count") {
+                continue;
+            }
+            let key = if repeat.contains("count") { "e{{ count.index }}" } else { "e{{ each.key }}" };
+            let body = entry.replacen('{', &format!("{{ {repeat}, "), 1).replace(", }", " }");
+            let mut text = format!("experiment: lab\n{section}: {{ \"{key}\": {body} }}\n");
+            if section != "vms" {
+                text.push_str("vms: { a: { networks: [lan, lan] } }\n");
+            }
+            let vlans = if section == "vlans" { "" } else { "vlans: { lan: {} }\n" };
+            text.push_str(vlans);
+            assert!(validator.is_valid(&tree(&text, Format::Yaml)), "{text} does not fit the schema");
+            let refused = yaml(&text).diagnostics.into_iter().find(|d| ["unknown-key", "wrong-type"].contains(&d.code));
+            assert_eq!(refused, None, "{text}");
+        }
+    }
 }
 
 #[test]
@@ -157,6 +193,10 @@ fn the_schema_refuses_what_it_can() {
         "{ experiment: lab, vms: { a: { networks: [{ mac: \"52:54:00:00:00:01\" }] } } }",
         "{ experiment: lab, vms: { a: { networks: [\"a,b\"] } } }",
         "{ experiment: lab, vms: { a: { vcpus: 0 } } }",
+        "{ experiment: lab, vms: { a: { qemu_override: [{ match: x }] } } }",
+        "{ experiment: lab, vms: { a: { qemu_override: [{ match: \"\", replacement: x }] } } }",
+        "{ experiment: lab, vlan_blacklist: [0] }",
+        "{ experiment: lab, vlan_blacklist: [[5, 6]] }",
         "{ experiment: lab, profiles: { a: { count: 2 } } }",
         "{ experiment: lab, vms: { a: { tags: { megaform.x: y } } } }",
     ] {

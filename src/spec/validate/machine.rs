@@ -22,6 +22,28 @@ pub struct Machine {
     pub files: PathBuf,
 }
 
+/// What a minimega would not do as the file says. Source: minimega's `help qos`.
+pub fn minimega(experiment: &Experiment) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    for (name, vm) in &experiment.vms {
+        if !seen.insert(Arc::as_ptr(&vm.body)) {
+            continue;
+        }
+        for (index, nic) in vm.body.networks.iter().enumerate() {
+            let Some(qos) = nic.qos.filter(crate::language::qos::Qos::is_combined) else { continue };
+            let span = vm.body.links.get(&index).copied().unwrap_or(nic.span);
+            let message =
+                format!("NIC {index} of `{name}` is to have `{qos}`, and minimega has a rate, or delay and loss");
+            found.push(
+                Diagnostic::warning("qos-combined", span, message)
+                    .hint("megaform's engine combines them; a plan for a minimega refuses it"),
+            );
+        }
+    }
+    found
+}
+
 /// What this machine lacks.
 pub fn machine(experiment: &Experiment, machine: &Machine) -> Vec<Diagnostic> {
     let mut found = Vec::new();

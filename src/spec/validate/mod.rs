@@ -6,7 +6,7 @@ mod gateways;
 pub mod machine;
 mod objects;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -96,9 +96,18 @@ impl<'d> Checks<'d> {
                 }
             }
         }
+        for (tag, (alias, span)) in &tags {
+            let Some(blacklisted) = self.draft.vlan_blacklist.get(tag) else { continue };
+            let message = format!("the VLAN `{alias}` has the tag {tag}, which is blacklisted");
+            let diagnostic = Diagnostic::error("vlan-blacklist", *span, message)
+                .label(*blacklisted, "blacklisted here")
+                .hint("give the VLAN another tag, or take the tag off `vlan_blacklist`");
+            self.push(diagnostic);
+        }
         if let Some(range) = &self.draft.vlan_range {
             let (low, high) = range.value;
-            let taken = tags.range(low..=high).count();
+            let blacklisted = self.draft.vlan_blacklist.range(low..=high).map(|(tag, _)| tag);
+            let taken = blacklisted.chain(tags.range(low..=high).map(|(tag, _)| tag)).collect::<BTreeSet<_>>().len();
             let room = usize::from(high.get() - low.get()) + 1 - taken;
             let needed = self.draft.vlans.values().filter(|vlan| vlan.tag.is_none()).count();
             if needed > room {
@@ -148,6 +157,20 @@ impl<'d> Checks<'d> {
                 diagnostic = diagnostic.label(*state, "paused here");
             }
             self.push(diagnostic);
+        }
+        let beside = body.config.text("colocate");
+        if let Some(span) = body.spans.get("colocate")
+            && !(draft.partial || beside.is_empty() || draft.vms.contains_key(beside.as_str()))
+        {
+            let hint = match self.suggester.nearest(&beside, draft.vms.keys().map(VmName::as_str)) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => "name a VM of the experiment, unless another one of the namespace is meant".to_owned(),
+            };
+            let message = format!(
+                "`{name}` is to be on the host of `{}`, which the file does not have",
+                crate::spec::shown(&beside)
+            );
+            self.push(Diagnostic::warning("unknown-colocate", *span, message).hint(hint));
         }
         for other in &body.depends_on {
             match draft.vms.get(&other.value) {

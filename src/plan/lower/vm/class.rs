@@ -99,6 +99,10 @@ fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
         let nics: Vec<String> = body.networks.iter().map(|nic| netspec(nic).to_string()).collect();
         parts.push(reason("networks".into(), "networks", nics.join(" ")));
         for (index, nic) in body.networks.iter().enumerate() {
+            if !nic.connected {
+                let (field, new) = (format!("networks[{index}].connected"), Some("false".to_owned()));
+                parts.push(Reason { field, old: None, new, place: scene.place(nic.span), drift: false });
+            }
             let Some(qos) = nic.qos else { continue };
             let span = body.links.get(&index).copied().unwrap_or(nic.span);
             let (field, new) = (format!("networks[{index}].qos"), Some(qos.to_string()));
@@ -159,7 +163,8 @@ impl<'a> Classes<'a> {
             let ignores = |field: &str| body.lifecycle.ignores(field);
             let nic = |(index, nic): (usize, &crate::diagnostic::Spanned<Nic>)| {
                 let bridge = nic.bridge.clone().unwrap_or_else(BridgeName::default_bridge);
-                (!ignores(&format!("networks[{index}]"))).then(|| (nic.vlan.to_string(), bridge.to_string()))
+                let place = if nic.connected { (nic.vlan.to_string(), bridge.to_string()) } else { Default::default() };
+                (!ignores(&format!("networks[{index}]"))).then_some(place)
             };
             let user = |key: &str| key == ownership::KEYS || !key.starts_with(ownership::RESERVED);
             let kept = |key: &str| user(key) && (ignores("tags") || ignores(&format!("tags.{key}")));

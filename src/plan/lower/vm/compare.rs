@@ -9,13 +9,14 @@ use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
 use crate::live::{LiveNic, LiveVm, VmState};
 use crate::name::{BridgeName, Mac};
-use crate::spec::model::{Nic, RunState, Vm};
+use crate::spec::model::{Nic, RunState, Vm, VmBody};
 
-/// Connect NIC `index` to a VLAN, as `vm net connect` takes it.
+/// Connect NIC `index` to a VLAN, as `vm net connect` takes it, or disconnect it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Connect {
     index: usize,
-    vlan: String,
+    /// None to disconnect it.
+    vlan: Option<String>,
     /// Only where it is not the one that the NIC is on.
     bridge: Option<String>,
     /// Where it was: VLAN and bridge; None for disconnected.
@@ -25,7 +26,10 @@ pub(super) struct Connect {
 impl Connect {
     /// The words of the command.
     pub fn words(&self, target: &str) -> Vec<String> {
-        connect_words(target, self.index, &self.vlan, self.bridge.as_deref())
+        match &self.vlan {
+            Some(vlan) => connect_words(target, self.index, vlan, self.bridge.as_deref()),
+            None => disconnect_words(target, self.index),
+        }
     }
 
     /// A link that is up goes down for it.
@@ -37,9 +41,14 @@ impl Connect {
     pub fn undo(&self, target: &str) -> Vec<String> {
         match &self.old {
             Some((vlan, bridge)) => connect_words(target, self.index, vlan, bridge.as_deref()),
-            None => ["vm", "net", "disconnect", target, &self.index.to_string()].map(str::to_owned).to_vec(),
+            None => disconnect_words(target, self.index),
         }
     }
+}
+
+/// The words that disconnect a NIC.
+pub(super) fn disconnect_words(target: &str, index: usize) -> Vec<String> {
+    ["vm", "net", "disconnect", target, &index.to_string()].map(str::to_owned).to_vec()
 }
 
 fn connect_words(target: &str, index: usize, vlan: &str, bridge: Option<&str>) -> Vec<String> {
@@ -279,20 +288,51 @@ fn launched_there(wanted: &Nic, nic: &LiveNic) -> bool {
     })
 }
 
-/// NICs that are on another VLAN or bridge; and whether all of them were moved by somebody else.
-fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, out: &mut Difference) -> bool {
+/// Whether the digest differs for the only reason that the file plugs NICs in, or out, and they are not yet.
+fn replugged(vm: &Vm, live: &LiveVm) -> bool {
+    if vm.body.networks.iter().zip(&live.nics).all(|(wanted, nic)| wanted.connected == nic.connected) {
+        return false;
+    }
+    let mut body = VmBody::clone(&vm.body);
+    for (wanted, nic) in body.networks.iter_mut().zip(&live.nics) {
+        wanted.value.connected = nic.connected;
+    }
+    ownership::launched_from(live, &body).is_some_and(|(same, _)| same)
+}
+
+/// NICs that are on another VLAN or bridge, or are to be plugged in or out; and whether all of them were moved by somebody
+/// else. `launched` tells whether the digest is that of the file.
+fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &mut Difference) -> bool {
     let mut drifted = true;
     for (index, (wanted, nic)) in vm.body.networks.iter().zip(&live.nics).enumerate() {
         let place = || scene.place(wanted.span);
         let bridge = wanted.bridge.clone().unwrap_or_else(BridgeName::default_bridge);
+        let ignored = vm.body.lifecycle.ignores(&format!("networks[{index}]"));
+        if !wanted.connected {
+            if nic.connected && !ignored {
+                drifted &= launched;
+                out.reasons.push(Reason {
+                    field: format!("networks[{index}].connected"),
+                    old: Some("true".to_owned()),
+                    new: Some("false".to_owned()),
+                    place: place(),
+                    drift: launched,
+                });
+                let vlan = nic.alias.clone().or_else(|| nic.vlan.map(|v| v.to_string())).unwrap_or_default();
+                let old = Some((vlan, Some(nic.bridge.clone()).filter(|bridge| !bridge.is_empty())));
+                out.connects.push(Connect { index, vlan: None, bridge: None, old });
+            }
+            continue;
+        }
         let vlan_differs = !nic.connected || !scene.on_vlan(&wanted.vlan, nic.alias.as_deref(), nic.vlan);
         let bridge_differs = !nic.bridge.is_empty() && nic.bridge != bridge.as_str();
-        let ignored = vm.body.lifecycle.ignores(&format!("networks[{index}]"));
         if ignored || (!vlan_differs && !bridge_differs) {
             continue;
         }
         let rebound = nic.alias.as_deref().is_some_and(|a| scene.rebound.contains(a));
-        let moved = launched_there(wanted, nic) && !rebound;
+        // Where it has no digest, nothing tells that the file had it unplugged.
+        let was_plugged = nic.connected || launched || ownership::digest_of(live).is_none();
+        let moved = launched_there(wanted, nic) && !rebound && was_plugged;
         drifted &= moved;
         if vlan_differs {
             out.reasons.push(Reason {
@@ -318,7 +358,7 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, out: &mut Difference) 
             let vlan = nic.alias.clone().or_else(|| nic.vlan.map(|v| v.to_string())).unwrap_or_default();
             (vlan, (!stays).then(|| nic.bridge.clone()))
         });
-        let vlan = wanted.vlan.to_string();
+        let vlan = Some(wanted.vlan.to_string());
         out.connects.push(Connect { index, vlan, bridge: (!stays).then(|| bridge.to_string()), old });
     }
     drifted
@@ -379,14 +419,16 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     if let Some(reason) = grows {
         let runs = matches!(live.state, VmState::Building | VmState::Running | VmState::Paused);
         let help = scene.live.help.get(NET_HELP);
-        out.learn = reasons.is_empty() && runs && !asked && help.is_none();
-        if reasons.is_empty() && runs && !asked && help.is_some_and(|text| text.contains(NET_ADD)) {
+        // What is added is plugged in at once.
+        let plugged = vm.body.networks.iter().skip(live.nics.len()).all(|nic| nic.connected);
+        out.learn = reasons.is_empty() && runs && plugged && !asked && help.is_none();
+        if reasons.is_empty() && runs && plugged && !asked && help.is_some_and(|text| text.contains(NET_ADD)) {
             out.add = added(scene, vm, live, &mut out.reasons);
         } else {
             reasons.push(reason);
         }
     }
-    let explained = explained || !out.add.is_empty();
+    let explained = explained || !out.add.is_empty() || (!launched_as_wanted && replugged(vm, live));
     let adds = std::mem::take(&mut out.reasons);
     out.reasons = reasons;
     if out.reasons.is_empty() && !hidden.is_empty() && !launched_as_wanted && digest.is_some() && !explained {
@@ -453,7 +495,7 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     }
     out.reasons.splice(0..0, adds);
     let before = out.reasons.len();
-    let moved_by_others = connections(scene, vm, live, &mut out);
+    let moved_by_others = connections(scene, vm, live, launched_as_wanted, &mut out);
     let connections = out.reasons.len() > before;
     tags(scene, vm, class, live, &mut out);
     let before = out.reasons.len();

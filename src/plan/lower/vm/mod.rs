@@ -256,6 +256,17 @@ impl<'a> Vms<'a> {
                 }
             }
         }
+        for (index, _) in class.body.networks.iter().enumerate().filter(|(_, nic)| !nic.connected) {
+            for (target, serves, step) in &launched {
+                let extra = Extra { needs: vec![*step], undo: Undo::Nothing, ..Extra::default() };
+                let cut = draft.step(serves, &compare::disconnect_words(target, index), extra);
+                for (name, _) in &launch.members {
+                    // The guest starts without it.
+                    let steps = ready.get_mut(name).filter(|steps| steps.contains(step));
+                    steps.into_iter().for_each(|steps| steps.push(cut));
+                }
+            }
+        }
         for (target, serves, step) in &launched {
             shaped.extend(qos::of_new(scene, draft, class.body, (target, serves), *step));
         }
