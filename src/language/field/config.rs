@@ -1,8 +1,9 @@
 //! A whole `vm config`: the fields that differ from their defaults, and how a record keeps them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::diskspec::DiskSpec;

@@ -1,7 +1,8 @@
 //! VMs and the profiles that they extend.
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::lifecycle::Holder;
 use super::{At, Decoder};
@@ -129,12 +130,16 @@ impl Decoder<'_> {
         for (key, value) in self.named(node, "`vms`") {
             let mut entry = self.entry(value, &format!("vm `{}`", shown(&key.text)), false);
             let names = self.entry_names(&key.text, key.span, entry.count.take());
-            let mut settings = Settings::default();
+            let mut settings: Option<Settings> = None;
             for name in &entry.profiles {
                 if let Some(profile) = self.merged(name, profiles, &mut Vec::new()) {
-                    settings.apply(&profile);
+                    match &mut settings {
+                        None => settings = Some((*profile).clone()),
+                        Some(settings) => settings.apply(&profile),
+                    }
                 }
             }
+            let mut settings = settings.unwrap_or_default();
             settings.apply(&entry.settings);
             if names.len() > 1 {
                 self.refuse_fixed(&settings, key.span, names.len());
@@ -149,15 +154,19 @@ impl Decoder<'_> {
             let body = Arc::new(settings.body());
             let former = self.former_names(entry.renamed_from.take(), &names, key.span);
             for (name, renamed_from) in names.into_iter().zip(former) {
-                if let Some(other) = vms.get(&name) {
-                    let diagnostic =
-                        Diagnostic::error("duplicate-vm", key.span, format!("there are two VMs called `{name}`"))
-                            .label(other.span, format!("`{name}` comes from here too"))
-                            .hint("rename one of them, or change the range");
-                    self.push_once(diagnostic);
-                    continue;
+                match vms.entry(name) {
+                    MapEntry::Vacant(vacant) => {
+                        vacant.insert(Vm { span: key.span, body: body.clone(), renamed_from });
+                    }
+                    MapEntry::Occupied(other) => {
+                        let (name, span) = (other.key(), other.get().span);
+                        let diagnostic =
+                            Diagnostic::error("duplicate-vm", key.span, format!("there are two VMs called `{name}`"))
+                                .label(span, format!("`{name}` comes from here too"))
+                                .hint("rename one of them, or change the range");
+                        self.push_once(diagnostic);
+                    }
                 }
-                vms.insert(name, Vm { span: key.span, body: body.clone(), renamed_from });
             }
         }
         vms
@@ -284,9 +293,11 @@ impl Decoder<'_> {
         if matches!(node.value, Value::Null) {
             return entry;
         }
-        let keys: Vec<&'static str> =
-            VM.iter().map(|(name, _)| *name).filter(|name| !(profile && *name == "count")).collect();
-        let Some(entries) = self.section(node, owner, &keys) else { return entry };
+        static KEYS: LazyLock<[Vec<&str>; 2]> = LazyLock::new(|| {
+            let of = |profile: bool| move |name: &&str| !(profile && *name == "count");
+            [false, true].map(|profile| VM.iter().map(|(name, _)| *name).filter(of(profile)).collect())
+        });
+        let Some(entries) = self.section(node, owner, &KEYS[usize::from(profile)]) else { return entry };
         for (name, _, node) in entries {
             let at = At { key: name, owner };
             let (_, key) = VM.iter().find(|(n, _)| *n == name).expect("section returns only the keys it was given");

@@ -5,9 +5,11 @@ mod conflicts;
 pub mod machine;
 mod objects;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use super::decode::Draft;
 use super::model::{RunState, VlanRef, VmBody};
