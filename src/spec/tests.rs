@@ -684,3 +684,28 @@ taps:
     );
     insta::assert_snapshot!(shown(&wrong));
 }
+
+#[test]
+fn a_plain_name_is_found_without_understanding_the_file() {
+    let name = |format, text: &str| {
+        let (name, folder) = ("lab".to_owned(), Folder::new(Path::new("")));
+        File { name, text: text.to_owned(), format, folder }.plain_name().map(String::from)
+    };
+    let yaml = |text: &str| name(Format::Yaml, text);
+    for text in ["experiment: lab", "# x\nvms: {}\nexperiment: \"lab\" # ours\n", "experiment : 'lab'\r\n"] {
+        assert_eq!(yaml(text).as_deref(), Some("lab"), "{text}");
+    }
+    let none = [
+        "",
+        "  experiment: lab",
+        "experiments: lab",
+        "experiment:\n  lab",
+        "experiment: '{{ var.x }}'",
+        "{ experiment: lab }",
+    ];
+    for text in none {
+        assert_eq!(yaml(text), None, "{text}");
+    }
+    assert_eq!(name(Format::Toml, "vms.a = {}\nexperiment = \"lab\"").as_deref(), Some("lab"));
+    assert_eq!(name(Format::Toml, "experiment: lab"), None);
+}
