@@ -22,7 +22,8 @@ const MAX_PROFILE_CHAIN: usize = 64;
 #[derive(Debug, Clone, Default)]
 struct Settings {
     kind: Option<VmKind>,
-    fields: BTreeMap<&'static str, Spanned<FieldValue>>,
+    /// Each field once; few are set.
+    fields: Vec<(&'static Field, Spanned<FieldValue>)>,
     networks: Option<Spanned<Vec<Spanned<Nic>>>>,
     state: Option<Spanned<RunState>>,
     depends_on: Option<Vec<Spanned<VmName>>>,
@@ -34,15 +35,15 @@ impl Settings {
     /// Let another's settings win over these.
     fn apply(&mut self, other: &Settings) {
         self.kind = other.kind.or(self.kind);
-        for (name, value) in &other.fields {
-            match (self.fields.get_mut(name), &value.value) {
+        for (field, value) in &other.fields {
+            let set = self.fields.iter_mut().find(|(set, _)| set.name == field.name).map(|(_, value)| value);
+            match (set, &value.value) {
                 (Some(Spanned { value: FieldValue::Tags(old), span }), FieldValue::Tags(new)) => {
                     old.extend(new.iter().map(|(k, v)| (k.clone(), v.clone())));
                     *span = value.span;
                 }
-                _ => {
-                    self.fields.insert(name, value.clone());
-                }
+                (Some(old), _) => old.clone_from(value),
+                (None, _) => self.fields.push((field, value.clone())),
             }
         }
         if other.networks.is_some() {
@@ -63,9 +64,9 @@ impl Settings {
     fn body(self) -> VmBody {
         let mut config = VmConfig::new();
         let mut spans: BTreeMap<&'static str, Span> = BTreeMap::new();
-        for (name, value) in self.fields {
-            config.set(name, value.value);
-            spans.insert(name, value.span);
+        for (field, value) in self.fields {
+            config.set(field.name, value.value);
+            spans.insert(field.name, value.span);
         }
         let networks = self.networks.map(|networks| {
             spans.insert("networks", networks.span);
@@ -201,7 +202,8 @@ impl Decoder<'_> {
     fn refuse_fixed(&mut self, settings: &Settings, key: Span, vms: usize) {
         let fixed = settings.networks.iter().flat_map(|networks| &networks.value);
         let macs = fixed.filter(|nic| nic.mac.is_some()).map(|nic| (nic.span, "MAC address"));
-        let uuid = settings.fields.get("uuid").filter(|uuid| uuid.value != FieldValue::Text(String::new()));
+        let uuid = settings.fields.iter().find(|(field, _)| field.name == "uuid").map(|(_, uuid)| uuid);
+        let uuid = uuid.filter(|uuid| uuid.value != FieldValue::Text(String::new()));
         for (span, what) in macs.chain(uuid.map(|uuid| (uuid.span, "UUID"))) {
             self.push_once(
                 Diagnostic::error(
@@ -309,7 +311,7 @@ impl Decoder<'_> {
                     }
                     _ => {
                         if let Some(value) = self.field(field, node, at) {
-                            entry.settings.fields.insert(field.name, Spanned::new(value, node.span));
+                            entry.settings.fields.push((field, Spanned::new(value, node.span)));
                         }
                     }
                 },
