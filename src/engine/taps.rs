@@ -156,8 +156,8 @@ impl Engine {
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.tap_requests.waiting().push((new, answer));
         {
-            let _turn = self.tap_requests.turn.lock().await;
-            let batch = std::mem::take(&mut *self.tap_requests.waiting());
+            let mut turn = self.tap_requests.turn.lock().await;
+            let batch = self.tap_requests.gather(&mut turn).await;
             if !batch.is_empty() {
                 self.network(move |network| {
                     create_batch(network, batch);
@@ -223,8 +223,8 @@ impl Engine {
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.tap_deletions.waiting().push(Deletion { tap, owners, answer });
         {
-            let _turn = self.tap_deletions.turn.lock().await;
-            let batch = std::mem::take(&mut *self.tap_deletions.waiting());
+            let mut turn = self.tap_deletions.turn.lock().await;
+            let batch = self.tap_deletions.gather(&mut turn).await;
             if !batch.is_empty() {
                 self.network(move |network| {
                     delete_batch(network, batch);
@@ -281,16 +281,20 @@ fn is_there(network: &dyn Network, deletion: &Deletion) -> Result<bool, NetworkE
     Ok(network.list()?.iter().any(|port| port.tap == deletion.tap && deletion.owners.contains(&port.owner)))
 }
 
+/// How long others are waited for at most, and how long at most for the next one.
+const GATHER: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(3);
+
 /// What was asked for and is done together with what else was asked for meanwhile.
 pub(super) struct Together<T> {
     waiting: Mutex<Vec<T>>,
-    /// The turn to do it.
-    turn: tokio::sync::Mutex<()>,
+    /// The turn to do it, with how many were done in the last one.
+    turn: tokio::sync::Mutex<usize>,
 }
 
 impl<T> Default for Together<T> {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::new(1) }
     }
 }
 
@@ -298,6 +302,27 @@ impl<T> Default for Together<T> {
 pub(super) type TapRequested = (NewTap, tokio::sync::oneshot::Sender<Result<(), NetworkError>>);
 
 impl<T> Together<T> {
+    /// What waits now, for whoever has the turn. Clients whose commands were done together send their next ones in the
+    /// same moment: as many are waited for, but only as long as they keep coming. One client alone is never held up.
+    async fn gather(&self, last: &mut usize) -> Vec<T> {
+        let start = tokio::time::Instant::now();
+        let mut seen = self.waiting().len();
+        // Nothing is left to do if another's turn has done it.
+        while (1..*last).contains(&seen) && start.elapsed() < GATHER {
+            tokio::time::sleep(PAUSE).await;
+            let now = self.waiting().len();
+            if now == seen {
+                break;
+            }
+            seen = now;
+        }
+        let batch = std::mem::take(&mut *self.waiting());
+        if !batch.is_empty() {
+            *last = batch.len();
+        }
+        batch
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Vec<T>> {
         self.waiting.lock().expect("no code panics while it holds the list of taps")
     }

@@ -65,7 +65,10 @@ impl Daemons {
         }
         if !self.switch.is_some_and(alive) {
             let program = find(SWITCH)?;
-            self.switch = Some(self.start(SWITCH, &program, &[&format!("unix:{SOCKET}")])?);
+            // It would read all routes and addresses again whenever one of them changes, for tunnels of its own in the
+            // userspace datapath. The engine's tunnels are the kernel's.
+            let args = [&format!("unix:{SOCKET}"), "--disable-system-route"];
+            self.switch = Some(self.start(SWITCH, &program, &args)?);
             started.push(SWITCH);
         }
         Ok(started)
