@@ -126,8 +126,8 @@ pub fn replan(
     connect: Connect<'_>,
 ) -> Result<Plan, ReplanError> {
     let mut connection = connect().map_err(ReplanError::Connect)?;
-    let live = observe(connection.as_mut(), &experiment.name.value).map_err(ReplanError::Observe)?;
-    plan_on(connection.as_mut(), experiment, graph, live, options)
+    let mut live = observe(connection.as_mut(), &experiment.name.value).map_err(ReplanError::Observe)?;
+    plan_on(connection.as_mut(), experiment, graph, &mut live, options)
 }
 
 /// Plan against what was observed and what the checks of raw commands answer, and ask the target what it can do where the
@@ -136,20 +136,20 @@ pub fn plan_on(
     connection: &mut dyn Transport,
     experiment: &Experiment,
     graph: &Graph,
-    mut live: Live,
+    live: &mut Live,
     options: &Options<'_>,
 ) -> Result<Plan, ReplanError> {
-    for line in plan::checks(experiment, &live, options) {
-        check(connection, &mut live, &experiment.name.value, line).map_err(ReplanError::Observe)?;
+    for line in plan::checks(experiment, live, options) {
+        check(connection, live, &experiment.name.value, line).map_err(ReplanError::Observe)?;
     }
-    let plan = plan::plan(experiment, graph, &live, options)?;
+    let plan = plan::plan(experiment, graph, live, options)?;
     if plan.learn.is_empty() {
         return Ok(plan);
     }
     for command in plan.learn {
-        learn(connection, &mut live, &experiment.name.value, command).map_err(ReplanError::Observe)?;
+        learn(connection, live, &experiment.name.value, command).map_err(ReplanError::Observe)?;
     }
-    Ok(plan::plan(experiment, graph, &live, options)?)
+    Ok(plan::plan(experiment, graph, live, options)?)
 }
 
 /// Plan again after the steps until nothing is left to do, or until the patience ends: states settle within moments

@@ -279,7 +279,7 @@ fn a_raw_command_whose_answer_was_lost_is_not_sent_again_by_the_same_plan() {
 fn ours(mm: &Minimega, file: &File) -> Plan {
     let taps = std::collections::BTreeMap::from([("t0".to_owned(), crate::plan::TapAdvice::default())]);
     let options = options(file, &Advice { taps, ..Advice::default() });
-    plan_on(&mut mm.clone(), &file.experiment, &file.graph, live(mm, file), &options).unwrap()
+    plan_on(&mut mm.clone(), &file.experiment, &file.graph, &mut live(mm, file), &options).unwrap()
 }
 
 proptest::proptest! {

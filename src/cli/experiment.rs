@@ -3,16 +3,19 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::ahead::Ahead;
 use super::daemon;
 use super::lines;
 use super::target::Target;
 use crate::apply::{ReplanError, journal, lock, plan_on};
 use crate::diagnostic::{Diagnostic, Exit, Severity, SourceMap, Span, Spanned, render};
 use crate::graph::{Graph, RenderError};
+use crate::host::linux::memory;
 use crate::live::{self, Live, LiveError};
 use crate::name::Namespace;
 use crate::plan::display::{self, Style};
@@ -213,7 +216,7 @@ pub fn colours(stream: &impl IsTerminal) -> bool {
 
 /// This machine, if the engine is on it.
 fn machine(target: &Target) -> Option<spec::Machine> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok().filter(|_| target.own)?;
+    let text = target.own.then(|| std::fs::read_to_string("/proc/meminfo").ok()).flatten()?;
     let kilobytes: u64 =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())?;
     let cpus = std::thread::available_parallelism().ok()?.get() as u64;
@@ -223,7 +226,23 @@ fn machine(target: &Target) -> Option<spec::Machine> {
 /// Read an experiment and its graph, printing what there is to say about it and about this machine if `here` is an
 /// engine on it. None if it has errors.
 pub fn load(path: &Path, vars: &VarArgs, here: Option<&Target>) -> Option<Loaded> {
-    let spec::Loaded { sources, experiment, outputs, secrets, mut diagnostics } = spec::load(path, &vars.inputs());
+    memory::large_steps();
+    understand(spec::load(path, &vars.inputs()), here)
+}
+
+/// The same for a file that is to be planned for what is live: the target is looked at in the meantime.
+pub fn load_ahead(path: &Path, vars: &VarArgs, target: &Target) -> Option<(Loaded, Option<Ahead>)> {
+    memory::large_steps();
+    let file = match spec::read(path) {
+        Ok(file) => file,
+        Err(refused) => return Some((understand(*refused, Some(target))?, None)),
+    };
+    let ahead = Ahead::begin(&target.socket, &file);
+    Some((understand(file.load(&vars.inputs()), Some(target))?, ahead))
+}
+
+fn understand(loaded: spec::Loaded, here: Option<&Target>) -> Option<Loaded> {
+    let spec::Loaded { sources, experiment, outputs, secrets, mut diagnostics } = loaded;
     if let (Some(experiment), Some(machine)) = (&experiment, here.and_then(machine)) {
         diagnostics.extend(spec::machine(experiment, &machine));
     }
@@ -287,16 +306,23 @@ pub fn observe(target: &Target, namespace: &Namespace) -> Result<(Live, Option<S
     Ok((live, note))
 }
 
-/// The plan for what is live; the note is that of [`observe`].
+/// The plan for what is live, or was seen ahead to be; the note is that of [`observe`].
 pub fn planned(
     target: &Target,
     loaded: &Loaded,
     options: &Options<'_>,
+    ahead: Option<Ahead>,
 ) -> Result<(Plan, Option<String>), CommandError> {
-    let (live, note, client) = look(target, &loaded.experiment.name.value)?;
+    let name = &loaded.experiment.name.value;
+    let (live, note, client) = match ahead.and_then(|ahead| ahead.seen(name)) {
+        Some(seen) => seen.map(|(live, client)| (live, None, Some(client)))?,
+        None => look(target, name)?,
+    };
+    // The program ends soon, and to give back the many pieces one by one takes as long as a good part of planning.
+    let mut live = ManuallyDrop::new(live);
     let (experiment, graph) = (&loaded.experiment, &loaded.graph);
     let plan = match client {
-        Some(mut client) => plan_on(&mut client, experiment, graph, live, options),
+        Some(mut client) => plan_on(&mut client, experiment, graph, &mut live, options),
         None => plan::plan(experiment, graph, &live, options).map_err(Into::into),
     };
     Ok((plan.map_err(|error| replan_error(error, loaded))?, note))
@@ -346,6 +372,9 @@ pub fn replan_error(error: ReplanError, loaded: &Loaded) -> CommandError {
 
 /// A plan as text without what is sensitive. Where that took something away, a note says so.
 pub fn shown_plan(plan: &Plan, style: Style<'_>, secrets: &Secrets) -> String {
+    if secrets.is_empty() {
+        return display::render(plan, style);
+    }
     let (plan, secrets) = veiled(plan, secrets);
     let text = display::render(&plan, style);
     let hidden = secrets.mask(&text);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -143,7 +144,7 @@ fn differences(text: &str, live: &Live, name: &Namespace) -> Vec<String> {
     let Ok(graph) = Graph::new(&experiment) else { return Vec::new() };
     let mut owned = live.clone();
     for vm in owned.vms.values_mut() {
-        vm.tags.insert(ownership::OWNER.to_owned(), name.to_string());
+        Arc::make_mut(&mut vm.tags).insert(ownership::OWNER.to_owned(), name.to_string());
     }
     let options = Options::new(&loaded.sources, Advice::default());
     let Ok(plan) = plan::plan(&experiment, &graph, &owned, &options) else { return Vec::new() };

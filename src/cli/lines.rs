@@ -1,7 +1,8 @@
 //! The raw commands of an experiment, held against the commands that megaform's own engine has.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::{HashSet, HashSetExt as _};
 
 use crate::commands;
 use crate::diagnostic::{Diagnostic, Spanned};

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand; errors become text and an exit code here, once.
 
 pub mod advice;
+mod ahead;
 pub mod apply;
 pub mod carry;
 pub mod check;

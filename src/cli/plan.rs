@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, VarArgs, advice, colours, load, plan_json, planned, print, shown_plan};
+use super::experiment::{CommandError, VarArgs, advice, colours, load_ahead, plan_json, planned, print, shown_plan};
 use super::saved;
 use super::select::{ReplaceArgs, SelectArgs};
 use super::target::Target;
@@ -51,7 +51,7 @@ pub struct PlanArgs {
 
 /// Run it.
 pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
-    let loaded = load(&args.file, &args.vars, Some(target)).ok_or(CommandError::Reported)?;
+    let (loaded, ahead) = load_ahead(&args.file, &args.vars, target).ok_or(CommandError::Reported)?;
     let name = &loaded.experiment.name.value;
     let options = Options {
         destroy: args.destroy,
@@ -59,7 +59,7 @@ pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
         drift_only: args.refresh_only,
         ..Options::new(&loaded.sources, advice(target, name)?)
     };
-    let (mut plan, note) = planned(target, &loaded, &options)?;
+    let (mut plan, note) = planned(target, &loaded, &options, ahead)?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));
     if let Some(path) = &args.out {
         saved::save(path, &plan, target, &loaded.secrets)?;

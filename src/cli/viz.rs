@@ -56,7 +56,7 @@ pub fn run(args: &VizArgs, target: &Target) -> Result<Exit, CommandError> {
     let mut text = if args.plan {
         let name = &loaded.experiment.name.value;
         let options = Options::new(&loaded.sources, advice(target, name)?);
-        let (plan, note) = planned(target, &loaded, &options)?;
+        let (plan, note) = planned(target, &loaded, &options, None)?;
         if let Some(note) = note {
             eprintln!("note: {note}: planning as if nothing runs");
         }

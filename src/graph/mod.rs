@@ -2,9 +2,10 @@
 //!
 //! Must not know how a resource is made, nor what is running.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef as _;
@@ -52,8 +53,8 @@ pub struct Graph {
     /// An edge goes from a resource to what it needs, and knows where that is written.
     graph: DiGraph<Node, Span>,
     nodes: HashMap<Address, NodeIndex>,
-    order: Vec<Address>,
-    levels: HashMap<Address, usize>,
+    /// By node.
+    levels: Vec<usize>,
 }
 
 impl Graph {
@@ -147,18 +148,24 @@ impl Graph {
         let Ok(sorted) = petgraph::algo::toposort(&graph, None) else {
             return Err(cycles(&graph));
         };
-        let (order, levels) = levels(&graph, &sorted);
-        Ok(Self { graph, nodes, order, levels })
+        let levels = levels(&graph, &sorted);
+        Ok(Self { graph, nodes, levels })
     }
 
     /// Every resource, after all that it needs; by level, then by address. The same experiment gives the same order.
     pub fn order(&self) -> Vec<Address> {
-        self.order.clone()
+        let resource = |index: NodeIndex| match &self.graph[index] {
+            Node::Resource(address) => Some((self.levels[index.index()], address)),
+            Node::Needs => None,
+        };
+        let mut order: Vec<(usize, &Address)> = self.graph.node_indices().filter_map(resource).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, address)| address.clone()).collect()
     }
 
     /// How many steps of needs lie below a resource: 0 for one that needs nothing. None for an unknown one.
     pub fn level(&self, address: &Address) -> Option<usize> {
-        self.levels.get(address).copied()
+        self.nodes.get(address).map(|index| self.levels[index.index()])
     }
 
     /// What a resource needs directly, sorted, each with where it is written.
@@ -218,9 +225,9 @@ impl Graph {
     }
 }
 
-/// Order and levels; `sorted` has every node before what it needs.
-fn levels(graph: &DiGraph<Node, Span>, sorted: &[NodeIndex]) -> (Vec<Address>, HashMap<Address, usize>) {
-    // The level at which a node could stand; what stands between takes no level of its own.
+/// The level at which each node could stand; what stands between takes no level of its own. `sorted` has every node before
+/// what it needs.
+fn levels(graph: &DiGraph<Node, Span>, sorted: &[NodeIndex]) -> Vec<usize> {
     let mut at = vec![0usize; graph.node_count()];
     for &index in sorted.iter().rev() {
         let below = graph.neighbors(index).map(|other| match graph[other] {
@@ -229,16 +236,7 @@ fn levels(graph: &DiGraph<Node, Span>, sorted: &[NodeIndex]) -> (Vec<Address>, H
         });
         at[index.index()] = below.max().unwrap_or(0);
     }
-    let mut order: Vec<(usize, Address)> = graph
-        .node_indices()
-        .filter_map(|index| match &graph[index] {
-            Node::Resource(address) => Some((at[index.index()], address.clone())),
-            Node::Needs => None,
-        })
-        .collect();
-    order.sort();
-    let levels = order.iter().map(|(level, address)| (address.clone(), *level)).collect();
-    (order.into_iter().map(|(_, address)| address).collect(), levels)
+    at
 }
 
 /// One diagnostic for each set of resources that need each other.

@@ -211,9 +211,11 @@ fn run_text(low: &str, high: &str) -> String {
 }
 
 /// Consecutive numbers as runs of first and last.
-fn runs(numbers: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+fn runs(mut numbers: Vec<u64>) -> Vec<(u64, u64)> {
     let mut out: Vec<(u64, u64)> = Vec::new();
-    for &n in numbers {
+    numbers.sort_unstable();
+    numbers.dedup();
+    for n in numbers {
         match out.last_mut() {
             Some((_, high)) if *high + 1 == n => *high = n,
             _ => out.push((n, n)),
@@ -226,8 +228,11 @@ fn runs(numbers: &BTreeSet<u64>) -> Vec<(u64, u64)> {
 /// dropped; the order is natural and does not depend on the input's. [`expand`] gives exactly the names back, as long
 /// as none is empty or has a comma or a bracket (no VM, tap, VLAN or host name does).
 pub fn compress<S: AsRef<str>>(names: &[S]) -> String {
+    if let [name] = names {
+        return name.as_ref().to_owned();
+    }
     // Per prefix, numbers by width of zero padding; 0 stands for none.
-    let mut groups: BTreeMap<&str, BTreeMap<usize, BTreeSet<u64>>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, BTreeMap<usize, Vec<u64>>> = BTreeMap::new();
     let mut plain: BTreeSet<&str> = BTreeSet::new();
     for name in names {
         let name = name.as_ref();
@@ -240,25 +245,29 @@ pub fn compress<S: AsRef<str>>(names: &[S]) -> String {
         }
         let width = if number.len() > 1 && number.starts_with('0') { number.len() } else { 0 };
         let value = number.parse().expect("at most 18 digits fit into 64 bits");
-        groups.entry(prefix).or_default().entry(width).or_default().insert(value);
+        groups.entry(prefix).or_default().entry(width).or_default().push(value);
     }
     let mut items: Vec<(String, String)> = plain.into_iter().map(|n| (n.to_owned(), n.to_owned())).collect();
     for (prefix, mut widths) in groups {
         let mut pieces: Vec<(String, String)> = Vec::new();
-        let padded: Vec<usize> = widths.keys().copied().filter(|w| *w > 0).collect();
-        for width in padded {
-            for (low, mut high) in runs(&widths.remove(&width).unwrap_or_default()) {
+        let mut bare = widths.remove(&0).unwrap_or_default();
+        bare.sort_unstable();
+        bare.dedup();
+        for (width, numbers) in widths {
+            for (low, mut high) in runs(numbers) {
                 // 09 is followed by 10, which has no leading zero of its own.
-                if high + 1 == 10u64.pow(u32::try_from(width - 1).expect("at most 18")) {
-                    while widths.get_mut(&0).is_some_and(|bare| bare.remove(&(high + 1))) {
-                        high += 1;
-                    }
+                if high + 1 == 10u64.pow(u32::try_from(width - 1).expect("at most 18"))
+                    && let Ok(at) = bare.binary_search(&(high + 1))
+                {
+                    let follows = bare[at..].iter().zip(high + 1..).take_while(|(n, next)| *n == next).count();
+                    bare.drain(at..at + follows);
+                    high += follows as u64;
                 }
                 let (low, high) = (format!("{low:0width$}"), format!("{high:0width$}"));
                 pieces.push((low.clone(), run_text(&low, &high)));
             }
         }
-        for (low, high) in runs(&widths.remove(&0).unwrap_or_default()) {
+        for (low, high) in runs(bare) {
             pieces.push((low.to_string(), run_text(&low.to_string(), &high.to_string())));
         }
         pieces.sort_by(|a, b| natural_cmp(&a.0, &b.0));

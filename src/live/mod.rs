@@ -11,14 +11,16 @@ use crate::language::entry::Entry;
 use crate::name::{Kind, Namespace};
 use crate::wire::{Transport, WireError};
 
+mod loose;
 mod object;
 mod qos;
+mod record;
 mod table;
 mod vm;
 
 pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, same_key};
 pub use table::Table;
-pub use vm::{LiveNic, LiveVm, Observed, VmState};
+pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};
 
 /// Everything observed in one namespace. Names are text, because what others made need not follow megaform's rules.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,23 +133,24 @@ pub fn observe_vms(
     namespace: &Namespace,
 ) -> Result<BTreeMap<String, LiveVm>, LiveError> {
     let command = format!("namespace {namespace} vm info");
-    let (mut vms, mut refused) = (BTreeMap::new(), None);
-    let mut shared = vm::Shared::default();
+    let (mut vms, mut refused) = (Vec::new(), None);
     // The answer for many VMs is large, and little of it matters: it is read without being made into values first.
     let read = transport.lines(&command, &mut |line| {
         let frame = vm::Frame::read(line)?;
-        for entry in frame.entries() {
+        let last = frame.is_last();
+        for entry in frame.into_entries() {
             if entry.error.is_empty() {
-                vms.extend(entry.vms(&mut shared)?.into_iter().map(|vm| (vm.name.clone(), vm)));
+                vms.extend(entry.vms()?.into_iter().map(|vm| (vm.name.clone(), vm)));
             } else {
                 refused.get_or_insert((entry.host.to_string(), entry.error.to_string()));
             }
         }
-        Ok(frame.is_last())
+        Ok(last)
     });
     read.map_err(|source| LiveError::Wire { command: command.clone(), source })?;
     match refused {
-        None => Ok(vms),
+        // A map that is made of all at once is sorted once.
+        None => Ok(vms.into_iter().collect()),
         Some((host, error)) => Err(LiveError::Refused { command, host, error }),
     }
 }

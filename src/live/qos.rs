@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::language::qos::Qos;
 use crate::name::Shape;
 
-/// What a NIC's record tells of its shape: text, or a map of texts. Not every release has it.
-pub(super) fn qos_of_record(record: &Value) -> Option<Qos> {
-    match record.get("QoS").or_else(|| record.get("Qos"))? {
+/// What the record of a NIC tells of its shape: text, or a map of texts.
+pub(super) fn qos_of_record(shape: &Value) -> Option<Qos> {
+    match shape {
         Value::Null => Some(Qos::default()),
         Value::String(text) => Qos::read(text),
         Value::Object(settings) => {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_a_file_cannot_say_is_seen_all_the_same() {
-        let read = |record: Value| qos_of_record(&serde_json::json!({ "Qos": record })).map(|qos| qos.to_string());
+        let read = |shape: Value| qos_of_record(&shape).map(|qos| qos.to_string());
         let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
         assert_eq!(read(json("{}")).as_deref(), Some(""));
         assert_eq!(read(json(r#"{"delay": "500µs", "jitter": "1.5s"}"#)).as_deref(), Some("delay 500us jitter 1500ms"));

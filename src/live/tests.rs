@@ -76,7 +76,7 @@ fn data_and_table_tell_the_same() {
     assert_eq!(with.vlans, BTreeMap::from([("LAN".to_owned(), 101), ("B".to_owned(), 102)]));
     for live in [&with, &without] {
         let vm = &live.vms["a0"];
-        assert_eq!((vm.state, vm.pid, vm.kind.as_str()), (VmState::Running, 12918, "kvm"));
+        assert_eq!((vm.state, vm.pid, &*vm.kind), (VmState::Running, 12918, "kvm"));
         assert_eq!(vm.tags["color"], "red");
         let nics: Vec<_> = vm.nics.iter().map(|n| (n.alias.as_deref(), n.vlan, n.connected)).collect();
         assert_eq!(nics, [(Some("LAN"), Some(101), true), (None, Some(7), true), (None, None, false)]);
@@ -138,4 +138,59 @@ fn mirrors_to_one_destination_are_told_apart() {
     };
     assert_eq!(keys(&[("a", "x"), ("b", "y")]), ["x", "y"]);
     assert_eq!(keys(&[("a", "x"), ("b", "x"), ("b", "y")]), ["x from a", "x from b", "y"]);
+}
+
+/// The VMs of `lab` where the target sends these records.
+fn vms(data: &str) -> BTreeMap<String, LiveVm> {
+    observe_vms(&mut target(data, ""), &lab()).unwrap()
+}
+
+#[test]
+fn what_records_say_alike_is_shared_and_what_differs_is_not() {
+    let vm = |name: &str, memory: &str, tags: &str| {
+        format!(r#"{{"Name":"{name}","State":2,"Type":1,"Memory":{memory},"Append":["a"],"Tags":{tags}}}"#)
+    };
+    let data = [
+        vm("a", "16", r#"{"k":"v"}"#),
+        vm("b", "16", r#"{"k":"v"}"#),
+        vm("c", "17", r#"{"k":"w"}"#),
+        // Another order of keys, and a key that is written twice: the last one counts.
+        r#"{"Tags":{"k":"v"},"Memory":1,"Memory":16,"Type":"kvm","State":"RUNNING","Append":["a"],"Name":"d"}"#
+            .to_owned(),
+    ];
+    let vms = vms(&format!("[{}]", data.join(",")));
+    assert!(std::sync::Arc::ptr_eq(&vms["a"].observed, &vms["b"].observed));
+    assert!(std::sync::Arc::ptr_eq(&vms["a"].tags, &vms["b"].tags));
+    let told = |name: &str| {
+        let vm = &vms[name];
+        let text = |field: &str| vm.observe(field::field(field).unwrap()).map(|value| value.to_string());
+        (vm.state, vm.kind.to_string(), text("memory"), text("append"), vm.tags["k"].clone())
+    };
+    let like = |memory: &str, tag: &str| {
+        (VmState::Running, "kvm".to_owned(), Some(memory.to_owned()), Some("[a]".to_owned()), tag.to_owned())
+    };
+    assert_eq!((told("a"), told("b"), told("d")), (like("16", "v"), like("16", "v"), like("16", "v")));
+    assert_eq!(told("c"), like("17", "w"));
+}
+
+#[test]
+fn what_has_another_form_than_expected_counts_as_not_shown() {
+    let odd = r#"[{"Name":"a0","State":2,"Type":1,"ID":-1,"Pid":"7","UUID":null,"Host":{"x":[1]},"Memory":"much","Vcpus":[2],
+        "Tags":["x"],"Error":3,"Networks":[7,{"Bridge":5,"VLAN":"101","Tap":["t"]},{"Alias":"LÄN\n","Bridge":"b","VLAN":5000},
+        {"Alias":"L\u0041N","Bridge":"b","VLAN":101,"MAC":null,"Raw":"","Qos":{"rate":"1mbit"},"More":{"x":[{}]}}]}]"#;
+    let vm = &vms(odd)["a0"];
+    assert_eq!((vm.id, vm.pid, vm.uuid.as_str(), vm.host.as_str(), vm.error.as_ref()), (0, 0, "", "vm", None));
+    assert!(vm.tags.is_empty() && vm.observe(field::field("memory").unwrap()).is_none());
+    let nics: Vec<_> = vm.nics.iter().map(|nic| (nic.alias.as_deref(), nic.vlan, nic.connected)).collect();
+    assert_eq!(nics, [(None, None, false), (None, None, false), (None, None, false), (Some("LAN"), Some(101), true)]);
+    assert_eq!(vm.nics[3].qos.map(|qos| qos.to_string()).as_deref(), Some("rate 1mbit"));
+    // What is no list of records at all tells nothing, and the table does.
+    for data in [r#"[7]"#, r#"{"Name":"a0"}"#, r#""a0""#, "true", "1.5", r#"[{"Name":"a0","State":2,"Type":1},null]"#] {
+        assert_eq!(vms(data)["a0"].tags["color"], "red", "{data}");
+    }
+    // Text that is no JSON is an error wherever it stands.
+    let mut broken = target("null", "");
+    let error = crate::live::vm::Frame::read(br#"{"Resp":[{"Host":"vm","Data":[{"Name":"a0",}]}]}"#).unwrap_err();
+    assert!(error.is_syntax(), "{error}");
+    assert!(observe_vms(&mut broken, &lab()).is_ok());
 }

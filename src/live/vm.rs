@@ -1,16 +1,15 @@
 //! Reading VMs from `vm info`: from `Data` where the target sends it, from the table otherwise.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::qos::{Shapes, qos_cell, qos_of_record};
+use super::qos::{Shapes, qos_cell};
+use super::record::{Record, Records};
 use super::table::{Row, Table, list_cell, vlan_cell};
 use crate::language::entry::Entry;
 use crate::language::field::{FIELDS, Field, FieldType, FieldValue};
@@ -34,7 +33,7 @@ pub enum VmState {
 
 impl VmState {
     /// By the number in `Data`.
-    fn from_number(number: u64) -> Option<Self> {
+    pub(super) fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             1 => Self::Building,
             2 => Self::Running,
@@ -46,7 +45,7 @@ impl VmState {
     }
 
     /// By the word in the table.
-    fn from_word(word: &str) -> Option<Self> {
+    pub(super) fn from_word(word: &str) -> Option<Self> {
         Some(match word {
             "BUILDING" => Self::Building,
             "RUNNING" => Self::Running,
@@ -68,6 +67,9 @@ impl VmState {
         }
     }
 }
+
+/// Tags by key.
+pub type Tags = BTreeMap<String, String>;
 
 /// One NIC of a VM, as it is connected now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -104,15 +106,15 @@ pub struct LiveVm {
     /// Its UUID.
     pub uuid: String,
     /// Its type: kvm, container or android.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Its state; a state that megaform does not know counts as an error.
     pub state: VmState,
     /// Its process, 0 if it has none.
     pub pid: u64,
     /// Its NICs in order.
     pub nics: Vec<LiveNic>,
-    /// Its tags.
-    pub tags: BTreeMap<String, String>,
+    /// Its tags; VMs with equal ones share them.
+    pub tags: Arc<Tags>,
     /// Why it is in the state error, where the target says so (in its record, or in a tag `error`).
     pub error: Option<String>,
     /// What is known of its other fields, from its record or from the columns of the table: [`LiveVm::observe`].
@@ -126,10 +128,11 @@ pub struct Observed {
     values: Vec<Option<FieldValue>>,
 }
 
-/// What was observed of several VMs alike.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    observed: HashSet<Arc<Observed>>,
+impl Observed {
+    /// From the values by the fields' places in the table; None where a field is not shown.
+    pub(super) fn new(values: Vec<Option<FieldValue>>) -> Self {
+        Self { values }
+    }
 }
 
 impl LiveVm {
@@ -139,7 +142,7 @@ impl LiveVm {
         match field.ty {
             FieldType::Uuid if self.uuid.is_empty() => None,
             FieldType::Uuid => Some(Cow::Owned(FieldValue::Text(self.uuid.clone()))),
-            FieldType::Tags => Some(Cow::Owned(FieldValue::Tags(self.tags.clone()))),
+            FieldType::Tags => Some(Cow::Owned(FieldValue::Tags((*self.tags).clone()))),
             _ => {
                 let index = FIELDS.iter().position(|other| std::ptr::eq(other, field))?;
                 self.observed.values.get(index)?.as_ref().map(Cow::Borrowed)
@@ -160,7 +163,7 @@ pub(super) struct Frame<'a> {
     status: bool,
 }
 
-/// One host's answer. The large parts are text that was not looked at yet.
+/// One host's answer. The table is text that was not looked at yet: mostly the records tell everything.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct VmEntry<'a> {
@@ -172,23 +175,24 @@ pub(super) struct VmEntry<'a> {
     #[serde(borrow)]
     tabular: &'a RawValue,
     #[serde(borrow)]
-    data: &'a RawValue,
+    data: Records<'a>,
 }
 
 impl Default for VmEntry<'_> {
     fn default() -> Self {
-        Self { host: "".into(), error: "".into(), header: None, tabular: RawValue::NULL, data: RawValue::NULL }
+        Self { host: "".into(), error: "".into(), header: None, tabular: RawValue::NULL, data: Records::default() }
     }
 }
 
 impl<'a> Frame<'a> {
     pub fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(line)
+        // Checked as a whole, which is quicker than text by text; where it is no UTF-8, the reader tells the place.
+        std::str::from_utf8(line).map_or_else(|_| serde_json::from_slice(line), serde_json::from_str)
     }
 
     /// The answers; none in a frame with progress.
-    pub fn entries(&self) -> impl Iterator<Item = &VmEntry<'a>> {
-        self.resp.iter().flatten().filter(|_| !self.status)
+    pub fn into_entries(self) -> impl Iterator<Item = VmEntry<'a>> {
+        self.resp.into_iter().flatten().filter(move |_| !self.status)
     }
 
     pub fn is_last(&self) -> bool {
@@ -196,14 +200,13 @@ impl<'a> Frame<'a> {
     }
 }
 
-impl VmEntry<'_> {
+impl<'a> VmEntry<'a> {
     /// The VMs: from the records where the target sends them, from the table otherwise.
-    pub fn vms(&self, shared: &mut Shared) -> Result<Vec<LiveVm>, serde_json::Error> {
-        // Something else than records is no error: not every release sends them.
-        let records: Vec<Record> = serde_json::from_str(self.data.get()).unwrap_or_default();
-        let told = |record: &Record| !record.name.is_empty() && record.kind.is_some() && record.state.is_some();
+    pub fn vms(mut self) -> Result<Vec<LiveVm>, serde_json::Error> {
+        let records = std::mem::take(&mut self.data).0;
+        let told = |record: &Record<'_>| !record.name.is_empty() && record.kind.is_some() && record.state.is_some();
         if !records.is_empty() && records.iter().all(told) {
-            let mut vms: Vec<LiveVm> = records.into_iter().map(|record| self.vm(record, None, shared)).collect();
+            let mut vms: Vec<LiveVm> = records.into_iter().map(|record| self.vm(record, None)).collect();
             self.shape(&mut vms);
             return Ok(vms);
         }
@@ -212,13 +215,12 @@ impl VmEntry<'_> {
         let rows: BTreeMap<&str, Row<'_>> =
             Table::new(&entry).rows().filter_map(|row| Some((row.get("name")?, row))).collect();
         if records.is_empty() || records.iter().any(|record| record.name.is_empty()) {
-            let records = rows.values().map(|row| Ok((Record::deserialize(record_of(*row))?, *row)));
-            let records = records.collect::<Result<Vec<_>, serde_json::Error>>()?;
-            return Ok(records.into_iter().map(|(record, row)| self.vm(record, Some(row), shared)).collect());
+            let vm = |row: &Row<'_>| Ok(self.vm(Record::read(&record_of(*row).to_string())?, Some(*row)));
+            return rows.values().map(vm).collect();
         }
-        let with_row = |record: Record| {
-            let row = rows.get(record.name.as_str()).copied();
-            self.vm(record, row, shared)
+        let with_row = |record: Record<'_>| {
+            let row = rows.get(&*record.name).copied();
+            self.vm(record, row)
         };
         Ok(records.into_iter().map(with_row).collect())
     }
@@ -242,190 +244,30 @@ impl VmEntry<'_> {
         }
     }
 
-    fn vm(&self, record: Record, row: Option<Row<'_>>, shared: &mut Shared) -> LiveVm {
+    fn vm(&self, record: Record<'_>, row: Option<Row<'_>>) -> LiveVm {
         let cell = |column: &str| row.and_then(|r| r.get(column));
         let state = record.state.or_else(|| cell("state").and_then(VmState::from_word)).unwrap_or(VmState::Error);
-        let kind = record.kind.or_else(|| cell("type").map(str::to_owned)).unwrap_or_default();
+        let kind = record.kind.or_else(|| cell("type").map(|kind| kind.to_owned().into())).unwrap_or_default();
         let nics = record.nics.or_else(|| row.map(nics_of_row)).unwrap_or_default();
-        let said =
-            || Some(record.error).filter(|error| !error.is_empty()).or_else(|| record.tags.get("error").cloned());
-        let error = if state == VmState::Error { said() } else { None };
-        let observed = match shared.observed.get(&record.observed) {
-            Some(observed) => Arc::clone(observed),
-            None => {
-                let observed = Arc::new(record.observed);
-                shared.observed.insert(Arc::clone(&observed));
-                observed
-            }
+        let tags = record.tags.unwrap_or_default();
+        let said = || Some(record.error.into_owned()).filter(|error| !error.is_empty());
+        let error = match state {
+            VmState::Error => said().or_else(|| tags.get("error").cloned()),
+            _ => None,
         };
         LiveVm {
             id: record.id,
-            host: if record.host.is_empty() { self.host.to_string() } else { record.host },
-            uuid: record.uuid,
+            host: if record.host.is_empty() { self.host.to_string() } else { record.host.into_owned() },
+            uuid: record.uuid.into_owned(),
             pid: record.pid,
-            name: record.name,
+            name: record.name.into_owned(),
             kind,
             state,
             nics,
-            tags: record.tags,
+            tags,
             error,
-            observed,
+            observed: record.observed.unwrap_or_default(),
         }
-    }
-}
-
-/// A record of `Data`. What is not of the expected form counts as not shown.
-#[derive(Debug, Default)]
-struct Record {
-    name: String,
-    id: u64,
-    host: String,
-    uuid: String,
-    kind: Option<String>,
-    state: Option<VmState>,
-    pid: u64,
-    nics: Option<Vec<LiveNic>>,
-    tags: BTreeMap<String, String>,
-    error: String,
-    observed: Observed,
-}
-
-/// What a key of a record is for.
-#[derive(Debug, Clone, Copy)]
-enum Key {
-    Name,
-    Id,
-    Host,
-    Uuid,
-    Kind,
-    State,
-    Pid,
-    Networks,
-    Tags,
-    Error,
-    /// The field at this place in the table.
-    Field(usize),
-    Other,
-}
-
-impl Key {
-    fn of(name: &str) -> Self {
-        static FIELDS_BY_KEY: LazyLock<HashMap<&str, usize>> =
-            LazyLock::new(|| FIELDS.iter().enumerate().map(|(index, field)| (field.data_key, index)).collect());
-        match name {
-            "Name" => Self::Name,
-            "ID" => Self::Id,
-            "Host" => Self::Host,
-            "UUID" => Self::Uuid,
-            "Type" => Self::Kind,
-            "State" => Self::State,
-            "Pid" => Self::Pid,
-            "Networks" => Self::Networks,
-            "Tags" => Self::Tags,
-            "Error" => Self::Error,
-            name => FIELDS_BY_KEY.get(name).map_or(Self::Other, |index| Self::Field(*index)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl Visitor<'_> for Names {
-            type Value = Key;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-                Ok(Key::of(name))
-            }
-        }
-        deserializer.deserialize_str(Names)
-    }
-}
-
-impl<'de> Deserialize<'de> for Record {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Record;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the record of a VM")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
-                let mut record = Record::default();
-                record.observed.values.resize(FIELDS.len(), None);
-                while let Some(key) = map.next_key::<Key>()? {
-                    if let Key::Other = key {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    }
-                    record.take(key, map.next_value::<Value>()?);
-                }
-                Ok(record)
-            }
-        }
-        deserializer.deserialize_map(Fields)
-    }
-}
-
-impl Record {
-    fn take(&mut self, key: Key, value: Value) {
-        let text = |value: Value| match value {
-            Value::String(text) => text,
-            _ => String::new(),
-        };
-        match key {
-            Key::Name => self.name = text(value),
-            Key::Id => self.id = value.as_u64().unwrap_or_default(),
-            Key::Host => self.host = text(value),
-            Key::Uuid => self.uuid = text(value),
-            Key::Kind => {
-                self.kind = match value.as_u64() {
-                    Some(1) => Some("kvm".to_owned()),
-                    Some(2) => Some("container".to_owned()),
-                    Some(3) => Some("android".to_owned()),
-                    Some(other) => Some(other.to_string()),
-                    None => value.as_str().map(str::to_owned),
-                }
-            }
-            Key::State => {
-                self.state = match &value {
-                    Value::String(word) => VmState::from_word(word),
-                    number => number.as_u64().and_then(VmState::from_number),
-                }
-            }
-            Key::Pid => self.pid = value.as_u64().unwrap_or_default(),
-            Key::Networks => self.nics = value.as_array().map(|networks| networks.iter().map(nic_of).collect()),
-            Key::Tags => {
-                if let Value::Object(tags) = value {
-                    let texts = tags.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
-                    self.tags = texts.collect();
-                }
-            }
-            Key::Error => self.error = text(value),
-            Key::Field(index) => self.observed.values[index] = FIELDS[index].observe_value(&value),
-            Key::Other => {}
-        }
-    }
-}
-
-/// A NIC from its record. Disconnected is an empty bridge, or a VLAN that is no tag.
-fn nic_of(record: &Value) -> LiveNic {
-    let text = |key: &str| record.get(key).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
-    let vlan = record.get("VLAN").and_then(Value::as_u64).and_then(|v| u16::try_from(v).ok()).filter(|v| *v < 4096);
-    let bridge = text("Bridge").unwrap_or_default();
-    let connected = vlan.is_some() && !bridge.is_empty();
-    LiveNic {
-        alias: text("Alias").filter(|_| connected),
-        vlan: vlan.filter(|_| connected),
-        bridge,
-        tap: text("Tap").unwrap_or_default(),
-        mac: text("MAC").unwrap_or_default(),
-        driver: text("Driver"),
-        launched_as: text("Raw"),
-        connected,
-        qos: qos_of_record(record),
     }
 }
 

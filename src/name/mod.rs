@@ -236,8 +236,11 @@ impl Namespace {
 
 impl BridgeName {
     /// The bridge that minimega uses when none is named.
+    pub const DEFAULT: &str = "mega_bridge";
+
+    /// The same as a name.
     pub fn default_bridge() -> Self {
-        Self("mega_bridge".to_owned())
+        Self(Self::DEFAULT.to_owned())
     }
 }
 

@@ -3,9 +3,12 @@
 //! Equal changes are shown once, with their addresses as a range, so that a plan for many VMs stays readable. Before
 //! the commands of each change stands what they do.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::select::list;
 use super::{Action, Change, Expect, Plan, Reason, Step};
@@ -55,13 +58,14 @@ fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
     text.push('\n');
     if change.action == Action::Create {
         // What it will be, on one line; each value's place is in the JSON form.
-        let values: Vec<String> = change
-            .reasons
-            .iter()
-            .map(|r| format!("{}: {}", printable(&r.field), printable(r.new.as_deref().unwrap_or_default())))
-            .collect();
-        if !values.is_empty() {
-            writeln!(text, "#       {}", values.join("; "))?;
+        for (index, reason) in change.reasons.iter().enumerate() {
+            text.push_str(if index == 0 { "#       " } else { "; " });
+            text.push_str(&printable(&reason.field));
+            text.push_str(": ");
+            text.push_str(&printable(reason.new.as_deref().unwrap_or_default()));
+        }
+        if !change.reasons.is_empty() {
+            text.push('\n');
         }
         return Ok(());
     }
@@ -94,18 +98,22 @@ pub fn reason_text(reason: &Reason, action: Action) -> String {
 }
 
 /// A value on one line of a terminal: control characters are escaped, so that a live object cannot forge a line.
-pub fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> Cow<'_, str> {
     if text.is_empty() {
-        return "(empty)".to_owned();
+        return Cow::Borrowed("(empty)");
     }
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if c.is_control() {
             out.extend(c.escape_default())
         } else {
             out.push(c)
         }
         out
-    })
+    });
+    Cow::Owned(escaped)
 }
 
 /// What the commands that serve these changes do, such as `destroy vm.web0; replace vm.fw`.
@@ -132,8 +140,8 @@ pub fn addresses(plan: &Plan, changes: &[usize]) -> String {
         kinds.entry(address.kind).or_default().push(&address.name);
     }
     let kinds: Vec<String> =
-        kinds.into_iter().map(|(kind, names)| printable(&format!("{kind}.{}", range::compress(&names)))).collect();
-    kinds.join(", ")
+        kinds.into_iter().map(|(kind, names)| format!("{kind}.{}", range::compress(&names))).collect();
+    kinds.iter().map(|text| printable(text)).collect::<Vec<_>>().join(", ")
 }
 
 /// The last line: how many objects change in which way, and how many commands that takes.
@@ -199,11 +207,11 @@ pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> Stri
         return out;
     }
     line(&format!("# megaform plan: experiment {}, target {}", plan.experiment, printable(style.target)));
-    let mut groups: Vec<(&Change, String, Vec<&str>, Vec<&crate::name::Address>)> = Vec::new();
-    let mut by_body: HashMap<(crate::name::Kind, String), usize> = HashMap::new();
-    for change in &plan.changes {
-        let body = body(change);
-        let index = *by_body.entry((change.address.kind, body.clone())).or_insert(groups.len());
+    let mut groups: Vec<(&Change, &str, Vec<&str>, Vec<&crate::name::Address>)> = Vec::new();
+    let mut by_body: HashMap<(crate::name::Kind, &str), usize> = HashMap::new();
+    let bodies: Vec<String> = plan.changes.iter().map(body).collect();
+    for (change, body) in plan.changes.iter().zip(&bodies) {
+        let index = *by_body.entry((change.address.kind, body)).or_insert(groups.len());
         if index == groups.len() {
             groups.push((change, body, Vec::new(), Vec::new()));
         }
@@ -224,7 +232,10 @@ pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> Stri
         let colour = if style.colour { colour_of(change.action) } else { "" };
         let sign = change.action.sign();
         let names = range::compress(names);
-        let text = body.trim_end().replace(FORMER, &printable(&list(former.iter().copied())));
+        let mut text = Cow::Borrowed(body.trim_end());
+        if !former.is_empty() {
+            text = Cow::Owned(text.replace(FORMER, &printable(&list(former.iter().copied()))));
+        }
         line(&format!("#{colour} {sign:>3} {}.{names}{reset}{text}", change.address.kind));
     }
     for text in style.verbose.then(|| unchanged(plan)).into_iter().flatten() {

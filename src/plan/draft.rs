@@ -54,9 +54,12 @@ pub(super) struct Draft {
 }
 
 /// Objects that one command can act on, named as a target.
-pub(super) struct Targets {
+pub(super) struct Targets<'a> {
     /// The target, such as `fw,web[0-9]`.
     pub text: String,
+    /// The names, in natural order.
+    pub of: Vec<&'a str>,
+    /// The same.
     pub names: Arc<[String]>,
     pub serves: Arc<[usize]>,
 }
@@ -91,9 +94,9 @@ pub(super) struct LeasedTap {
 pub(super) type Members<'a> = Vec<(&'a str, usize)>;
 
 /// Write members as targets of bounded length, in natural order.
-pub(super) fn targets(mut members: Members<'_>) -> Vec<Targets> {
-    fn split(members: &[(&str, usize)], out: &mut Vec<Targets>) {
-        let names: Vec<&str> = members.iter().map(|m| m.0).collect();
+pub(super) fn targets<'a>(mut members: Members<'a>) -> Vec<Targets<'a>> {
+    fn split<'a>(members: &[(&'a str, usize)], out: &mut Vec<Targets<'a>>) {
+        let names: Vec<&'a str> = members.iter().map(|m| m.0).collect();
         let text = range::compress(&names);
         if text.len() > TARGETS && members.len() > 1 {
             let (left, right) = members.split_at(members.len() / 2);
@@ -103,7 +106,8 @@ pub(super) fn targets(mut members: Members<'_>) -> Vec<Targets> {
         }
         out.push(Targets {
             text,
-            names: names.into_iter().map(str::to_owned).collect(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            of: names,
             serves: members.iter().map(|m| m.1).collect(),
         });
     }

@@ -1,8 +1,9 @@
 //! Which objects a plan is about: `--target`, `--exclude`, `--replace`. What a target needs comes along, and what needs
 //! an excluded object stays out with it; for a destroy it is the other way round.
 
-use std::collections::HashSet;
 use std::str::FromStr;
+
+use foldhash::HashSet;
 
 use super::ownership;
 use crate::diagnostic::{Diagnostic, Severity};

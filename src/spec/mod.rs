@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity, SourceMap, Span};
+use crate::name::Namespace;
 
 pub mod compose;
 mod decode;
@@ -164,7 +165,7 @@ fn normalise(path: &Path) -> PathBuf {
 /// what is wrong, even that the file cannot be read, is among the diagnostics.
 pub fn load(path: &Path, inputs: &Inputs) -> Loaded {
     match read(path) {
-        Ok(file) => parse_with(&file.name, &file.text, file.format, inputs, &file.folder),
+        Ok(file) => file.load(inputs),
         Err(refused) => *refused,
     }
 }
@@ -194,6 +195,25 @@ pub struct File {
     pub format: Format,
     /// What lies beside it.
     pub folder: Folder,
+}
+
+impl File {
+    /// Decode it.
+    pub fn load(&self, inputs: &Inputs) -> Loaded {
+        parse_with(&self.name, &self.text, self.format, inputs, &self.folder)
+    }
+
+    /// The name of the experiment as far as the text alone tells it: what stands behind a key `experiment` at the beginning of
+    /// a line. The experiment may turn out to have another.
+    pub fn plain_name(&self) -> Option<Namespace> {
+        let assign = if self.format == Format::Toml { '=' } else { ':' };
+        let value =
+            |line: &'_ str| Some(line.strip_prefix("experiment")?.trim_start().strip_prefix(assign)?.to_owned());
+        let value = self.text.lines().find_map(value)?;
+        let value = value.split(" #").next().unwrap_or_default().trim();
+        let quoted = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+        Namespace::new(quoted('"').or_else(|| quoted('\'')).unwrap_or(value)).ok()
+    }
 }
 
 /// Read an experiment file; `-` is standard input, as YAML. The error is what there is to say of a file that cannot be read.

@@ -1,5 +1,7 @@
 //! Maps with fixed keys: which entries they have, and the errors about keys and types that all readers of a tree share.
 
+use std::borrow::Cow;
+
 use super::shown;
 use super::suggest::Suggester;
 use super::syntax::{Node, SpannedKey, Value};
@@ -22,8 +24,11 @@ pub fn section<'n>(
     };
     let mut entries: Entries<'n> = Vec::with_capacity(map.len());
     for (key, value) in map.iter() {
-        let canonical = if key.text.contains('-') { key.text.replace('-', "_") } else { key.text.to_string() };
-        let Some(&name) = keys.iter().find(|name| **name == canonical) else {
+        let canonical = match key.text.contains('-') {
+            true => Cow::Owned(key.text.replace('-', "_")),
+            false => Cow::Borrowed(&*key.text),
+        };
+        let Some(&name) = keys.iter().find(|name| ***name == *canonical) else {
             push(unknown_key(key, what, keys, &canonical, suggester));
             continue;
         };

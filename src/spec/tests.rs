@@ -739,3 +739,28 @@ fn a_mistyped_condition_is_one_mistake() {
     assert_eq!(wait("pong: 10.0.0.1"), [("unknown-key", "pong".to_owned())]);
     assert_eq!(wait("timeout: 5").len(), 1);
 }
+
+#[test]
+fn a_plain_name_is_found_without_understanding_the_file() {
+    let name = |format, text: &str| {
+        let (name, folder) = ("lab".to_owned(), Folder::new(Path::new("")));
+        File { name, text: text.to_owned(), format, folder }.plain_name().map(String::from)
+    };
+    let yaml = |text: &str| name(Format::Yaml, text);
+    for text in ["experiment: lab", "# x\nvms: {}\nexperiment: \"lab\" # ours\n", "experiment : 'lab'\r\n"] {
+        assert_eq!(yaml(text).as_deref(), Some("lab"), "{text}");
+    }
+    let none = [
+        "",
+        "  experiment: lab",
+        "experiments: lab",
+        "experiment:\n  lab",
+        "experiment: '{{ var.x }}'",
+        "{ experiment: lab }",
+    ];
+    for text in none {
+        assert_eq!(yaml(text), None, "{text}");
+    }
+    assert_eq!(name(Format::Toml, "vms.a = {}\nexperiment = \"lab\"").as_deref(), Some("lab"));
+    assert_eq!(name(Format::Toml, "experiment: lab"), None);
+}

@@ -14,6 +14,18 @@ pub fn few_heaps() {
     }
 }
 
+/// Ask the system for memory in large steps, and keep what is freed: for a program that makes many small things and ends
+/// soon. What is not used stays with the system.
+pub fn large_steps() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, bytes) in [(libc::M_TOP_PAD, 16 << 20), (libc::M_TRIM_THRESHOLD, 64 << 20)] {
+        // SAFETY: mallopt takes two numbers; a parameter that it does not know has no effect.
+        unsafe {
+            libc::mallopt(parameter, bytes);
+        }
+    }
+}
+
 /// Give freed memory back to the system. Takes milliseconds where much was freed.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]

@@ -1,8 +1,9 @@
 //! A whole `vm config`: the fields that differ from their defaults, and how a record keeps them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::diskspec::DiskSpec;
@@ -12,8 +13,8 @@ use super::{FIELDS, Field, FieldValue, Override, field};
 /// A whole configuration: the fields that differ from their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct VmConfig {
-    /// By the field's place in [`FIELDS`].
-    values: BTreeMap<u8, FieldValue>,
+    /// With the field's place in [`FIELDS`], by that place: most configurations set few fields.
+    values: Vec<(u8, FieldValue)>,
 }
 
 /// The place of a field in [`FIELDS`].
@@ -37,35 +38,43 @@ impl VmConfig {
     /// The value of a field, its default where it is not set. Panics for a name that is not in the table.
     pub fn get(&self, name: &str) -> FieldValue {
         let place = known(name);
-        self.values.get(&place).cloned().unwrap_or_else(|| FIELDS[usize::from(place)].default_value())
+        match self.find(place) {
+            Ok(at) => self.values[at].1.clone(),
+            Err(_) => FIELDS[usize::from(place)].default_value(),
+        }
+    }
+
+    /// Where the value of a field stands, or would stand.
+    fn find(&self, place: u8) -> Result<usize, usize> {
+        self.values.binary_search_by_key(&place, |(place, _)| *place)
     }
 
     /// Set a field. Panics for a name that is not in the table. Tags and volumes are merged, overrides are added, everything
     /// else is replaced.
     pub fn set(&mut self, name: &str, value: FieldValue) {
         let place = known(name);
-        match (self.values.get_mut(&place), value) {
+        let found = self.find(place);
+        match (found.ok().map(|at| &mut self.values[at].1), value) {
             (Some(FieldValue::Tags(old)), FieldValue::Tags(new))
             | (Some(FieldValue::Volumes(old)), FieldValue::Volumes(new)) => old.extend(new),
             (Some(FieldValue::Overrides(old)), FieldValue::Overrides(new)) => old.extend(new),
             (_, value) if value == FIELDS[usize::from(place)].default_value() => {
-                self.values.remove(&place);
+                found.into_iter().for_each(|at| drop(self.values.remove(at)));
             }
-            (_, value) => {
-                self.values.insert(place, value);
-            }
+            (Some(old), value) => *old = value,
+            (None, value) => self.values.insert(found.unwrap_or_else(|at| at), (place, value)),
         }
     }
 
     /// Whether a field differs from its default.
     pub fn is_set(&self, name: &str) -> bool {
-        place(name).is_some_and(|place| self.values.contains_key(&place))
+        place(name).is_some_and(|place| self.find(place).is_ok())
     }
 
     /// Give a field its default again.
     pub fn clear(&mut self, name: &str) {
-        if let Some(place) = place(name) {
-            self.values.remove(&place);
+        if let Some(Ok(at)) = place(name).map(|place| self.find(place)) {
+            self.values.remove(at);
         }
     }
 
@@ -156,11 +165,12 @@ impl VmConfig {
 
     /// Remove one tag.
     pub fn remove_tag(&mut self, key: &str) {
-        let place = known("tags");
-        if let Some(FieldValue::Tags(tags)) = self.values.get_mut(&place) {
+        if let Ok(at) = self.find(known("tags"))
+            && let FieldValue::Tags(tags) = &mut self.values[at].1
+        {
             tags.remove(key);
             if tags.is_empty() {
-                self.values.remove(&place);
+                self.values.remove(at);
             }
         }
     }

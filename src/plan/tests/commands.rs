@@ -42,8 +42,8 @@ impl Target {
 
     fn selected(&self, file: &File, destroy: bool, selection: Selection) -> Plan {
         let options = Options { destroy, selection, ..options(file, &self.advice) };
-        let live = live(&self.mm, file);
-        crate::apply::plan_on(&mut self.mm.clone(), &file.experiment, &file.graph, live, &options).unwrap()
+        let mut live = live(&self.mm, file);
+        crate::apply::plan_on(&mut self.mm.clone(), &file.experiment, &file.graph, &mut live, &options).unwrap()
     }
 
     /// Send the steps as the executor does, one after the other. Returns the commands that failed.

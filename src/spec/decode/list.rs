@@ -269,6 +269,11 @@ impl Decoder<'_> {
             self.bad_name(span, &error);
             return Vec::new();
         }
+        if !text.contains(['[', ']', ','])
+            && let Ok(name) = VmName::new(text)
+        {
+            return vec![name];
+        }
         let names = match expand_names(text) {
             Ok(names) if !names.is_empty() => names,
             Ok(_) => {

@@ -1,7 +1,8 @@
 //! VMs and the profiles that they extend.
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::lifecycle::Holder;
 use super::{At, Decoder};
@@ -21,7 +22,8 @@ const MAX_PROFILE_CHAIN: usize = 64;
 #[derive(Debug, Clone, Default)]
 struct Settings {
     kind: Option<VmKind>,
-    fields: BTreeMap<&'static str, Spanned<FieldValue>>,
+    /// Each field once; few are set.
+    fields: Vec<(&'static Field, Spanned<FieldValue>)>,
     networks: Option<Spanned<Vec<Spanned<Nic>>>>,
     state: Option<Spanned<RunState>>,
     depends_on: Option<Vec<Spanned<VmName>>>,
@@ -33,15 +35,15 @@ impl Settings {
     /// Let another's settings win over these.
     fn apply(&mut self, other: &Settings) {
         self.kind = other.kind.or(self.kind);
-        for (name, value) in &other.fields {
-            match (self.fields.get_mut(name), &value.value) {
+        for (field, value) in &other.fields {
+            let set = self.fields.iter_mut().find(|(set, _)| set.name == field.name).map(|(_, value)| value);
+            match (set, &value.value) {
                 (Some(Spanned { value: FieldValue::Tags(old), span }), FieldValue::Tags(new)) => {
                     old.extend(new.iter().map(|(k, v)| (k.clone(), v.clone())));
                     *span = value.span;
                 }
-                _ => {
-                    self.fields.insert(name, value.clone());
-                }
+                (Some(old), _) => old.clone_from(value),
+                (None, _) => self.fields.push((field, value.clone())),
             }
         }
         if other.networks.is_some() {
@@ -62,9 +64,9 @@ impl Settings {
     fn body(self) -> VmBody {
         let mut config = VmConfig::new();
         let mut spans: BTreeMap<&'static str, Span> = BTreeMap::new();
-        for (name, value) in self.fields {
-            config.set(name, value.value);
-            spans.insert(name, value.span);
+        for (field, value) in self.fields {
+            config.set(field.name, value.value);
+            spans.insert(field.name, value.span);
         }
         let networks = self.networks.map(|networks| {
             spans.insert("networks", networks.span);
@@ -129,12 +131,16 @@ impl Decoder<'_> {
         for (key, value) in self.named(node, "`vms`") {
             let mut entry = self.entry(value, &format!("vm `{}`", shown(&key.text)), false);
             let names = self.entry_names(&key.text, key.span, entry.count.take());
-            let mut settings = Settings::default();
+            let mut settings: Option<Settings> = None;
             for name in &entry.profiles {
                 if let Some(profile) = self.merged(name, profiles, &mut Vec::new()) {
-                    settings.apply(&profile);
+                    match &mut settings {
+                        None => settings = Some((*profile).clone()),
+                        Some(settings) => settings.apply(&profile),
+                    }
                 }
             }
+            let mut settings = settings.unwrap_or_default();
             settings.apply(&entry.settings);
             if names.len() > 1 {
                 self.refuse_fixed(&settings, key.span, names.len());
@@ -149,15 +155,19 @@ impl Decoder<'_> {
             let body = Arc::new(settings.body());
             let former = self.former_names(entry.renamed_from.take(), &names, key.span);
             for (name, renamed_from) in names.into_iter().zip(former) {
-                if let Some(other) = vms.get(&name) {
-                    let diagnostic =
-                        Diagnostic::error("duplicate-vm", key.span, format!("there are two VMs called `{name}`"))
-                            .label(other.span, format!("`{name}` comes from here too"))
-                            .hint("rename one of them, or change the range");
-                    self.push_once(diagnostic);
-                    continue;
+                match vms.entry(name) {
+                    MapEntry::Vacant(vacant) => {
+                        vacant.insert(Vm { span: key.span, body: body.clone(), renamed_from });
+                    }
+                    MapEntry::Occupied(other) => {
+                        let (name, span) = (other.key(), other.get().span);
+                        let diagnostic =
+                            Diagnostic::error("duplicate-vm", key.span, format!("there are two VMs called `{name}`"))
+                                .label(span, format!("`{name}` comes from here too"))
+                                .hint("rename one of them, or change the range");
+                        self.push_once(diagnostic);
+                    }
                 }
-                vms.insert(name, Vm { span: key.span, body: body.clone(), renamed_from });
             }
         }
         vms
@@ -192,7 +202,8 @@ impl Decoder<'_> {
     fn refuse_fixed(&mut self, settings: &Settings, key: Span, vms: usize) {
         let fixed = settings.networks.iter().flat_map(|networks| &networks.value);
         let macs = fixed.filter(|nic| nic.mac.is_some()).map(|nic| (nic.span, "MAC address"));
-        let uuid = settings.fields.get("uuid").filter(|uuid| uuid.value != FieldValue::Text(String::new()));
+        let uuid = settings.fields.iter().find(|(field, _)| field.name == "uuid").map(|(_, uuid)| uuid);
+        let uuid = uuid.filter(|uuid| uuid.value != FieldValue::Text(String::new()));
         for (span, what) in macs.chain(uuid.map(|uuid| (uuid.span, "UUID"))) {
             self.push_once(
                 Diagnostic::error(
@@ -284,9 +295,11 @@ impl Decoder<'_> {
         if matches!(node.value, Value::Null) {
             return entry;
         }
-        let keys: Vec<&'static str> =
-            VM.iter().map(|(name, _)| *name).filter(|name| !(profile && *name == "count")).collect();
-        let Some(entries) = self.section(node, owner, &keys) else { return entry };
+        static KEYS: LazyLock<[Vec<&str>; 2]> = LazyLock::new(|| {
+            let of = |profile: bool| move |name: &&str| !(profile && *name == "count");
+            [false, true].map(|profile| VM.iter().map(|(name, _)| *name).filter(of(profile)).collect())
+        });
+        let Some(entries) = self.section(node, owner, &KEYS[usize::from(profile)]) else { return entry };
         for (name, _, node) in entries {
             let at = At { key: name, owner };
             let (_, key) = VM.iter().find(|(n, _)| *n == name).expect("section returns only the keys it was given");
@@ -298,7 +311,7 @@ impl Decoder<'_> {
                     }
                     _ => {
                         if let Some(value) = self.field(field, node, at) {
-                            entry.settings.fields.insert(field.name, Spanned::new(value, node.span));
+                            entry.settings.fields.push((field, Spanned::new(value, node.span)));
                         }
                     }
                 },

@@ -1,8 +1,8 @@
 //! YAML events into the tree: anchors, aliases, merge keys, duplicate keys, and the limits.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Tag};
 
 use super::{MAX_ALIAS_NODES, MAX_DEPTH, MAX_ERRORS, Node, SpannedKey, Value, duplicate_key, scalar, too_deep};

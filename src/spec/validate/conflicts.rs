@@ -1,7 +1,6 @@
 //! What would break when it runs: VMs that QEMU would refuse, disks with several writers, taps whose subnets clash.
 
-use std::collections::{HashMap, HashSet};
-
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use ipnet::IpNet;
 
 use super::{Body, Checks};

@@ -6,9 +6,11 @@ mod gateways;
 pub mod machine;
 mod objects;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use super::decode::Draft;
 use super::model::{RunState, VlanRef, VmBody};

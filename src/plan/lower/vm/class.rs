@@ -1,16 +1,20 @@
 //! VMs that launch with one configuration.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::super::super::draft::Draft;
 use super::super::super::{Goal, Reason, ownership};
 use super::super::Scene;
+use crate::diagnostic::Span;
 use crate::language::field::{FIELDS, FieldType, FieldValue, VmConfig};
 use crate::language::netspec::NetSpec;
 use crate::language::range;
-use crate::live::{LiveVm, Observed};
+use crate::live::{LiveVm, Observed, Tags};
 use crate::name::BridgeName;
 use crate::spec::model::{Nic, RunState, Vm, VmBody, VmKind};
 
@@ -32,6 +36,8 @@ pub(super) struct Class<'a> {
     pub body: &'a VmBody,
     /// What of live VMs was found to be as the class wants it, with the fields that the target does not show.
     matched: RefCell<HashMap<*const Observed, Vec<&'static str>>>,
+    /// Tags of live VMs that were found to be as the class wants them.
+    tagged: RefCell<HashSet<*const Tags>>,
     /// Something is wrong with it, which every body of it is to be told.
     bad: bool,
 }
@@ -46,10 +52,20 @@ impl Class<'_> {
     pub fn remember(&self, live: &LiveVm, hidden: &[&'static str]) {
         self.matched.borrow_mut().insert(Arc::as_ptr(&live.observed), hidden.to_vec());
     }
+
+    /// Whether the tags are known to be as they are to be.
+    pub fn has_tags(&self, live: &LiveVm) -> bool {
+        self.tagged.borrow().contains(&Arc::as_ptr(&live.tags))
+    }
+
+    /// Remember that nothing differs.
+    pub fn remember_tags(&self, live: &LiveVm) {
+        self.tagged.borrow_mut().insert(Arc::as_ptr(&live.tags));
+    }
 }
 
 /// What bodies of one class have in common, to be compared without making their commands.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq)]
 struct Content<'a> {
     kind: VmKind,
     state: RunState,
@@ -57,6 +73,13 @@ struct Content<'a> {
     networks: Vec<&'a Nic>,
     depends_on: BTreeSet<&'a str>,
     ignored: Vec<&'a str>,
+}
+
+impl Hash for Content<'_> {
+    /// Of what tells most classes apart.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.kind, self.state, self.config, self.networks.len()).hash(state);
+    }
 }
 
 impl<'a> Content<'a> {
@@ -78,47 +101,75 @@ pub(super) struct Classes<'a> {
     classes: Vec<Class<'a>>,
     by_body: HashMap<*const VmBody, usize>,
     by_content: HashMap<Content<'a>, usize>,
-    parts: HashMap<*const VmBody, Vec<Reason>>,
-    goals: HashMap<*const VmBody, Arc<Goal>>,
+    parts: HashMap<usize, Vec<Part>>,
+    goals: HashMap<usize, Arc<Goal>>,
+}
+
+/// Other VMs come from the same entry; what is found out about the body of one counts for all.
+fn is_shared(vm: &Vm) -> bool {
+    Arc::strong_count(&vm.body) > 1
+}
+
+/// Something that a new VM will be.
+struct Part {
+    field: String,
+    value: String,
+    written: Written,
+}
+
+/// Where the entry of a VM says something.
+enum Written {
+    Key(&'static str),
+    /// A NIC.
+    Nic(usize),
+    /// The shape of a NIC.
+    Shape(usize),
+    Dependencies,
 }
 
 /// What a new VM will be: what the file says, and the memory in any case.
-fn parts(scene: &Scene<'_>, vm: &Vm) -> Vec<Reason> {
-    let body = &vm.body;
-    let reason = |field: String, key: &str, new: String| {
-        let place = body.spans.get(key).and_then(|span| scene.place(*span));
-        Reason { field, old: None, new: Some(new), place, drift: false }
-    };
-    let mut parts = vec![reason("state".into(), "state", body.state.word().to_owned())];
+fn parts(body: &VmBody) -> Vec<Part> {
+    let part = |field: String, key, value| Part { field, value, written: Written::Key(key) };
+    let mut parts = vec![part("state".into(), "state", body.state.word().to_owned())];
     for field in FIELDS.iter().filter(|f| !matches!(f.ty, FieldType::Tags | FieldType::Networks)) {
         if field.name == "memory" || body.config.is_set(field.name) {
-            parts.push(reason(field.key(), field.name, body.config.get(field.name).to_string()));
+            parts.push(part(field.key(), field.name, body.config.get(field.name).to_string()));
         }
     }
     if !body.networks.is_empty() {
         let nics: Vec<String> = body.networks.iter().map(|nic| netspec(nic).to_string()).collect();
-        parts.push(reason("networks".into(), "networks", nics.join(" ")));
+        parts.push(part("networks".into(), "networks", nics.join(" ")));
         for (index, nic) in body.networks.iter().enumerate() {
             if !nic.connected {
-                let (field, new) = (format!("networks[{index}].connected"), Some("false".to_owned()));
-                parts.push(Reason { field, old: None, new, place: scene.place(nic.span), drift: false });
+                let (field, written) = (format!("networks[{index}].connected"), Written::Nic(index));
+                parts.push(Part { field, value: "false".to_owned(), written });
             }
             let Some(qos) = nic.qos else { continue };
-            let span = body.links.get(&index).copied().unwrap_or(nic.span);
-            let (field, new) = (format!("networks[{index}].qos"), Some(qos.to_string()));
-            parts.push(Reason { field, old: None, new, place: scene.place(span), drift: false });
+            let (field, written) = (format!("networks[{index}].qos"), Written::Shape(index));
+            parts.push(Part { field, value: qos.to_string(), written });
         }
     }
     let tags: Vec<String> = body.config.tags().iter().map(|(key, value)| format!("{key}={value}")).collect();
     if !tags.is_empty() {
-        parts.push(reason("tags".into(), "tags", tags.join(", ")));
+        parts.push(part("tags".into(), "tags", tags.join(", ")));
     }
-    if let Some(first) = body.depends_on.first() {
+    if !body.depends_on.is_empty() {
         let names: Vec<&str> = body.depends_on.iter().map(|d| d.value.as_str()).collect();
-        let new = Some(range::compress(&names));
-        parts.push(Reason { field: "depends_on".into(), old: None, new, place: scene.place(first.span), drift: false });
+        let (field, value) = ("depends_on".into(), range::compress(&names));
+        parts.push(Part { field, value, written: Written::Dependencies });
     }
     parts
+}
+
+impl Written {
+    fn span(&self, body: &VmBody) -> Option<Span> {
+        match self {
+            Self::Key(key) => body.spans.get(key).copied(),
+            Self::Nic(index) => Some(body.networks.get(*index)?.span),
+            Self::Shape(index) => body.links.get(index).copied().or_else(|| Some(body.networks.get(*index)?.span)),
+            Self::Dependencies => body.depends_on.first().map(|first| first.span),
+        }
+    }
 }
 
 /// The netspec that launches a NIC.
@@ -187,24 +238,37 @@ impl<'a> Classes<'a> {
                 tags: tags.iter().filter(|(key, _)| !kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect(),
             })
         };
-        self.goals.entry(Arc::as_ptr(&vm.body)).or_insert_with(goal).clone()
+        self.goals.entry(class).or_insert_with(goal).clone()
     }
 
-    /// What a new VM will be.
-    pub fn parts(&mut self, scene: &Scene<'a>, vm: &'a Vm) -> Vec<Reason> {
-        self.parts.entry(Arc::as_ptr(&vm.body)).or_insert_with(|| parts(scene, vm)).clone()
+    /// What a new VM of a class will be.
+    pub fn parts(&mut self, scene: &Scene<'a>, class: usize, vm: &'a Vm) -> Vec<Reason> {
+        // Bodies of one class say the same, each in its own place.
+        let parts = self.parts.entry(class).or_insert_with(|| parts(&vm.body));
+        let reason = |part: &Part| Reason {
+            field: part.field.clone(),
+            old: None,
+            new: Some(part.value.clone()),
+            place: part.written.span(&vm.body).and_then(|span| scene.place(span)),
+            drift: false,
+        };
+        parts.iter().map(reason).collect()
     }
 
     /// The class of a VM.
     pub fn of(&mut self, scene: &Scene<'a>, draft: &mut Draft, vm: &'a Vm) -> usize {
         let body = Arc::as_ptr(&vm.body);
-        if let Some(class) = self.by_body.get(&body) {
+        let shared = is_shared(vm);
+        if let Some(class) = self.by_body.get(&body).filter(|_| shared) {
             return *class;
         }
         let content = Content::of(&vm.body);
         if let Some(class) = self.by_content.get(&content).filter(|class| !self.classes[**class].bad) {
-            self.by_body.insert(body, *class);
-            return *class;
+            let class = *class;
+            if shared {
+                self.by_body.insert(body, class);
+            }
+            return class;
         }
         let problems = draft.problems.len();
         let digest = ownership::digest(&vm.body);
@@ -241,6 +305,7 @@ impl<'a> Classes<'a> {
                 depends_on,
                 body: &vm.body,
                 matched: RefCell::default(),
+                tagged: RefCell::default(),
                 bad,
             });
         }

@@ -192,7 +192,7 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         let new = Some(body.kind.word().to_owned());
         reasons.push(Reason {
             field: "type".into(),
-            old: Some(live.kind.clone()),
+            old: Some(live.kind.to_string()),
             new,
             place: place("type"),
             drift: false,
@@ -306,10 +306,10 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
     let mut drifted = true;
     for (index, (wanted, nic)) in vm.body.networks.iter().zip(&live.nics).enumerate() {
         let place = || scene.place(wanted.span);
-        let bridge = wanted.bridge.clone().unwrap_or_else(BridgeName::default_bridge);
-        let ignored = vm.body.lifecycle.ignores(&format!("networks[{index}]"));
+        let bridge = wanted.bridge.as_ref().map_or(BridgeName::DEFAULT, BridgeName::as_str);
+        let ignored = || vm.body.lifecycle.ignores(&format!("networks[{index}]"));
         if !wanted.connected {
-            if nic.connected && !ignored {
+            if nic.connected && !ignored() {
                 drifted &= launched;
                 out.reasons.push(Reason {
                     field: format!("networks[{index}].connected"),
@@ -325,8 +325,8 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
             continue;
         }
         let vlan_differs = !nic.connected || !scene.on_vlan(&wanted.vlan, nic.alias.as_deref(), nic.vlan);
-        let bridge_differs = !nic.bridge.is_empty() && nic.bridge != bridge.as_str();
-        if ignored || (!vlan_differs && !bridge_differs) {
+        let bridge_differs = !nic.bridge.is_empty() && nic.bridge != bridge;
+        if (!vlan_differs && !bridge_differs) || ignored() {
             continue;
         }
         let rebound = nic.alias.as_deref().is_some_and(|a| scene.rebound.contains(a));
@@ -353,7 +353,7 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
             });
         }
         // Without a bridge the NIC stays on its own, and a disconnected one goes to the default bridge.
-        let stays = nic.bridge == bridge.as_str() || (nic.bridge.is_empty() && wanted.bridge.is_none());
+        let stays = nic.bridge == bridge || (nic.bridge.is_empty() && wanted.bridge.is_none());
         let old = nic.connected.then(|| {
             let vlan = nic.alias.clone().or_else(|| nic.vlan.map(|v| v.to_string())).unwrap_or_default();
             (vlan, (!stays).then(|| nic.bridge.clone()))
@@ -366,6 +366,10 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
 
 /// Tags that the file or megaform gives and that differ. Other tags, such as those of guests, are not looked at.
 fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut Difference) {
+    if class.has_tags(live) {
+        return;
+    }
+    let before = (out.reasons.len(), out.set_tags.len(), out.clear_tags.len());
     let place = vm.body.spans.get("tags").and_then(|s| scene.place(*s));
     let lifecycle = &vm.body.lifecycle;
     // Of megaform's own tags, the list of keys alone goes with those of the file.
@@ -400,12 +404,14 @@ fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut 
     {
         out.clear_tags.push(ownership::KEYS.to_owned());
     }
+    if before == (out.reasons.len(), out.set_tags.len(), out.clear_tags.len()) {
+        class.remember_tags(live);
+    }
 }
 
 /// Compare a VM that the experiment owns with what is wanted, or plan to replace it in any case.
 pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, asked: bool) -> Difference {
     let mut out = Difference::default();
-    let state_place = vm.body.spans.get("state").and_then(|s| scene.place(*s)).or_else(|| scene.place(vm.span));
     let Launch { mut reasons, hidden, ignored, grows } = launch_reasons(scene, vm, class, live);
     let digest = ownership::digest_of(live);
     let launched = match ownership::digest_of(live) {
@@ -453,7 +459,7 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
             None => live.state.word().to_owned(),
         }),
         new: Some(wanted_state.to_owned()),
-        place: state_place.clone(),
+        place: vm.body.spans.get("state").and_then(|s| scene.place(*s)).or_else(|| scene.place(vm.span)),
         drift: matches!(live.state, VmState::Quit | VmState::Error),
     };
     let mut ended = false;

@@ -2,9 +2,11 @@
 //!
 //! A gate is a step whose command only asks. VMs that wait for the same share one.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::super::super::draft::{Draft, Extra, Members, targets};
 use super::super::super::{Expect, Holds, StepId, Undo};
@@ -62,11 +64,9 @@ pub(super) fn gates<'a>(scene: &Scene<'a>, draft: &mut Draft, members: &Members<
         members.iter().filter_map(|(name, _)| Some((*name, ready.get(name)?.clone()))).collect();
     for ((question, timeout), members) in groups {
         for part in targets(members.clone()) {
-            let of_part: HashSet<&str> = part.names.iter().map(String::as_str).collect();
-            let names: Vec<&'a str> = members.iter().map(|m| m.0).filter(|name| of_part.contains(name)).collect();
-            let needs = names.iter().filter_map(|name| started.get(name)).flatten().copied();
+            let needs = part.of.iter().filter_map(|name| started.get(name)).flatten().copied();
             let step = ask(draft, &question, timeout, &part.names, &part.serves, needs.collect());
-            for name in names {
+            for name in part.of {
                 ready.entry(name).or_default().push(step);
             }
         }

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 
 use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra, Members, targets};
@@ -62,6 +64,8 @@ pub(super) struct Vms<'a> {
     flushed: HashMap<&'a str, StepId>,
     /// The live VM that goes for one that was renamed, by the new name.
     renamed: HashMap<&'a str, &'a str>,
+    /// The file has VMs that are waited for.
+    waited: bool,
     /// VMs that must not go, by where that is written and what would become of them.
     protected: Protected<'a>,
 }
@@ -132,15 +136,22 @@ impl<'a> Vms<'a> {
         true
     }
 
-    fn wanted(&mut self, scene: &Scene<'a>, draft: &mut Draft, name: &'a str, vm: &'a Vm) {
+    /// Compare a VM of the file with the live one of its name.
+    fn wanted(
+        &mut self,
+        scene: &Scene<'a>,
+        draft: &mut Draft,
+        (name, vm): (&'a str, &'a Vm),
+        live: Option<&'a LiveVm>,
+    ) {
         let class_id = self.classes.of(scene, draft, vm);
         qos::check(scene, draft, name, vm);
-        let Some(live) = scene.live.vms.get(name) else {
+        let Some(live) = live else {
             let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
             if self.rename(scene, draft, name, vm, class_id) {
                 return;
             }
-            let parts = self.classes.parts(scene, vm);
+            let parts = self.classes.parts(scene, class_id, vm);
             let change = draft.change(address, Action::Create, scene.place(vm.span), parts, Vec::new());
             draft.changes[change].goal = self.classes.goal(class_id, vm);
             self.launch(class_id, name, change);
@@ -249,12 +260,7 @@ impl<'a> Vms<'a> {
             };
             last = draft.step(&part.serves, &words, extra);
             launched.push((part.text, part.serves, last));
-            for (name, _) in &launch.members {
-                // Members are spread over the parts by name.
-                if part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok() {
-                    ready.insert(*name, vec![last]);
-                }
-            }
+            ready.extend(part.of.iter().map(|name| (*name, vec![last])));
         }
         for (index, _) in class.body.networks.iter().enumerate().filter(|(_, nic)| !nic.connected) {
             for (target, serves, step) in &launched {
@@ -283,12 +289,7 @@ impl<'a> Vms<'a> {
     ) {
         for part in targets(members.clone()) {
             let mut needs = before.needs.clone();
-            let mine: Vec<&str> = members
-                .iter()
-                .map(|m| m.0)
-                .filter(|name| part.names.binary_search_by(|n| crate::language::range::natural_cmp(n, name)).is_ok())
-                .collect();
-            needs.extend(mine.iter().filter_map(|name| ready.get(name)).flatten());
+            needs.extend(part.of.iter().filter_map(|name| ready.get(name)).flatten());
             needs.sort_unstable();
             needs.dedup();
             let extra = Extra {
@@ -300,11 +301,11 @@ impl<'a> Vms<'a> {
                 ..Extra::default()
             };
             let step = draft.step(&part.serves, &["vm", "start", &part.text], extra);
-            for name in mine {
-                ready.insert(name, vec![step]);
-            }
+            ready.extend(part.of.iter().map(|name| (*name, vec![step])));
         }
-        gate::gates(scene, draft, &members, ready);
+        if self.waited {
+            gate::gates(scene, draft, &members, ready);
+        }
     }
 
     /// Launches and starts, dependencies first. Returns for each VM the step after which it is ready.
@@ -405,18 +406,25 @@ fn guard(scene: &Scene<'_>, names: &[String]) -> Option<String> {
 
 impl<'a> Lower<'a> for Vms<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
-        if !scene.destroy() {
-            for (name, vm) in &scene.experiment.vms {
-                if !scene.has(name::Kind::Vm, name.as_str()) {
-                    continue;
-                }
-                self.wanted(scene, draft, name.as_str(), vm);
+        self.waited = scene.experiment.vms.values().any(|vm| vm.body.wait_for.is_some());
+        // Both maps are in the order of names, so that one walk over both finds what belongs together.
+        let mut live = scene.live.vms.iter().peekable();
+        for (name, vm) in scene.experiment.vms.iter().filter(|_| !scene.destroy()) {
+            while live.next_if(|(other, _)| other.as_str() < name.as_str()).is_some() {}
+            let live = live.next_if(|(other, _)| other.as_str() == name.as_str()).map(|(_, live)| live);
+            if scene.has(name::Kind::Vm, name.as_str()) {
+                self.wanted(scene, draft, (name.as_str(), vm), live);
             }
         }
         let mut unmanaged = Vec::new();
         let renamed: HashSet<&str> = self.renamed.values().copied().collect();
-        for vm in scene.live.vms.values().filter(|vm| !renamed.contains(vm.name.as_str())) {
-            let declared = scene.experiment.vms.get(vm.name.as_str());
+        let mut wanted = scene.experiment.vms.iter().peekable();
+        for (name, vm) in &scene.live.vms {
+            while wanted.next_if(|(other, _)| other.as_str() < name.as_str()).is_some() {}
+            let declared = wanted.next_if(|(other, _)| other.as_str() == name.as_str()).map(|(_, vm)| vm);
+            if renamed.contains(name.as_str()) {
+                continue;
+            }
             if !scene.owns(vm) {
                 unmanaged.push(vm.name.as_str());
             } else if (scene.destroy() || declared.is_none()) && scene.has(name::Kind::Vm, &vm.name) {
@@ -556,7 +564,7 @@ impl<'a> Lower<'a> for Vms<'a> {
                 let extra = Extra { needs, guard: guard(scene, &part.names), ..Extra::default() };
                 let words = ["vm", "net", "add", &part.text].into_iter().chain(specs.iter().map(String::as_str));
                 let step = draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
-                for (name, _) in members.iter().filter(|(name, _)| part.names.iter().any(|other| other == name)) {
+                for name in part.of {
                     shapeable.entry(name).or_default().push(step);
                 }
             }

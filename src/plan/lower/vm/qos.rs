@@ -1,8 +1,9 @@
 //! What shapes the NICs of VMs: set on a new VM between its launch and its start, and on one that is there whenever it
 //! differs. Many VMs are shaped by one command.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::super::super::draft::{Draft, Extra, Members, targets};
 use super::super::super::{Reason, StepId, Undo};
@@ -76,8 +77,11 @@ pub(super) fn shapes(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, reasons: &mut Ve
     for (index, nic) in vm.body.networks.iter().enumerate() {
         let new = nic.qos.unwrap_or_default();
         let Some(old) = live.nics.get(index).map_or(Some(Qos::default()), |nic| nic.qos) else { continue };
+        if old == new {
+            continue;
+        }
         let path = format!("networks[{index}].qos");
-        if old == new || vm.body.lifecycle.ignores(&path) {
+        if vm.body.lifecycle.ignores(&path) {
             continue;
         }
         let text = |qos: Qos| (!qos.is_none()).then(|| qos.to_string());
