@@ -199,11 +199,11 @@ fn mirrors_are_listed_and_end() {
     for line in ["vm config memory 16", "vm config net LAN MON", "vm launch kvm a,b", "tap create MON name watch"] {
         lab.e(line).ok();
     }
-    lab.e("tap mirror mega_tap0 nosuch").fails("unknown tap");
+    lab.e("tap mirror mega_tap0 nosuch").fails("no tap ");
     lab.e("tap mirror mega_tap0 watch other").fails("tap mega_tap0 is not on bridge other");
     lab.e("tap mirror a 2 b 1").fails("no network 2, VM only has 2 networks");
     lab.e("tap mirror a 0 nosuch 1").fails("vm not found: nosuch");
-    lab.e("namespace other tap mirror mega_tap0 watch").fails("unknown tap");
+    lab.e("namespace other tap mirror mega_tap0 watch").fails("no tap ");
     assert_eq!(mirrors(&lab), "");
     lab.e("tap mirror mega_tap0 watch mega_bridge").ok();
     lab.e("tap mirror a 0 b 1").ok();

@@ -103,7 +103,7 @@ fn a_namespace_goes_although_a_launch_is_in_flight() {
     finish(launch).fails("was killed while it was starting");
     assert!(lab.qemus().is_empty() && !lab.mounted());
     assert_eq!(lab.rows(".columns namespace namespace"), [["minimega"]]);
-    assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "state.json"]);
+    assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "network.json", "state.json"]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn start_and_flush_at_once_leave_no_orphan() {
         lab.e("vm flush").ok();
         assert!(lab.qemus().is_empty() && !lab.mounted(), "round {round}");
     }
-    assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "state.json"]);
+    assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "network.json", "state.json"]);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_daemon_that_is_killed_in_the_middle_leaves_no_orphan() {
         no_stray_tap(&lab, &when);
         lab.e("clear namespace all").ok();
         assert!(lab.qemus().is_empty() && !lab.mounted(), "{when}");
-        assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "state.json"], "{when}");
+        assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "network.json", "state.json"], "{when}");
     }
 }
 

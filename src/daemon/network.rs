@@ -4,6 +4,8 @@
 //! Owns the record of it in the base folder. A switch finds only its own ports, so that a daemon with another one would
 //! take live taps for disconnected.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -166,7 +168,10 @@ pub(super) fn choose(base: &Path, asked: &NetworkOptions) -> Result<LinuxNetwork
     let record = match &earlier {
         Some(earlier) if *earlier != asked_for => match (earlier.in_use(base)?, earlier.contradicts(asked)) {
             (None, _) => asked_for,
-            (Some(_), None) => earlier.clone(),
+            (Some(_), None) => {
+                tracing::info!("goes on with {}, where this engine's taps are", earlier.place());
+                earlier.clone()
+            }
             (Some(what), Some(asked)) => {
                 let (there, wanted) = (earlier.place(), earlier.options());
                 return Err(NetworkChoiceError::Elsewhere { what, there, asked, wanted });
@@ -177,7 +182,12 @@ pub(super) fn choose(base: &Path, asked: &NetworkOptions) -> Result<LinuxNetwork
     if earlier.as_ref() != Some(&record) {
         let text = serde_json::to_vec(&record).expect("the daemon's own types are JSON");
         let new = path.with_extension("new");
-        std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path)).map_err(io("write"))?;
+        let write = || {
+            let mut open = std::fs::OpenOptions::new();
+            open.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(&text)?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(io("write"))?;
     }
     Ok(record.network(base))
 }
