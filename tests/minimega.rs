@@ -618,7 +618,7 @@ fn nics_are_added_where_the_target_can_and_cost_a_restart_where_it_cannot() {
             "\"web[0-2]\": { profile: small, memory: 65, networks: [core, core, core]",
         );
         lab.plan().ends(2);
-        assert!(!lab.minimega.take_log().iter().any(|c| c.starts_with("help")));
+        assert!(!lab.minimega.take_log().iter().any(|c| c.starts_with("help vm")));
     }
 }
 

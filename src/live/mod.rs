@@ -22,6 +22,9 @@ pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gat
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};
 
+/// The command that shows ways out, whose help tells whether the target has them.
+pub const NAT: &str = "nat";
+
 /// Everything observed in one namespace. Names are text, because what others made need not follow megaform's rules.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live {
@@ -299,12 +302,17 @@ pub fn learn(
     } else {
         format!("help {command}")
     };
+    live.help.insert(command, ask(transport, line)?);
+    Ok(())
+}
+
+/// The text of an answer; nothing where it is an error.
+fn ask(transport: &mut dyn Transport, line: String) -> Result<String, LiveError> {
     let responses = transport.call(&line).map_err(|source| LiveError::Wire { command: line, source })?;
     let entries = responses.into_iter().filter_map(|r| r.resp).flatten().filter(|e| e.error.is_empty());
     let cells = |entry: &Entry| entry.tabular.iter().flatten().flatten().cloned().collect::<Vec<_>>().join("\n");
     let text: Vec<String> = entries.map(|e| if e.response.is_empty() { cells(&e) } else { e.response }).collect();
-    live.help.insert(command, text.join("\n"));
-    Ok(())
+    Ok(text.join("\n"))
 }
 
 /// Send a line that changes nothing, in a namespace that exists, and note whether it answers with an error.
@@ -331,9 +339,11 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
     let (mut taps, mirrors) = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
-    let objects = object::observe(transport, namespace, &vms, mirrors)?;
+    // It is megaform's own, so it is sent only where the help has it.
+    let help = BTreeMap::from([(NAT, ask(transport, format!("help {NAT}"))?)]);
+    let objects = object::observe(transport, namespace, &vms, mirrors, help[NAT].contains("add"))?;
     let queueing = observe_queueing(transport, namespace)?;
-    let (help, checks) = (BTreeMap::new(), BTreeMap::new());
+    let checks = BTreeMap::new();
     Ok(Live { present: true, vlan_range, vms, vlans, taps, objects, queueing, help, checks })
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::{Table, list_cell, vlan_cell};
-use super::{LiveError, LiveVm, entries};
+use super::{LiveError, LiveVm, NAT, entries};
 use serde_json::Value;
 
 use crate::language::entry::Entry;
@@ -79,12 +79,13 @@ pub(super) fn observe(
     namespace: &Namespace,
     vms: &BTreeMap<String, LiveVm>,
     mirrors: Option<Ends>,
+    has_nat: bool,
 ) -> Result<BTreeMap<Kind, Objects>, LiveError> {
     let mut objects = BTreeMap::new();
     if let Some(entries) = table(transport, namespace, "bridge")? {
         objects.insert(Kind::Bridge, bridges(&entries));
     }
-    if let Some(entries) = table(transport, namespace, "nat")? {
+    if has_nat && let Some(entries) = table(transport, namespace, NAT)? {
         objects.insert(Kind::Nat, gateways(&entries));
     }
     if let Some(entries) = table(transport, namespace, "capture")? {

@@ -7,9 +7,7 @@ struct Recorded(Vec<(&'static str, String)>);
 
 impl Transport for Recorded {
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
-        if ["namespace lab bridge", "namespace lab nat", "namespace lab capture", "namespace lab dnsmasq"]
-            .contains(&command)
-        {
+        if ["namespace lab bridge", "help nat", "namespace lab capture", "namespace lab dnsmasq"].contains(&command) {
             // An older target: it has none of these.
             let refused = format!("invalid command: `{command}`");
             let entry = crate::language::entry::Entry::failure("vm", refused);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 #[path = "network.rs"]
 pub mod network;
 
-use network::{Answer, Network, View};
+use network::{Answer, Network, View, names};
 
 const BUILDING: u64 = 1;
 const RUNNING: u64 = 2;
@@ -280,37 +280,6 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The names of a target such as `web[0-2,5],fw`.
-fn names(target: &str) -> Vec<String> {
-    let (mut parts, mut depth) = (vec![String::new()], 0);
-    for c in target.chars() {
-        match c {
-            ',' if depth == 0 => {
-                parts.push(String::new());
-                continue;
-            }
-            '[' => depth += 1,
-            ']' => depth -= 1,
-            _ => {}
-        }
-        parts.last_mut().expect("never empty").push(c);
-    }
-    let mut names = Vec::new();
-    for part in parts {
-        let Some((prefix, rest)) = part.split_once('[') else {
-            names.push(part);
-            continue;
-        };
-        let (list, suffix) = rest.split_once(']').expect("a closed range");
-        for item in list.split(',') {
-            let (low, high) = item.split_once('-').unwrap_or((item, item));
-            let number = |text: &str| text.parse::<u64>().expect("a number");
-            names.extend((number(low)..=number(high)).map(|n| format!("{prefix}{n}{suffix}")));
-        }
-    }
-    names
-}
-
 /// The alias and the tag of a VLAN; an alias that is not bound gets the next free tag.
 fn resolve(ns: &mut Namespace, vlan: &str) -> (String, u64) {
     if let Ok(tag) = vlan.parse::<u64>() {
@@ -421,14 +390,8 @@ impl State {
 
     fn inside(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Vec<Value> {
         if let (["nat", rest @ ..], true) = (words, self.network.megaform) {
-            let known: BTreeMap<u64, String> = ns.vlans.iter().map(|(alias, tag)| (*tag, alias.clone())).collect();
-            let cell = |tag: u64| vlan_cell(known.get(&tag).map_or("", String::as_str), tag);
-            let answer = self.network.nat(name, rest, &mut |vlan| resolve(ns, vlan).1, &cell);
-            return match answer {
-                Answer::Table(header, rows) => table(header, rows, false),
-                Answer::Fail(error) => fail(&error),
-                Answer::Ok | Answer::Text(_) => ok(),
-            };
+            let known = ns.vlans.iter().map(|(alias, tag)| (*tag, alias.clone())).collect();
+            return answer(self.network.nat(name, rest, &mut |vlan| resolve(ns, vlan).1, &known));
         }
         if let Some(answer) = self.network(name, ns, words) {
             return answer;
@@ -598,12 +561,7 @@ impl State {
         let vm = |(n, vm): (&String, &Vm)| (n.clone(), vm.nics.iter().map(|nic| nic.bridge.clone()).collect());
         let tap = |(n, t): (&String, &Tap)| (n.clone(), (t.bridge.clone(), vlan_cell(&t.alias, t.vlan)));
         let view = View { vms: ns.vms.iter().map(vm).collect(), taps: ns.taps.iter().map(tap).collect() };
-        Some(match self.network.run(name, words, &view, &names)? {
-            Answer::Ok => ok(),
-            Answer::Text(answer) => text(&answer),
-            Answer::Fail(error) => fail(&error),
-            Answer::Table(header, rows) => table(header, rows, false),
-        })
+        Some(answer(self.network.run(name, words, &view, &names)?))
     }
 
     /// Errors of the launch itself are not returned: they show in `vm info`.
@@ -681,6 +639,15 @@ impl State {
             entries.push(entry(host, "", model["Header"].clone(), tabular, "", data));
         }
         entries
+    }
+}
+
+fn answer(answer: Answer) -> Vec<Value> {
+    match answer {
+        Answer::Ok => ok(),
+        Answer::Text(answer) => text(&answer),
+        Answer::Fail(error) => fail(&error),
+        Answer::Table(header, rows) => table(header, rows, false),
     }
 }
 

@@ -130,14 +130,15 @@ impl Network {
         self.nat.retain(|(ns, _, _), _| ns != namespace);
     }
 
-    /// `nat`, which is megaform's own. `tag` gives the tag of an alias or a number, `cell` shows a tag.
+    /// `nat`, which is megaform's own. `tag` gives the tag of an alias or a number; `known` are the aliases by tag.
     pub fn nat(
         &mut self,
         namespace: &str,
         words: &[&str],
         tag: &mut dyn FnMut(&str) -> u64,
-        cell: &dyn Fn(u64) -> String,
+        known: &BTreeMap<u64, String>,
     ) -> Answer {
+        let cell = |tag: u64| known.get(&tag).map_or_else(|| tag.to_string(), |alias| format!("{alias} ({tag})"));
         let namespace = namespace.to_owned();
         match words {
             [] => {
@@ -502,4 +503,35 @@ impl Network {
             other => panic!("no such form of dnsmasq: {other:?}"),
         }
     }
+}
+
+/// The names of a target such as `web[0-2,5],fw`.
+pub fn names(target: &str) -> Vec<String> {
+    let (mut parts, mut depth) = (vec![String::new()], 0);
+    for c in target.chars() {
+        match c {
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            _ => {}
+        }
+        parts.last_mut().expect("never empty").push(c);
+    }
+    let mut names = Vec::new();
+    for part in parts {
+        let Some((prefix, rest)) = part.split_once('[') else {
+            names.push(part);
+            continue;
+        };
+        let (list, suffix) = rest.split_once(']').expect("a closed range");
+        for item in list.split(',') {
+            let (low, high) = item.split_once('-').unwrap_or((item, item));
+            let number = |text: &str| text.parse::<u64>().expect("a number");
+            names.extend((number(low)..=number(high)).map(|n| format!("{prefix}{n}{suffix}")));
+        }
+    }
+    names
 }

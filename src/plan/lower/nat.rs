@@ -7,11 +7,8 @@ use super::super::draft::{Draft, Extra};
 use super::super::{Cost, Made, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, one, seen, words};
 use super::{Lower, Scene};
-use crate::live::{Facts, LiveObject, TAG, gateway_key};
+use crate::live::{Facts, LiveObject, NAT, TAG, gateway_key};
 use crate::name::{BridgeName, Kind};
-
-/// The word whose help tells whether the target has the command.
-const HELP: &str = "nat";
 
 #[derive(Default)]
 pub(super) struct Gateways {
@@ -114,12 +111,12 @@ impl Gateways {
     /// Whether the target has the command; where it does not, what the file asks for is refused.
     fn has_command(scene: &Scene<'_>, draft: &mut Draft, items: &[Item<'_>]) -> bool {
         let lists = scene.live.objects.contains_key(&Kind::Nat);
-        let helps = scene.live.help.get(HELP).map(|help| help.contains("nat <add,>") || help.contains("nat add "));
+        let helps = scene.live.help.get(NAT).map(|help| help.contains("add"));
         if scene.destroy() || items.is_empty() || lists {
             return lists || helps != Some(false);
         }
         if !scene.live.present && helps.is_none() {
-            draft.learn.insert(HELP);
+            draft.learn.insert(NAT);
         }
         if scene.live.present || helps == Some(false) {
             for item in items.iter().filter(|item| scene.has(Kind::Nat, item.name)) {

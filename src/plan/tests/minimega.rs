@@ -121,6 +121,7 @@ impl Minimega {
         let observes = |c: &String| {
             c == "namespace"
                 || c.starts_with("shell ")
+                || c == "help nat"
                 || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq"]
                     .iter()
                     .any(|e| c.ends_with(e))
@@ -327,13 +328,10 @@ impl State {
     }
 
     fn nat(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Entry {
-        let known: BTreeMap<i64, String> = ns.vlans.iter().map(|(alias, tag)| (*tag, alias.clone())).collect();
-        let cell = |tag: u64| {
-            let tag = i64::try_from(tag).unwrap();
-            vlan_cell(known.get(&tag).map_or("", String::as_str), tag)
-        };
-        let mut tag = |vlan: &str| u64::try_from(resolve(ns, vlan).1).unwrap();
-        match self.network.nat(name, words, &mut tag, &cell) {
+        let tag_of = |tag: i64| u64::try_from(tag).unwrap();
+        let known = ns.vlans.iter().map(|(alias, tag)| (tag_of(*tag), alias.clone())).collect();
+        let mut tag = |vlan: &str| tag_of(resolve(ns, vlan).1);
+        match self.network.nat(name, words, &mut tag, &known) {
             Answer::Table(header, rows) => table(header, rows, Value::Null),
             Answer::Fail(text) => fail(text),
             Answer::Ok | Answer::Text(_) => ok(),
