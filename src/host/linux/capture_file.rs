@@ -35,7 +35,9 @@ impl Content {
     fn header(self) -> Vec<u8> {
         match self {
             Content::Frames { snaplen } => file_header(snaplen).to_vec(),
-            Content::Datagrams | Content::Lines | Content::Members => Vec::new(),
+            // An empty file is none for gzip.
+            Content::Members => EMPTY_MEMBER.to_vec(),
+            Content::Datagrams | Content::Lines => Vec::new(),
         }
     }
 
@@ -89,6 +91,9 @@ fn members(file: &mut (impl BufRead + Seek)) -> io::Result<Result<u64, Foreign>>
 
 /// How each member begins (RFC 1952): two bytes of magic and the method, deflate.
 const MEMBER: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// A member of nothing: no flags, no time, no system, an empty block, a sum and a length of 0.
+const EMPTY_MEMBER: [u8; 20] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// No line of flow records is as long.
 const MAX_LINE: usize = 512;
@@ -246,6 +251,10 @@ mod tests {
             member.finish().unwrap()
         };
         let [first, second, third] = ["one ", "two ", "three"].map(member);
+        drop(CaptureFile::open(&path, Content::Members, false).unwrap());
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(File::open(&path).unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "", "it is a packed file from the beginning");
         let whole = [&first[..], &second].concat();
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
