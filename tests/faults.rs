@@ -68,7 +68,7 @@ fn shout(lab: &Lab, address: &str) {
 fn nothing_is_left(lab: &Lab) {
     assert!(lab.qemus().is_empty(), "processes are left");
     assert!(!lab.mounted(), "the network namespace is left: {:?} {:?}", lab.rows("bridge"), lab.rows("tap"));
-    assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "state.json"]);
+    assert_eq!(lab.files(), ["files", "minimega", "minimega.pid", "network.json", "state.json"]);
     assert!(lab.rows(".columns path capture").is_empty());
 }
 
