@@ -133,7 +133,7 @@ fn commands_about_the_host() {
     }
     let lab = Lab::with_daemon();
     assert_eq!(lab.e(".annotate false echo a \"b c\" d").ok().out.trim(), "a b c d");
-    lab.e("check").ok();
+    assert!(lab.e("check").ok().out.contains("switch: Linux bridges"), "it says what connects taps");
     assert!(!lab.mounted(), "a check leaves nothing");
     assert_eq!(lab.e("tap create LAN").ok().out.trim().rsplit(' ').next(), Some("mega_tap0"), "a check uses no number");
     lab.e("vm config memory 16").ok();

@@ -781,7 +781,7 @@ class minimega:
 
             check
 
-        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. What is missing for that is an error, one line each with what would provide it. What only some commands need, such as netem for `qos` and the programs behind `dnsmasq` and `nat`, is tried too, and answered where it is missing. Answers with nothing if all of it works. Data says what connects taps, in Switch.
+        Tries what the engine does for every VM: QEMU is asked for its version, a tap for a VM and a host tap are made on a VLAN of their own and deleted again. What is missing for that is an error, one line each with what would provide it. What only some commands need, such as netem for `qos` and the programs behind `dnsmasq` and `nat`, is tried too, and answered where it is missing. The first line of the answer, and Switch of Data, say what connects taps.
         """
         return self._run(
             [
