@@ -38,6 +38,9 @@ codes! {
     "bond-lacp" Error "a setting of a bond that needs LACP":
         "balance-tcp spreads connections over links that both ends have agreed on, and `fallback` says what happens while the \
          guest does not negotiate. Both mean something with LACP only.\n\n    bonds: [{ nics: [0, 1], mode: balance-tcp, lacp: active }]";
+    "bond-left-out" Error "a NIC that is to move while its bond is left out":
+        "A NIC in a bond stays where the bond is. The plan is limited to objects without the bond, so that it could not be \
+         dissolved and made again. Add the bond to them.";
     "bond-nics" Error "NICs that cannot be one port":
         "A bond makes one port of a switch of at least two NICs of one VM. They are plugged in, on one VLAN of one bridge, and \
          each NIC is in one bond.\n\n    networks: [lan, lan]\n    bonds: [{ nics: [0, 1], mode: active-backup }]";

@@ -84,6 +84,14 @@ impl<'a> Lower<'a> for Bonds {
         };
         let seen = seen(scene, Kind::Bond);
         self.work = diff(scene, draft, &rules, &items, &seen);
+        let left_out = |item: &&Item<'_>| !scene.destroy() && !scene.has(Kind::Bond, item.name);
+        for item in items.iter().filter(left_out).filter(|item| seen.contains_key(&item.key)) {
+            let Some(Reason { field, .. }) = forced(item).filter(|reason| reason.field != "vm") else { continue };
+            let vm = one(&item.facts, "vm").unwrap_or_default();
+            let message = format!("{field} of vm.{vm} is to move, and is in bond.{}, which is left out", item.name);
+            let hint = format!("the bond has to be dissolved for it: add `--target bond.{}`", item.name);
+            draft.problems.push(scene.problem("bond-left-out", Some(item.object.span), message, hint));
+        }
         for (name, object) in scene.experiment.of(Kind::Bond) {
             let makes = |work: &Work| work.name == name && work.makes();
             if self.work.iter().any(makes) {

@@ -120,3 +120,20 @@ fn bonds_without_a_name_have_one_of_their_own_for_each_vm() {
     let commands = apply(&mm, &group("one"), &mut Advice::default());
     assert_eq!(commands.iter().filter(|c| c.starts_with("vm net bond web")).count(), 2, "{commands:?}");
 }
+
+#[test]
+fn a_nic_does_not_move_while_its_bond_is_left_out() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    apply(&mm, &lab(LANS, UPLINK), &mut known);
+    let moved = lab("dmz, dmz, dmz", UPLINK);
+    let seen = live(&mm, &moved);
+    let only = |addresses: &[&str]| {
+        let selection = Selection { targets: super::selection::selectors(addresses), ..Selection::default() };
+        plan(&moved.experiment, &moved.graph, &seen, &Options { selection, ..options(&moved, &known) })
+    };
+    let Err(PlanError::Blocked { problems }) = only(&["vm.web"]) else { panic!("it was planned") };
+    assert_eq!(problems.iter().map(|p| p.code).collect::<Vec<_>>(), ["bond-left-out"]);
+    assert!(problems[0].message.contains("NIC 0 of vm.web"), "{problems:?}");
+    carry_out(&mm, &only(&["vm.web", "bond.uplink"]).unwrap());
+    assert!(mm.0.lock().unwrap().network.is_bonded("lab", "web", 1));
+}

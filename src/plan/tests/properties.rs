@@ -258,9 +258,12 @@ proptest! {
     /// By way of another experiment, or straight: the same is there.
     #[test]
     fn the_way_leaves_no_trace(a in with_objects(), b in with_objects()) {
+        // Ways out are megaform's own.
+        let megaform = a.contains("nat:") || b.contains("nat:");
         let straight = |way: &[&File]| {
             let (mm, mut advice) = (Minimega::default(), Advice::default());
             mm.0.lock().unwrap().shows_addresses = true;
+            mm.0.lock().unwrap().network.megaform = megaform;
             for file in way {
                 go(&mm, file, &mut advice, Selection::default()).unwrap();
             }
