@@ -194,6 +194,10 @@ fn a_nic_moves_while_its_qemu_stays() {
     lab.e("vm net disconnect a 0").ok();
     assert_eq!(lab.rows(".columns vlan vm info"), [["[disconnected]"]]);
     lab.e("vm net connect a 7 LAN").fails("no network 7, VM only has 1 networks");
+    // What is not there is not taken and ignored.
+    lab.e("vm config networks LAN OTHER,qinq").fails("netspec `OTHER,qinq` asks for qinq");
+    lab.e("vm net add a br0,OTHER,e1000,qinq").fails("asks for qinq");
+    assert!(!lab.rows("vlans").concat().contains(&"OTHER".to_owned()), "{:?}", lab.rows("vlans"));
     lab.e("vm net connect a 0 4096").fails("invalid VLAN");
     lab.e("vm net connect a 0 LAN").ok();
     assert_eq!(pid(&lab, "a"), before);

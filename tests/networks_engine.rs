@@ -606,3 +606,67 @@ fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
     is_as_it_was("eth1", &down);
 }
+
+/// VMs on one switch port each, and one with two bonds.
+const BONDS: &str = r#"
+experiment: lab
+vlans: { lan: {}, dmz: {} }
+vms:
+  web:
+    memory: 16
+    state: paused
+    networks: [lan, lan, dmz, dmz]
+    bonds:
+      - { nics: [0, 1], mode: active-backup, name: uplink }
+      - { nics: [2, 3], mode: balance-tcp, lacp: active, fallback: false, qinq: true, name: back }
+"#;
+
+#[test]
+fn bonds_are_made_restored_and_dissolved_on_open_vswitch() {
+    if !have(OVS_NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let mut lab = Lab::new();
+    let mut daemon = lab.program();
+    daemon.args(["daemon", "--switch", "openvswitch"]);
+    lab.start_daemon_by(daemon);
+    apply(&lab, BONDS);
+    assert_eq!(cell(&lab, ".columns bond namespace lab vm info"), "[back, uplink]");
+    assert_eq!(cell(&lab, ".columns qinq namespace lab vm info"), "[back]");
+    assert!(commands(&lab, BONDS).is_empty(), "{:?}", commands(&lab, BONDS));
+    let uplink = "vm net bond web 0,1 active-backup off name uplink";
+    drifts(&lab, BONDS, &[("clear vm net bond web uplink", &[uplink])]);
+    // The NICs of a bond are moved together.
+    let moved = BONDS.replace("[lan, lan,", "[dmz, dmz,");
+    let [clear, one, two] = ["clear vm net bond web uplink", "vm net connect web 0 dmz", "vm net connect web 1 dmz"];
+    assert_eq!(commands(&lab, &moved), [clear, one, two, uplink]);
+    apply(&lab, &moved);
+    assert!(commands(&lab, &moved).is_empty(), "{:?}", commands(&lab, &moved));
+    // Another VM is another switch port.
+    let bigger = moved.replace("memory: 16", "memory: 17");
+    apply(&lab, &bigger);
+    assert_eq!(cell(&lab, ".columns bond namespace lab vm info"), "[back, uplink]");
+    let one = bigger.lines().filter(|line| !line.contains("name: back")).collect::<Vec<_>>().join("\n");
+    assert_eq!(commands(&lab, &one), ["clear vm net bond web back"]);
+    apply(&lab, &one);
+    assert_eq!(cell(&lab, ".columns bond namespace lab vm info"), "[uplink]");
+    let imported = lab.run(&["import", "lab"]).ok().out;
+    assert!(imported.contains("the bond uplink of the VM web is left out"), "{imported}");
+    lab.file("lab.yaml", &one);
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    assert!(lab.qemus().is_empty() && !lab.mounted(), "{:?} {:?}", lab.files(), lab.rows("bridge"));
+}
+
+#[test]
+fn bonds_on_linux_bridges_are_refused_and_nothing_is_left() {
+    if !have(NEEDS) {
+        return;
+    }
+    leave_the_host();
+    let lab = Lab::new();
+    lab.file("lab.yaml", BONDS);
+    let said = lab.run(&["apply", "--yes", "--rollback", "lab.yaml"]);
+    assert!(said.code != 0 && said.err.contains("openvswitch"), "{}\n{}", said.out, said.err);
+    assert!(lab.qemus().is_empty(), "{}", said.out);
+}

@@ -68,6 +68,7 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
             let keys: &[&str] = match kind {
                 Kind::Dnsmasq => &["address"],
                 Kind::Mirror => &["to"],
+                Kind::Bond => &["name"],
                 _ => &["file", "to"],
             };
             keys.iter().any(|of| object.one(of).is_some_and(|value| same_key(value, key)))

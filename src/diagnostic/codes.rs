@@ -35,6 +35,15 @@ codes! {
     "ambiguous-netspec" Error "a NIC that minimega would read differently":
         "minimega takes a NIC as one word, `bridge,vlan,mac,driver`, and guesses what each part is. A VLAN or bridge that is \
          called like a NIC model, like a MAC address or `qinq` would be taken for that. Rename it.";
+    "bond-lacp" Error "a setting of a bond that needs LACP":
+        "balance-tcp spreads connections over links that both ends have agreed on, and `fallback` says what happens while the \
+         guest does not negotiate. Both mean something with LACP only.\n\n    bonds: [{ nics: [0, 1], mode: balance-tcp, lacp: active }]";
+    "bond-left-out" Error "a NIC that is to move while its bond is left out":
+        "A NIC in a bond stays where the bond is. The plan is limited to objects without the bond, so that it could not be \
+         dissolved and made again. Add the bond to them.";
+    "bond-nics" Error "NICs that cannot be one port":
+        "A bond makes one port of a switch of at least two NICs of one VM. They are plugged in, on one VLAN of one bridge, and \
+         each NIC is in one bond.\n\n    networks: [lan, lan]\n    bonds: [{ nics: [0, 1], mode: active-backup }]";
     "cannot-quote" Error "a value that the command language cannot carry":
         "Commands are lines of words; a NUL, or a mix of quotes that no quoting carries, cannot be sent. Write the value \
          without it.";
@@ -48,6 +57,9 @@ codes! {
          first. The message shows the whole chain; remove one link.";
     "dnsmasq-tap" Error "a DHCP and DNS server on an address that nothing has":
         "A dnsmasq server listens on an address of the engine on a VLAN, which a tap has.\n\n    taps: { gateway: { vlan: lan, ip: 10.0.0.1/24 } }\n    dnsmasq: { lan: { address: 10.0.0.1, range: [10.0.0.10, 10.0.0.99] } }";
+    "duplicate-bond" Error "two interfaces of the host of one name":
+        "The bonds and taps of a host share their names, whatever experiment they are of. Rename one, or leave `name` out: a \
+         bond is then given one that no other experiment has.";
     "duplicate-file" Error "two captures into one file":
         "Each capture writes a file from its beginning, so two would destroy each other's. Give each its own.";
     "duplicate-ip" Error "an address given twice":

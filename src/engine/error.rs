@@ -33,6 +33,15 @@ pub enum EngineError {
     /// No NIC to add.
     #[error("no NIC to add, expected at least one netspec such as `dmz` or `mega_bridge,dmz,virtio-net-pci`")]
     NoNetSpec,
+    /// A NIC that is to add an outer VLAN tag by itself.
+    #[error(
+        "the netspec `{text}` asks for qinq, which no single NIC here has: leave it out. A bond adds an outer VLAN tag \
+         (`vm net bond … qinq`, on Open vSwitch)"
+    )]
+    NicQinq {
+        /// The netspec.
+        text: String,
+    },
     /// A VLAN.
     #[error(transparent)]
     Vlan(#[from] VlanError),

@@ -89,10 +89,19 @@ impl State {
     }
 }
 
+/// Taken and ignored, `qinq` would put frames with tags of a guest's own on the wire as something else.
+fn refuse_qinq(specs: &[NetSpec]) -> Result<(), EngineError> {
+    match specs.iter().find(|spec| spec.qinq) {
+        Some(spec) => Err(EngineError::NicQinq { text: spec.to_string() }),
+        None => Ok(()),
+    }
+}
+
 impl Engine {
     /// Configure the NICs of the next launch. As in minimega, their VLAN aliases have tags from now on; on failure nothing
     /// has changed.
     pub async fn configure_networks(&self, namespace: &Namespace, specs: Vec<NetSpec>) -> Result<(), EngineError> {
+        refuse_qinq(&specs)?;
         let vlans: Vec<_> = specs.iter().map(|spec| Vlans::parse(namespace, &spec.vlan)).collect::<Result<_, _>>()?;
         let config = FieldValue::Networks(specs);
         loop {
@@ -254,6 +263,7 @@ impl Engine {
         if specs.is_empty() {
             return Err(EngineError::NoNetSpec);
         }
+        refuse_qinq(&specs)?;
         for spec in &specs {
             Vlans::parse(namespace, &spec.vlan)?;
             spec.bridge.as_deref().map(BridgeName::new).transpose()?;

@@ -153,7 +153,8 @@ impl Topology {
                     }
                 }
             }
-            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Command => {}
+            // A bond is between two parts that are there: a VM and a VLAN.
+            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Bond | Kind::Command => {}
         }
     }
 

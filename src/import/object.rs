@@ -39,6 +39,13 @@ pub(super) fn live(live: &Live, found: &mut Found) {
             facts.retain(|fact, values| keys(*kind).contains(&fact.as_str()) && !values.is_empty());
             let one = |fact: &str| facts.get(fact).and_then(|values| values.first()).cloned();
             match kind {
+                Kind::Bond => {
+                    let vm = one("vm").unwrap_or_default();
+                    found.notes.push(format!(
+                        "the bond {key} of the VM {vm} is left out: the target does not show which NICs it has, nor how they are used; add it to `bonds` of the VM"
+                    ));
+                    continue;
+                }
                 // What is usual is left out: type, length, no filter, and flow records that are not compressed.
                 Kind::Capture => {
                     if one("vm").is_some_and(|vm| !found.vms.contains_key(&vm)) {

@@ -280,6 +280,8 @@ pub enum Kind {
     Nat,
     /// A virtual machine.
     Vm,
+    /// A bond of a VM's NICs.
+    Bond,
     /// A dnsmasq server.
     Dnsmasq,
     /// A mirror.
@@ -292,12 +294,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Vlan,
         Self::Bridge,
         Self::Tap,
         Self::Nat,
         Self::Vm,
+        Self::Bond,
         Self::Dnsmasq,
         Self::Mirror,
         Self::Capture,
@@ -312,6 +315,7 @@ impl Kind {
             Self::Tap => "tap",
             Self::Nat => "nat",
             Self::Vm => "vm",
+            Self::Bond => "bond",
             Self::Dnsmasq => "dnsmasq",
             Self::Mirror => "mirror",
             Self::Capture => "capture",

@@ -45,7 +45,13 @@ pub(super) struct Draft {
     pub before_end: HashMap<String, Vec<StepId>>,
     /// Steps that must have ended before taps are deleted.
     pub before_tap: HashMap<String, Vec<StepId>>,
-    /// Captures that are to start, by the VM that they are of.
+    /// The NICs that this plan moves to another VLAN or bridge, by VM and index.
+    pub moved: HashSet<(String, usize)>,
+    /// Steps that must have succeeded before NICs of a VM are moved.
+    pub before_move: HashMap<String, Vec<StepId>>,
+    /// The steps that move NICs of a VM, or add some.
+    pub nics_ready: HashMap<String, Vec<StepId>>,
+    /// Captures that are to start and NICs that are to be bonded, by the VM that they are of.
     pub pending: BTreeMap<Option<String>, Vec<Pending>>,
     /// The last step that starts a capture or sets something for it: they share settings of the namespace.
     capturing: Option<StepId>,
@@ -153,6 +159,9 @@ impl Draft {
             removed: HashMap::new(),
             before_end: HashMap::new(),
             before_tap: HashMap::new(),
+            moved: HashSet::new(),
+            before_move: HashMap::new(),
+            nics_ready: HashMap::new(),
             pending: BTreeMap::new(),
             capturing: None,
             vms_needed: BTreeMap::new(),

@@ -139,6 +139,7 @@ mod tests {
             depends_on: Vec::new(),
             wait_for: None,
             lifecycle: Default::default(),
+            bonds: Vec::new(),
             links: Default::default(),
         }
     }

@@ -155,6 +155,8 @@ keys! {
         "What must be seen of the VM, once it runs, before what depends on it goes on, with the keys of a wait. It replaces that of a profile as a whole.";
     "lifecycle" takes "a map", default "nothing special", shape::lifecycle,
         "What a plan may do with the VM, with the keys of a lifecycle. It replaces that of a profile as a whole.";
+    "bonds" takes "a list of bonds", default "none", shape::bonds,
+        "What makes one port of several of its NICs. Open vSwitch only. They replace those of a profile as a whole.";
     "count" takes "0 to 100000", default "one VM with the name as it is", shape::count,
         "How many VMs the entry stands for: NAME0, NAME1 and so on up to NAME(count - 1). Not together with a range in the name, and not in a profile.";
 }
@@ -171,6 +173,23 @@ keys! {
         "Whether it is plugged in. A NIC with `false` is disconnected before the guest starts.";
     "qos" takes "a map", default "not shaped", shape::qos,
         "What shapes the NIC's traffic toward the VM, with the keys of a qos.";
+}
+
+keys! {
+    /// One bond.
+    BOND:
+    "nics" takes "a list of indexes", default "", shape::bond_nics,
+        "The NICs, at least two, as they stand in `networks`, counted from 0. They are plugged in, on one VLAN of one bridge.";
+    "mode" takes "`active-backup`, `balance-slb` or `balance-tcp`", default "", shape::bond_mode,
+        "One NIC at a time, traffic spread by source address and VLAN, or by connection, which needs `lacp`.";
+    "lacp" takes "`active`, `passive` or `off`", default "`off`", shape::bond_lacp,
+        "The switch's part in LACP: it begins, answers only, or takes no part.";
+    "fallback" takes "`true` or `false`", default "`true`", shape::truth,
+        "With LACP: work as active-backup while the guest does not negotiate. With `false` the bond carries nothing then.";
+    "qinq" takes "`true` or `false`", default "`false`", shape::truth,
+        "Keep the guest's own VLAN tags, and add the NICs' VLAN as the outer one (802.1ad).";
+    "name" takes "a name", default "made from the experiment, the VM and the place in the list", shape::bond_name,
+        "The bond's name on the switch, at most 15 characters, which no other of the host has. Only for an entry that stands for one VM.";
 }
 
 keys! {
@@ -470,6 +489,7 @@ pub fn reference() -> String {
             .collect(),
     );
     table("A NIC (`networks`)", rows(NIC));
+    table("A bond (`bonds`)", rows(BOND));
     table("A qos (`qos` of a NIC)", rows(QOS));
     table("A link (`links`)", rows(LINK));
     table("A disk (`disks`)", rows(DISK));

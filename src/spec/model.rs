@@ -142,6 +142,8 @@ pub struct VmBody {
     pub wait_for: Option<WaitFor>,
     /// What a plan may do with it.
     pub lifecycle: Lifecycle,
+    /// What makes one port of several NICs, each without its VM, and without a name where none is given.
+    pub bonds: Vec<Object>,
     /// Where the links stand that shape NICs, by the NIC's index.
     pub links: BTreeMap<usize, Span>,
 }
@@ -199,7 +201,7 @@ pub struct Tap {
     pub lifecycle: Lifecycle,
 }
 
-/// An object that is a set of settings: a bridge, a way out, a dnsmasq server, a mirror or a capture.
+/// An object that is a set of settings: a bridge, a way out, a bond, a dnsmasq server, a mirror or a capture.
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Where its key stands.

@@ -23,6 +23,7 @@ pub fn schema() -> Json {
         "nic": repeated(object(keys::NIC), &["when", "for_each"]),
         "disk": repeated(object(keys::DISK), &["when", "for_each"]),
         "override": repeated(object(keys::OVERRIDE), &["when", "for_each"]),
+        "bond": repeated(object(keys::BOND), &["when", "for_each"]),
         "qos": object(keys::QOS),
         "link": repeated(object(keys::LINK), &["when", "for_each", "count"]),
         "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
@@ -474,6 +475,21 @@ pub(super) mod shape {
     }
     pub fn nic_index() -> Json {
         json!({ "type": "integer", "minimum": 0, "maximum": 255 })
+    }
+    pub fn bonds() -> Json {
+        json!({ "type": "array", "items": { "$ref": "#/$defs/bond" } })
+    }
+    pub fn bond_nics() -> Json {
+        json!({ "type": "array", "items": nic_index(), "minItems": 2, "uniqueItems": true })
+    }
+    pub fn bond_mode() -> Json {
+        json!({ "enum": ["active-backup", "balance-slb", "balance-tcp"] })
+    }
+    pub fn bond_lacp() -> Json {
+        json!({ "enum": ["active", "passive", "off"], "default": "off" })
+    }
+    pub fn bond_name() -> Json {
+        json!({ "type": "string", "pattern": NAME, "maxLength": 15 })
     }
     pub fn mirror_end() -> Json {
         json!({ "type": "string", "pattern": NAME })

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::diagnostic::render;
 
+mod bonds;
 mod documents;
 
 use documents::{read, tree};

@@ -44,6 +44,19 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
                 text.item(3, &self::nic(nic), nic.span);
             }
         }
+        let bonds: Vec<_> =
+            experiment.of(Kind::Bond).filter(|(_, bond)| bond.one("vm") == Some(name.as_str())).collect();
+        if !bonds.is_empty() {
+            text.open(2, "bonds", None);
+        }
+        for (_, bond) in bonds {
+            let given = bond.settings.iter().filter(|(key, _)| **key != "vm");
+            let value = |values: &[crate::diagnostic::Spanned<String>]| {
+                values.iter().map(|v| v.value.clone()).collect::<Vec<_>>()
+            };
+            let given = given.map(|(key, values)| format!("{key}: {}", setting(key, &value(values))));
+            text.item(3, &format!("{{ {} }}", given.collect::<Vec<_>>().join(", ")), bond.span);
+        }
         text.line(2, "state", body.state.word(), body.spans.get("state").copied());
         if !body.depends_on.is_empty() {
             text.open(2, "depends_on", None);
@@ -137,7 +150,7 @@ pub const SECTIONS: &[(&str, Kind)] = &[
 /// A setting of such an object as YAML.
 pub fn setting(key: &str, values: &[String]) -> String {
     // These are numbers or truth values in the file.
-    let plain = matches!(key, "interface" | "snaplen" | "timeout" | "gzip");
+    let plain = matches!(key, "interface" | "snaplen" | "timeout" | "gzip" | "nics" | "fallback" | "qinq");
     // A VLAN that is a number is a tag.
     let tag = |value: &String| key == "vlan" && value.parse::<u16>().is_ok();
     let text = |value: &String| if plain || tag(value) { value.clone() } else { scalar(value) };

@@ -91,6 +91,8 @@ pub struct Network {
     pub next_tunnel: u64,
     /// By namespace, bridge and tag: the address of the gateway.
     pub nat: BTreeMap<(String, String, u64), String>,
+    /// By name: namespace, VM, NICs, and how they are used.
+    pub bonds: BTreeMap<String, (String, String, Vec<usize>, String)>,
     /// VLANs that are given to no alias.
     pub blacklist: BTreeSet<u64>,
 }
@@ -116,14 +118,26 @@ impl Network {
     /// A VM is gone, or its process is.
     pub fn forget(&mut self, namespace: &str, vm: &str) {
         self.qos.retain(|(ns, name, _), _| ns != namespace || name != vm);
+        self.bonds.retain(|_, (ns, name, ..)| ns != namespace || name != vm);
         self.captures.retain(|c| c.namespace != namespace || c.nic.as_ref().is_none_or(|(name, _)| name != vm));
         let end = format!("{vm} ");
         self.mirrors.retain(|(ns, to), from| ns != namespace || (!to.starts_with(&end) && !from.starts_with(&end)));
     }
 
+    /// A NIC is in a bond.
+    pub fn is_bonded(&self, namespace: &str, vm: &str, nic: usize) -> bool {
+        self.bonds.values().any(|(ns, of, nics, _)| ns == namespace && of == vm && nics.contains(&nic))
+    }
+
+    /// The bonds of a VM, as the column `bond` has them.
+    pub fn bond_cell(&self, namespace: &str, vm: &str) -> String {
+        list(self.bonds.iter().filter(|(_, (ns, of, ..))| ns == namespace && of == vm).map(|(name, _)| name.clone()))
+    }
+
     /// `clear namespace`, which leaves bridges and dnsmasq servers behind.
     pub fn clear_namespace(&mut self, namespace: &str) {
         self.qos.retain(|(ns, _, _), _| ns != namespace);
+        self.bonds.retain(|_, (ns, ..)| ns != namespace);
         self.captures.retain(|c| c.namespace != namespace);
         self.mirrors.retain(|(ns, _), _| ns != namespace);
         self.settings.remove(namespace);
@@ -190,7 +204,12 @@ impl Network {
         if self.old
             && matches!(
                 words,
-                ["bridge", "config", ..] | ["bridge", "tunnel", _, _, _, _] | ["tap", "mirror", _, _, _, _]
+                ["bridge", "config", ..]
+                    | ["bridge", "tunnel", _, _, _, _]
+                    | ["tap", "mirror", _, _, _, _]
+                    | ["help", "vm", "net", "bond"]
+                    | [.., "vm", "net", "bond", _]
+                    | ["vm", "net", "bond", ..]
             )
         {
             return None;
@@ -221,6 +240,30 @@ impl Network {
                 };
                 Answer::Text(format!("tap\ntap <mirror,> <src name> <dst name> [bridge]\n{nics}"))
             }
+            ["help", "vm", "net", "bond"] => {
+                Answer::Text("vm net <bond,> <vm target> <interface indexes> …\n".to_owned())
+            }
+            ["vm", "net", "bond", vm, nics, rest @ ..] => {
+                let Some(at) = rest.iter().position(|word| *word == "name") else { panic!("a bond without a name") };
+                let nics: Vec<usize> = nics.split(',').map(|nic| nic.parse().expect("an index")).collect();
+                if view.vms.get(*vm).is_none_or(|all| nics.iter().any(|nic| all.get(*nic).is_none_or(String::is_empty)))
+                {
+                    return Some(fail("interface is not connected"));
+                }
+                if let Some(nic) = nics.iter().find(|nic| self.is_bonded(namespace, vm, **nic)) {
+                    return Some(Answer::Fail(format!("interface {nic} is in a bond")));
+                }
+                let made =
+                    (namespace.to_owned(), (*vm).to_owned(), nics, [&rest[..at], &rest[at + 2..]].concat().join(" "));
+                match self.bonds.insert(rest[at + 1].to_owned(), made) {
+                    None => Answer::Ok,
+                    Some(_) => fail("bond already exists"),
+                }
+            }
+            ["clear", "vm", "net", "bond", vm, name] => match self.bonds.remove(*name) {
+                Some((ns, of, ..)) if ns == namespace && of == *vm => Answer::Ok,
+                _ => fail("no such bond"),
+            },
             ["help", "dnsmasq", "configure"] => Answer::Text("dnsmasq configure <ID> <ip,>\n".to_owned()),
             ["qos", verb @ ("add" | "set"), target, index, rest @ ..] => {
                 self.shape(namespace, verb, &names(target), index, rest, view)
@@ -322,7 +365,7 @@ impl Network {
                 list(vlans.into_iter()),
                 list(bridge.trunks.into_iter()),
                 list(bridge.tunnels.into_iter().map(|(interface, _)| interface)),
-                "[]".to_owned(),
+                list(self.bonds.keys().filter(|_| name == "mega_bridge").cloned()),
                 format!("{{{}}}", config.join(",")),
             ]
         };

@@ -12,6 +12,7 @@ use crate::live::{Live, LiveVm};
 use crate::name::{Address, Kind, Namespace};
 use crate::spec::model::{Experiment, VlanRef};
 
+mod bond;
 mod bridge;
 mod capture;
 mod command;
@@ -41,7 +42,7 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
-            Kind::Bridge | Kind::Nat | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
+            Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
                 options.advice.objects.contains_key(&(kind, name.to_owned()))
             }
             _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
@@ -124,6 +125,9 @@ pub(super) const TUNNEL_KEY: Newer =
 pub(super) const NIC_MIRROR: Newer =
     Newer { help: "tap mirror", marker: "<mirror,> <vm name> <interface", form: "tap mirror between NICs of VMs" };
 
+/// Bonds of NICs.
+pub(super) const BOND: Newer = Newer { help: "vm net bond", marker: "vm net <bond,>", form: "vm net bond" };
+
 impl Scene<'_> {
     /// Refuse a plan that needs what the target does not have; ask it where that is not known.
     pub fn needs(&self, draft: &mut Draft, newer: &Newer, address: &Address, span: Span) {
@@ -181,13 +185,14 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let mut commands = command::Commands::default();
     let (mut bridges, mut servers) = (bridge::Bridges::default(), dnsmasq::Servers::default());
     let (mut mirrors, mut captures) = (mirror::Mirrors::default(), capture::Captures::default());
-    let mut gateways = nat::Gateways::default();
+    let (mut gateways, mut bonds) = (nat::Gateways::default(), bond::Bonds::default());
     let kinds: &mut [&mut dyn Lower<'a>] = &mut [
         &mut vlans,
         &mut bridges,
         &mut taps,
         &mut gateways,
         &mut vms,
+        &mut bonds,
         &mut servers,
         &mut mirrors,
         &mut captures,

@@ -377,6 +377,7 @@ fn plural(kind: Kind) -> &'static str {
     match kind {
         Kind::Dnsmasq => "dnsmasq servers",
         Kind::Nat => "ways out (nat)",
+        Kind::Bond => "bonds",
         Kind::Mirror => "mirrors",
         Kind::Capture => "captures",
         _ => "bridges",

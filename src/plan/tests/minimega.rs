@@ -201,6 +201,10 @@ impl State {
     fn inside(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Entry {
         match words {
             ["vm", "info"] => vm_info(name, ns, &self.network),
+            [".columns", "name,bond", "vm", "info"] => {
+                let rows = ns.vms.keys().map(|vm| vec![vm.clone(), self.network.bond_cell(name, vm)]);
+                table(&["name", "bond"], rows.collect(), Value::Null)
+            }
             ["vlans"] => {
                 let rows = ns.vlans.iter().map(|(alias, tag)| vec![alias.clone(), tag.to_string()]);
                 table(&["alias", "vlan"], rows.collect(), Value::Null)
@@ -299,6 +303,9 @@ impl State {
             }),
             ["vm", "net", "connect", target, index, vlan, bridge @ ..] => {
                 let index: usize = index.parse().unwrap();
+                if range::expand(target).unwrap().iter().any(|vm| self.network.is_bonded(name, vm, index)) {
+                    return fail("interface is in a bond");
+                }
                 let (alias, vlan) = resolve(ns, vlan);
                 each(ns, target, |vm| {
                     let count = vm.nics.len();

@@ -6,6 +6,7 @@ use crate::diagnostic::SourceMap;
 use crate::live::{Live, observe};
 use crate::spec::{Format, NoFiles};
 
+mod bonds;
 mod commands;
 mod lifecycle;
 pub(crate) mod minimega;

@@ -14,6 +14,7 @@ use super::syntax::{Node, SpannedKey, Value};
 use crate::diagnostic::{Diagnostic, SourceId, SourceMap, Span, Spanned};
 use crate::name::{CommandName, Kind, NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
 
+mod bond;
 mod command;
 mod lifecycle;
 mod list;
@@ -229,11 +230,15 @@ impl Decoder<'_> {
         let links = get("links").map(|node| self.links(node)).unwrap_or_default();
         self.apply_links(&links, &mut vms);
         let taps = get("taps").map(|node| self.taps(node)).unwrap_or_default();
-        let objects = object::KINDS
+        let mut objects: BTreeMap<Kind, BTreeMap<String, Object>> = object::KINDS
             .iter()
             .filter_map(|kind| Some((kind.kind, self.objects(get(kind.section)?, kind))))
             .filter(|(_, objects)| !objects.is_empty())
             .collect();
+        if let Some(name) = &name {
+            let bonds = self.bonds_of(name, &vms);
+            objects.extend((!bonds.is_empty()).then_some((Kind::Bond, bonds)));
+        }
         self.assign_macs(name.as_ref(), &objects, &mut vms);
         let commands = get("commands").map(|node| self.commands(node)).unwrap_or_default();
         let partial = self.diagnostics.len() > before;

@@ -19,7 +19,7 @@ mod mirror;
 mod nat;
 
 /// The values of one setting; None where they were refused.
-type Values = Option<Vec<Spanned<String>>>;
+pub(super) type Values = Option<Vec<Spanned<String>>>;
 
 /// What the decoder must know of a kind.
 pub(super) struct ObjectKind {
@@ -138,7 +138,7 @@ impl Decoder<'_> {
     }
 
     /// Items whose order says nothing, each once.
-    fn set_of(
+    pub(super) fn set_of(
         &mut self,
         node: &Node,
         at: At<'_>,

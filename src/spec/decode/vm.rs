@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::language::field::{Field, FieldType, FieldValue, Initial, VmConfig};
 use crate::name::{ProfileName, VmName};
 use crate::spec::keys::{VM, VmKey};
-use crate::spec::model::{Lifecycle, Nic, RunState, Vm, VmBody, VmKind, WaitFor};
+use crate::spec::model::{Lifecycle, Nic, Object, RunState, Vm, VmBody, VmKind, WaitFor};
 use crate::spec::names::MAX_VMS;
 use crate::spec::shown;
 use crate::spec::syntax::{Node, Value};
@@ -29,6 +29,7 @@ struct Settings {
     depends_on: Option<Vec<Spanned<VmName>>>,
     wait_for: Option<WaitFor>,
     lifecycle: Option<Lifecycle>,
+    bonds: Option<Vec<Object>>,
 }
 
 impl Settings {
@@ -59,6 +60,9 @@ impl Settings {
         if other.lifecycle.is_some() {
             self.lifecycle.clone_from(&other.lifecycle);
         }
+        if other.bonds.is_some() {
+            self.bonds.clone_from(&other.bonds);
+        }
     }
 
     fn body(self) -> VmBody {
@@ -85,6 +89,7 @@ impl Settings {
             depends_on: self.depends_on.unwrap_or_default(),
             wait_for: self.wait_for,
             lifecycle: self.lifecycle.unwrap_or_default(),
+            bonds: self.bonds.unwrap_or_default(),
             links: BTreeMap::new(),
         }
     }
@@ -204,7 +209,9 @@ impl Decoder<'_> {
         let macs = fixed.filter(|nic| nic.mac.is_some()).map(|nic| (nic.span, "MAC address"));
         let uuid = settings.fields.iter().find(|(field, _)| field.name == "uuid").map(|(_, uuid)| uuid);
         let uuid = uuid.filter(|uuid| uuid.value != FieldValue::Text(String::new()));
-        for (span, what) in macs.chain(uuid.map(|uuid| (uuid.span, "UUID"))) {
+        let bonds = settings.bonds.iter().flatten().filter(|bond| bond.one("name").is_some());
+        let bonds = bonds.map(|bond| (bond.place("name"), "name of a bond"));
+        for (span, what) in macs.chain(uuid.map(|uuid| (uuid.span, "UUID"))).chain(bonds) {
             self.push_once(
                 Diagnostic::error(
                     "fixed-for-many",
@@ -332,6 +339,7 @@ impl Decoder<'_> {
                         entry.settings.lifecycle = Some(written.lifecycle);
                         entry.renamed_from = written.renamed_from;
                     }
+                    "bonds" => entry.settings.bonds = self.bonds(node, at),
                     "count" => {
                         entry.count = self.uint(node, at, 0, MAX_VMS as u64).map(|n| Spanned::new(n, node.span));
                     }

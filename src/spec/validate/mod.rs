@@ -1,5 +1,6 @@
 //! What no entry shows alone: references to what is not there, and what two entries cannot both have.
 
+mod bonds;
 mod commands;
 mod conflicts;
 mod gateways;

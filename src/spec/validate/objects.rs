@@ -25,6 +25,7 @@ impl<'d> Checks<'d> {
         self.servers(&of(Kind::Dnsmasq));
         self.mirrors(&of(Kind::Mirror));
         self.captures(&of(Kind::Capture));
+        self.bonds(&of(Kind::Bond));
     }
 
     /// A value that only one object can have.
@@ -62,7 +63,7 @@ impl<'d> Checks<'d> {
     }
 
     /// A NIC of a VM of the file.
-    fn nic(&mut self, who: &str, vm: &str, index: usize, span: Span) -> bool {
+    pub(super) fn nic(&mut self, who: &str, vm: &str, index: usize, span: Span) -> bool {
         let draft = self.draft;
         let Some(found) = draft.vms.get(vm) else {
             let hint = match self.suggester.nearest(vm, draft.vms.keys().map(|name| name.as_str())) {

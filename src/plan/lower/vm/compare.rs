@@ -24,6 +24,11 @@ pub(super) struct Connect {
 }
 
 impl Connect {
+    /// The NIC.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// The words of the command.
     pub fn words(&self, target: &str) -> Vec<String> {
         match &self.vlan {

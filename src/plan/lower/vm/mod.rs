@@ -207,6 +207,9 @@ impl<'a> Vms<'a> {
             self.adds.entry(add).or_default().push(member);
         }
         for connect in connects {
+            if !scene.experiment.objects.is_empty() || !scene.live.objects.is_empty() {
+                draft.moved.insert((name.to_owned(), connect.index()));
+            }
             self.connects.entry(connect).or_default().push(member);
         }
         for shape in shapes {
@@ -546,14 +549,19 @@ impl<'a> Lower<'a> for Vms<'a> {
             for part in targets(members.clone()) {
                 let mut needs = after_start(&part.names);
                 needs.extend(&draft.vlans_ready);
+                needs.extend(part.names.iter().filter_map(|name| draft.before_move.get(name)).flatten());
                 needs.sort_unstable();
+                needs.dedup();
                 let extra = Extra {
                     needs,
                     undo: Undo::Reconnect(draft.command(&connect.undo(&part.text))),
                     guard: guard(scene, &part.names),
                     ..Extra::default()
                 };
-                draft.step(&part.serves, &connect.words(&part.text), extra);
+                let step = draft.step(&part.serves, &connect.words(&part.text), extra);
+                for name in part.of {
+                    draft.nics_ready.entry(name.to_owned()).or_default().push(step);
+                }
             }
         }
         for (specs, members) in &self.adds {
@@ -565,6 +573,7 @@ impl<'a> Lower<'a> for Vms<'a> {
                 let words = ["vm", "net", "add", &part.text].into_iter().chain(specs.iter().map(String::as_str));
                 let step = draft.step(&part.serves, &words.collect::<Vec<_>>(), extra);
                 for name in part.of {
+                    draft.nics_ready.entry(name.to_owned()).or_default().push(step);
                     shapeable.entry(name).or_default().push(step);
                 }
             }

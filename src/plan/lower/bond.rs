@@ -1,0 +1,146 @@
+//! Bonds of NICs. A target tells their names and VMs; the rest is what the journal remembers. A bond ends with the process of
+//! its VM, and is dissolved while one of its NICs moves.
+//!
+//! NICs of a VM that is launched are bonded before its guest starts.
+
+use std::sync::Arc;
+
+use super::super::draft::{Draft, Extra, Pending};
+use super::super::{Cost, Reason, StepId, Undo};
+use super::object::{Item, Rules, Work, all, diff, launched, one, seen, unsure, words};
+use super::{BOND, Lower, Scene};
+use crate::live::Facts;
+use crate::name::{Address, Kind};
+
+#[derive(Default)]
+pub(super) struct Bonds {
+    work: Vec<Work>,
+}
+
+/// The words that make it.
+fn create(facts: &Facts) -> Vec<String> {
+    let value = |key: &str, usual: &str| one(facts, key).unwrap_or(usual).to_owned();
+    let nics = all(facts, "nics").join(",");
+    let mut all =
+        words(&["vm", "net", "bond", &value("vm", ""), &nics, &value("mode", "active-backup"), &value("lacp", "off")]);
+    all.extend(one(facts, "fallback").map(|_| "no-lacp-fallback".to_owned()));
+    all.extend(["name".to_owned(), value("name", "")]);
+    all.extend(one(facts, "qinq").map(|_| "qinq".to_owned()));
+    all
+}
+
+/// The words that make single ports of its NICs again.
+fn clear(facts: &Facts, name: &str) -> Vec<String> {
+    words(&["clear", "vm", "net", "bond", one(facts, "vm").unwrap_or_default(), name])
+}
+
+/// What takes its removal back. Of a bond that others made, the target tells too little.
+fn again(draft: &mut Draft, facts: &Facts) -> Undo {
+    if all(facts, "nics").is_empty() { Undo::Impossible } else { Undo::Command(draft.command(&create(facts))) }
+}
+
+impl Bonds {
+    /// What bonds NICs of a VM that is launched.
+    fn pending(&self, draft: &mut Draft, work: &Work) -> Option<Pending> {
+        let new = work.new.as_ref()?;
+        let needs = draft.removed.get(&(Kind::Bond, work.name.clone())).cloned().unwrap_or_default();
+        Some(Pending {
+            serves: Arc::from([work.change]),
+            needs,
+            before: Vec::new(),
+            after: Vec::new(),
+            command: create(&new.facts),
+            undo: Undo::Command(draft.command(&clear(&new.facts, &new.key))),
+            mark: work.made(Kind::Bond),
+        })
+    }
+}
+
+impl<'a> Lower<'a> for Bonds {
+    fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        let items: Vec<Item<'a>> = scene
+            .experiment
+            .of(Kind::Bond)
+            .map(|(name, object)| Item::new(name, object, object.one("name").unwrap_or(name).to_owned()))
+            .collect();
+        let (launches, moved) = (draft.launched.clone(), draft.moved.clone());
+        let forced = |item: &Item<'_>| {
+            let (vm, place) = (one(&item.facts, "vm")?, scene.place(item.object.span));
+            if launches.contains(vm) {
+                return Some(launched(vm, place));
+            }
+            let nics = all(&item.facts, "nics").iter().filter_map(|nic| nic.parse::<usize>().ok());
+            let nic = nics.into_iter().find(|nic| moved.contains(&(vm.to_owned(), *nic)))?;
+            let (old, new) = (Some("dissolved while it moves".to_owned()), Some("made again".to_owned()));
+            Some(Reason { field: format!("NIC {nic}"), old, new, place, drift: false })
+        };
+        let rules = Rules {
+            kind: Kind::Bond,
+            section: "bonds",
+            in_place: &|_, _, _| false,
+            open: &[],
+            forced: &forced,
+            cost: Cost::LinkCut,
+        };
+        let seen = seen(scene, Kind::Bond);
+        self.work = diff(scene, draft, &rules, &items, &seen);
+        let left_out = |item: &&Item<'_>| !scene.destroy() && !scene.has(Kind::Bond, item.name);
+        for item in items.iter().filter(left_out).filter(|item| seen.contains_key(&item.key)) {
+            let Some(Reason { field, .. }) = forced(item).filter(|reason| reason.field != "vm") else { continue };
+            let vm = one(&item.facts, "vm").unwrap_or_default();
+            let message = format!("{field} of vm.{vm} is to move, and is in bond.{}, which is left out", item.name);
+            let hint = format!("the bond has to be dissolved for it: add `--target bond.{}`", item.name);
+            draft.problems.push(scene.problem("bond-left-out", Some(item.object.span), message, hint));
+        }
+        for (name, object) in scene.experiment.of(Kind::Bond) {
+            let makes = |work: &Work| work.name == name && work.makes();
+            if self.work.iter().any(makes) {
+                scene.needs(draft, &BOND, &Address::new(Kind::Bond, name), object.span);
+            }
+        }
+    }
+
+    fn remove(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+        for work in self.work.iter().filter(|work| work.removes()) {
+            let Some(old) = &work.old else { continue };
+            let undo = again(draft, &old.facts);
+            let extra = Extra { undo, mark: work.unmade(Kind::Bond), ..Extra::default() };
+            let step = draft.step(&Arc::from([work.change]), &clear(&old.facts, &old.key), extra);
+            draft.removed.entry((Kind::Bond, work.name.clone())).or_default().push(step);
+            if let Some(vm) = one(&old.facts, "vm") {
+                draft.before_end.entry(vm.to_owned()).or_default().push(step);
+                draft.before_move.entry(vm.to_owned()).or_default().push(step);
+            }
+        }
+        for work in self.work.iter().filter(|work| work.makes()) {
+            let vm = work.new.as_ref().and_then(|new| one(&new.facts, "vm")).map(str::to_owned);
+            if let Some(vm) = vm.filter(|vm| draft.launched.contains(vm))
+                && let Some(pending) = self.pending(draft, work)
+            {
+                draft.pending.entry(Some(vm)).or_default().push(pending);
+            }
+        }
+    }
+
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        for work in self.work.iter().filter(|work| work.makes()) {
+            let Some(new) = &work.new else { continue };
+            let Some(vm) = one(&new.facts, "vm").filter(|vm| !draft.launched.contains(*vm)) else { continue };
+            // A bond whose NICs another gives up is made after that.
+            let removed = |name: &String| draft.removed.get(&(Kind::Bond, name.clone())).into_iter().flatten();
+            let others = self.work.iter().filter(|other| {
+                other.old.as_ref().is_some_and(|old| one(&old.facts, "vm") == Some(vm)) && other.removes()
+            });
+            let mut needs: Vec<StepId> = others.flat_map(|other| removed(&other.name)).copied().collect();
+            // Where it is not known whether it is there, there may be nothing to remove.
+            let unsure = unsure(scene, Kind::Bond, &work.name);
+            let after = if unsure { std::mem::take(&mut needs) } else { Vec::new() };
+            needs.extend(draft.vms_ready.get(vm).into_iter().chain(draft.nics_ready.get(vm)).flatten());
+            needs.sort_unstable();
+            needs.dedup();
+            let undo = Undo::Command(draft.command(&clear(&new.facts, &new.key)));
+            let extra = Extra { needs, after, undo, mark: work.made(Kind::Bond), ..Extra::default() };
+            draft.step(&Arc::from([work.change]), &create(&new.facts), extra);
+        }
+    }
+}

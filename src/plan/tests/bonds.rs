@@ -1,0 +1,139 @@
+//! Bonds of NICs.
+
+use super::networks::{apply, learned};
+use super::*;
+
+fn lab(networks: &str, bonds: &str) -> File {
+    file(&format!(
+        "experiment: lab\nvlans: {{ lan: {{}}, dmz: {{}} }}\nvms:\n  web: {{ networks: [{networks}]{bonds} }}\n  db: {{ networks: [lan] }}\n"
+    ))
+}
+
+const LANS: &str = "lan, lan, dmz";
+const UPLINK: &str = ", bonds: [{ nics: [1, 0], mode: active-backup, name: uplink }]";
+
+fn without_config(commands: Vec<String>) -> Vec<String> {
+    commands.into_iter().filter(|c| !c.contains("vm config") && !c.contains("vm tag")).collect()
+}
+
+#[test]
+fn nics_are_bonded_before_their_guest_starts_and_followed_from_then_on() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    let commands = without_config(apply(&mm, &lab(LANS, UPLINK), &mut known));
+    let at =
+        |text: &str| commands.iter().position(|c| c.contains(text)).unwrap_or_else(|| panic!("{text}: {commands:?}"));
+    assert!(at("vm launch kvm web") < at("vm net bond web 0,1 active-backup off name uplink"));
+    assert!(at("vm net bond") < at("vm start web"), "{commands:?}");
+    // What the switch lost is made again, and it is called drift.
+    mm.by_hand("namespace lab clear vm net bond web uplink");
+    let plan = learned(&mm, &lab(LANS, UPLINK), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["≠ bond.uplink"]);
+    let again = apply(&mm, &lab(LANS, UPLINK), &mut known);
+    assert_eq!(again, ["vm net bond web 0,1 active-backup off name uplink"]);
+    // Another mode, and another name, cut the link; the VM stays as it is.
+    let lacp =
+        ", bonds: [{ nics: [0, 1], mode: balance-tcp, lacp: passive, fallback: false, qinq: true, name: uplink }]";
+    let plan = learned(&mm, &lab(LANS, lacp), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["-/+ bond.uplink"]);
+    assert!(text(&plan).contains("mode"), "{}", text(&plan));
+    assert_eq!(
+        apply(&mm, &lab(LANS, lacp), &mut known),
+        ["clear vm net bond web uplink", "vm net bond web 0,1 balance-tcp passive no-lacp-fallback name uplink qinq"]
+    );
+    let other = lacp.replace("name: uplink", "name: other");
+    let commands = apply(&mm, &lab(LANS, &other), &mut known);
+    assert_eq!(commands[0], "clear vm net bond web uplink");
+    assert!(commands[1].ends_with("name other qinq"), "{commands:?}");
+    assert_eq!(apply(&mm, &lab(LANS, ""), &mut known), ["clear vm net bond web other"]);
+    assert!(mm.0.lock().unwrap().network.bonds.is_empty());
+}
+
+#[test]
+fn a_bond_goes_with_its_nics_and_its_vm() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    apply(&mm, &lab(LANS, UPLINK), &mut known);
+    let bond = "vm net bond web 0,1 active-backup off name uplink";
+    // Its NICs move: it is dissolved while they do.
+    let commands = apply(&mm, &lab("dmz, dmz, dmz", UPLINK), &mut known);
+    assert_eq!(
+        commands,
+        ["clear vm net bond web uplink", "vm net connect web 0 dmz", "vm net connect web 1 dmz", bond]
+    );
+    // Another NIC of the VM moves alone.
+    assert_eq!(apply(&mm, &lab("dmz, dmz, lan", UPLINK), &mut known), ["vm net connect web 2 lan"]);
+    // The VM ends and is started again.
+    mm.by_hand("namespace lab vm kill web");
+    let commands = apply(&mm, &lab("dmz, dmz, lan", UPLINK), &mut known);
+    assert_eq!(commands, ["vm start web", bond]);
+    // The VM is launched anew.
+    let bigger = UPLINK.to_owned() + ", memory: 64";
+    let commands = without_config(apply(&mm, &lab("dmz, dmz, lan", &bigger), &mut known));
+    assert_eq!(commands[..3], ["clear vm net bond web uplink", "vm kill web", "vm flush web"]);
+    let at = |text: &str| commands.iter().position(|c| c == text).unwrap_or_else(|| panic!("{text}: {commands:?}"));
+    assert!(at("vm launch kvm web") < at(bond) && at(bond) < at("vm start web"), "{commands:?}");
+    let plan = learned(&mm, &lab("dmz, dmz, lan", &bigger), &known, true).unwrap();
+    carry_out(&mm, &plan);
+    assert!(mm.0.lock().unwrap().network.bonds.is_empty());
+}
+
+#[test]
+fn bonds_of_others_are_left_alone() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    apply(&mm, &lab(LANS, ""), &mut known);
+    mm.by_hand("namespace lab vm net bond web 0,1 active-backup off name theirs");
+    let plan = learned(&mm, &lab(LANS, ""), &known, false).unwrap();
+    assert!(plan.changes.is_empty(), "{}", text(&plan));
+    assert!(text(&plan).contains("unmanaged bonds are left alone: theirs"), "{}", text(&plan));
+    let seen = live(&mm, &lab(LANS, ""));
+    let found = crate::import::live(&"lab".parse().unwrap(), &seen);
+    assert!(found.notes.iter().any(|note| note.contains("the bond theirs of the VM web")), "{:?}", found.notes);
+}
+
+#[test]
+fn a_target_without_bonds_is_refused_at_its_place() {
+    let mm = Minimega::default();
+    mm.0.lock().unwrap().network.old = true;
+    let Err(PlanError::Blocked { problems }) = learned(&mm, &lab(LANS, UPLINK), &Advice::default(), false) else {
+        panic!("it was planned")
+    };
+    assert_eq!(problems.iter().map(|p| p.code).collect::<Vec<_>>(), ["target-lacks"]);
+    assert_eq!(problems[0].message, "bond.uplink takes `vm net bond`, which the target does not have");
+    assert!(problems[0].span.is_some());
+}
+
+#[test]
+fn bonds_without_a_name_have_one_of_their_own_for_each_vm() {
+    let group = |experiment: &str| {
+        file(&format!(
+            "experiment: {experiment}\nvlans: {{ lan: {{}} }}\nvms:\n  web[0-1]: {{ networks: [lan, lan], bonds: [{{ nics: [0, 1], mode: balance-slb }}] }}\n"
+        ))
+    };
+    let names = |file: &File| {
+        let bonds = file.experiment.of(crate::name::Kind::Bond);
+        bonds.map(|(name, bond)| (name.to_owned(), bond.one("vm").unwrap().to_owned())).collect::<Vec<_>>()
+    };
+    let (one, other) = (names(&group("one")), names(&group("other")));
+    assert_eq!(one, names(&group("one")));
+    assert_eq!(one.len(), 2);
+    assert!(one.iter().all(|(name, _)| crate::name::TapName::new(name).is_ok() && !other.iter().any(|o| o.0 == *name)));
+    let mm = Minimega::default();
+    let commands = apply(&mm, &group("one"), &mut Advice::default());
+    assert_eq!(commands.iter().filter(|c| c.starts_with("vm net bond web")).count(), 2, "{commands:?}");
+}
+
+#[test]
+fn a_nic_does_not_move_while_its_bond_is_left_out() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    apply(&mm, &lab(LANS, UPLINK), &mut known);
+    let moved = lab("dmz, dmz, dmz", UPLINK);
+    let seen = live(&mm, &moved);
+    let only = |addresses: &[&str]| {
+        let selection = Selection { targets: super::selection::selectors(addresses), ..Selection::default() };
+        plan(&moved.experiment, &moved.graph, &seen, &Options { selection, ..options(&moved, &known) })
+    };
+    let Err(PlanError::Blocked { problems }) = only(&["vm.web"]) else { panic!("it was planned") };
+    assert_eq!(problems.iter().map(|p| p.code).collect::<Vec<_>>(), ["bond-left-out"]);
+    assert!(problems[0].message.contains("NIC 0 of vm.web"), "{problems:?}");
+    carry_out(&mm, &only(&["vm.web", "bond.uplink"]).unwrap());
+    assert!(mm.0.lock().unwrap().network.is_bonded("lab", "web", 1));
+}
