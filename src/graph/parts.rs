@@ -153,6 +153,8 @@ impl Topology {
                     }
                 }
             }
+            // They carry nothing over the network.
+            Kind::Plumbing => {}
             Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Command => {}
         }
     }
