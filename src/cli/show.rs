@@ -12,13 +12,13 @@ use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::language::range::natural_cmp;
 use crate::live::{Live, LiveNic, gateway_key, same_key};
-use crate::name::{Kind, Namespace};
+use crate::name::{Kind, Namespace, pipeline_key};
 use crate::plan::Made;
 use crate::plan::advice::{Advice, CommandAdvice};
 use crate::plan::ownership::owns;
 use crate::spec::model::Object;
 
-/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, dnsmasq
+/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, pipelines, dnsmasq
 /// servers and raw commands, what is managed, and the outputs of the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
@@ -64,6 +64,10 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
         let declares = |object: &Object| {
             if kind == Kind::Nat {
                 return object.one("vlan").is_some_and(|vlan| gateway_key(vlan, object.one("bridge")) == key);
+            }
+            if kind == Kind::Plumbing {
+                let elements: Vec<&str> = object.all("pipeline").iter().map(|element| element.value.as_str()).collect();
+                return pipeline_key(name, &elements.join(" ")) == key;
             }
             let keys: &[&str] = match kind {
                 Kind::Dnsmasq => &["address"],

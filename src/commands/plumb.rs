@@ -1,5 +1,7 @@
 //! `plumb` and `clear plumb`
 
+use serde_json::json;
+
 use crate::language::declaration::{Completion, Declaration};
 
 use super::{Answer, Command};
@@ -26,8 +28,10 @@ pub(super) fn commands() -> Vec<Command> {
             |call| async move {
                 let (engine, namespace) = (call.engine(), &call.namespace);
                 let Some(source) = call.args.str("src") else {
-                    let rows = engine.pipelines(namespace).into_iter().map(|text| vec![text]).collect();
-                    return Ok(Answer::table(COLUMNS, rows));
+                    let pipelines = engine.pipelines(namespace);
+                    let data = json!(pipelines.iter().map(|pipeline| &pipeline.elements).collect::<Vec<_>>());
+                    let rows = pipelines.into_iter().map(|pipeline| vec![pipeline.text]).collect();
+                    return Ok(Answer { data, ..Answer::table(COLUMNS, rows) });
                 };
                 let mut words = vec![source.to_owned()];
                 words.extend_from_slice(call.args.list("dst"));

@@ -78,6 +78,8 @@ codes! {
         "Names of VMs, VLANs, profiles and taps are given once, after `for_each`, `count` and `include` are expanded. The message shows both places, and for which elements. A repeated entry needs `{{ each.key }}` or `{{ count.index }}` in its name, a file that is included twice a `prefix`.";
     "duplicate-nat" Error "two ways out of one VLAN":
         "A way out is a gateway on a VLAN of a bridge, and is known by the VLAN. Give each VLAN one. Guests of two subnets on one VLAN need a router of their own.";
+    "duplicate-pipeline" Error "a pipeline given twice":
+        "A pipeline is known by its elements, and an engine refuses the same a second time. Remove one. In a file that is included twice, make a variable part of the names of its pipes.";
     "duplicate-tag" Error "a VLAN tag given twice":
         "Two aliases with the same tag are one broadcast domain under two names. Use one alias, or another tag.";
     "duplicate-trunk" Error "an interface that is a trunk of two bridges":

@@ -1,9 +1,9 @@
-//! Bridges, ways out, dnsmasq servers, mirrors and captures, from what is live.
+//! Bridges, ways out, dnsmasq servers, mirrors, captures and pipelines, from what is live.
 
 use std::collections::BTreeMap;
 
 use super::Found;
-use crate::live::{Facts, INTERFACES, Live};
+use crate::live::{ELEMENTS, Facts, INTERFACES, Live};
 use crate::name::{Kind, ObjectName};
 
 /// The keys of the file of each kind that a target shows.
@@ -13,6 +13,7 @@ fn keys(kind: Kind) -> &'static [&'static str] {
         Kind::Nat => &["vlan", "ip", "bridge"],
         Kind::Dnsmasq => &["address", "range", "leases", "dns", "upstream", "options"],
         Kind::Mirror => &["from", "to", "bridge"],
+        Kind::Plumbing => &["pipeline"],
         _ => &["type", "vm", "interface", "bridge", "file", "to", "snaplen", "filter", "format", "gzip"],
     }
 }
@@ -83,6 +84,15 @@ pub(super) fn live(live: &Live, found: &mut Found) {
                         continue;
                     }
                     found.notes.push(format!("the bridge {key} is the host's: remove it from the file unless its trunks and settings are the experiment's"));
+                }
+                Kind::Plumbing => {
+                    let Some(elements) = object.facts.get(ELEMENTS) else {
+                        found.notes.push(format!(
+                            "the pipeline {key} is left out: the target does not tell which of its words are one program"
+                        ));
+                        continue;
+                    };
+                    facts.insert("pipeline".to_owned(), elements.clone());
                 }
                 _ => {}
             }

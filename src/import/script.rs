@@ -390,6 +390,8 @@ impl Space {
             "dnsmasq" | "dnsmasq configure" => self.server(args)?,
             "nat" => self.nat(args),
             "clear nat" => drop(self.objects.remove(&Kind::Nat)),
+            "plumb" => self.plumb(args),
+            "clear plumb" => self.clear_plumb(args),
             "tap" => self.tap(args),
             "clear tap" => self.taps.clear(),
             _ => return Ok(false),

@@ -130,6 +130,20 @@ fn every_text_is_written_so_that_it_is_read_again() {
 }
 
 #[test]
+fn pipelines_of_a_script() {
+    let text = "namespace lab\nplumb alerts \"grep -v it's\" urgent\nplumb urgent \"cat -u\" kept\nplumb a b\nplumb c d\n\
+                clear plumb urgent \"cat -u\" kept\nclear plumb a b\nplumb\nvm launch kvm a\n";
+    let found = read(text).unwrap();
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+    let written = write(&found, "x");
+    assert!(written.contains("{ pipeline: [alerts, \"grep -v it's\", urgent] }"), "{written}");
+    assert!(written.contains("plumbing-c-d: { pipeline: [c, d] }"), "{written}");
+    assert_eq!(found.objects[&crate::name::Kind::Plumbing].len(), 2);
+    let cleared = read(&format!("{text}clear plumb\n")).unwrap();
+    assert!(cleared.objects.values().all(|all| all.is_empty()), "{:?}", cleared.objects);
+}
+
+#[test]
 fn ways_out_of_a_script() {
     let text = "namespace lab\nnat add dmz 10.0.0.254/24\nnat add dmz 10.0.0.254/24 br1\nnat add core 10.1.0.1/24\nnat add 77 10.2.0.1/24\n\
                 nat delete core\nnat delete dmz br1\nnat\nvm launch kvm a\n";

@@ -1,8 +1,9 @@
-//! Objects that are sets of settings, as tables show them: bridges, ways out, dnsmasq servers, mirrors and captures. Their settings
+//! Objects that are sets of settings, as tables show them: bridges, ways out, dnsmasq servers, mirrors, captures and pipelines. Their settings
 //! are named as the keys of the experiment file are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::plumbing::pipelines;
 use super::table::{Table, list_cell, vlan_cell};
 use super::{LiveError, LiveVm, NAT, entries};
 use serde_json::Value;
@@ -38,7 +39,7 @@ impl LiveObject {
 }
 
 /// Objects by what tells them apart: the name of a bridge, the VLAN of a way out, the address of a dnsmasq server, the destination of a mirror (and its source, where several have it),
-/// the file or collector of a capture.
+/// the file or collector of a capture, the line of a pipeline.
 pub type Objects = BTreeMap<String, LiveObject>;
 
 /// Whether what tells an object from others is the same: a relative path is one in the engine's files folder, which is not
@@ -100,6 +101,9 @@ pub(super) fn observe(
     }
     if let Some(bonds) = bonds(transport, namespace, any_bond)? {
         objects.insert(Kind::Bond, bonds);
+    }
+    if let Some(entries) = table(transport, namespace, "plumb")? {
+        objects.insert(Kind::Plumbing, pipelines(namespace, &entries));
     }
     if let Some(mirrors) = mirrors {
         objects.insert(Kind::Mirror, mirrored(&mirrors, vms));

@@ -7,7 +7,9 @@ struct Recorded(Vec<(&'static str, String)>);
 
 impl Transport for Recorded {
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
-        if ["namespace lab bridge", "help nat", "namespace lab capture", "namespace lab dnsmasq"].contains(&command) {
+        let newer = ["bridge", "capture", "dnsmasq", "plumb"];
+        let lacks = |words: &str| newer.contains(&words);
+        if command == "help nat" || command.strip_prefix("namespace lab ").is_some_and(lacks) {
             // An older target: it has none of these.
             let refused = format!("invalid command: `{command}`");
             let entry = crate::language::entry::Entry::failure("vm", refused);

@@ -12,8 +12,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 mod mac;
+mod pipeline;
 mod shape;
 pub use mac::{Mac, MacError};
+pub use pipeline::{pipeline_elements, pipeline_key, pipeline_words};
 pub use shape::{Delay, Loss, Rate, Shape, ShapeError};
 
 /// Why a name was refused.
@@ -288,13 +290,15 @@ pub enum Kind {
     Mirror,
     /// A capture.
     Capture,
+    /// A pipeline of pipes and programs.
+    Plumbing,
     /// Raw commands.
     Command,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Vlan,
         Self::Bridge,
         Self::Tap,
@@ -304,6 +308,7 @@ impl Kind {
         Self::Dnsmasq,
         Self::Mirror,
         Self::Capture,
+        Self::Plumbing,
         Self::Command,
     ];
 
@@ -319,6 +324,7 @@ impl Kind {
             Self::Dnsmasq => "dnsmasq",
             Self::Mirror => "mirror",
             Self::Capture => "capture",
+            Self::Plumbing => "plumbing",
             Self::Command => "command",
         }
     }

@@ -113,7 +113,14 @@ fn is_there(address: &Address, live: &Live) -> bool {
         Kind::Tap => live.taps.contains_key(&address.name),
         Kind::Vlan => live.vlans.contains_key(&address.name),
         // Their goals say more than that they are gone.
-        Kind::Command | Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => false,
+        Kind::Command
+        | Kind::Bridge
+        | Kind::Nat
+        | Kind::Bond
+        | Kind::Dnsmasq
+        | Kind::Mirror
+        | Kind::Capture
+        | Kind::Plumbing => false,
     }
 }
 
@@ -226,7 +233,7 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
         }
         // What raw commands make cannot be observed.
         Kind::Command => return None,
-        Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
+        Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture | Kind::Plumbing => {
             return object(address.kind, &address.name, live);
         }
         Kind::Vlan if address.name == RANGE => write!(text, "{:?}", live.vlan_range?),

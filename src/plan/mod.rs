@@ -103,6 +103,8 @@ pub enum Cost {
     CaptureRestarted,
     /// A server forgets which addresses it gave out.
     LeasesLost,
+    /// The programs of a pipeline end, and what they know.
+    PipelineEnds,
 }
 
 impl Cost {
@@ -113,6 +115,7 @@ impl Cost {
             Self::GuestDiskLost => "what the guest wrote to its disks is lost",
             Self::LinkCut => "a link is cut",
             Self::CaptureRestarted => "the capture ends and its file begins anew",
+            Self::PipelineEnds => "the programs of the pipeline end",
             Self::LeasesLost => "the server forgets the addresses it gave out",
         }
     }

@@ -72,6 +72,8 @@ keys! {
     "dnsmasq" takes "a map of servers", default "none", shape::dnsmasq, "DHCP and DNS servers (dnsmasq) by name.";
     "mirrors" takes "a map of mirrors", default "none", shape::mirrors, "Mirrors by name: copies of what passes one interface go to another.";
     "captures" takes "a map of captures", default "none", shape::captures, "Captures by name: frames into pcap files, flow records into files or to collectors.";
+    "plumbing" takes "a map of pipelines", default "none", shape::plumbing,
+        "Pipelines by name: pipes and programs of the engine that pass messages, lines of text, on to one another.";
     "commands" takes "a map of raw commands", default "none", shape::commands,
         "Raw commands by name, for what the other keys cannot say: lines that make something, and lines that take it back.";
 }
@@ -254,6 +256,15 @@ keys! {
     "ip" takes "an IPv4 address with prefix length", default "", shape::ip,
         "The gateway's address on the VLAN, as in `10.0.0.254/24`. Guests use it as their router; nothing else on the VLAN has it.";
     "bridge" takes "a name", default "`mega_bridge`", shape::bridge_name, "The bridge that the VLAN is on, at most 15 characters.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
+    /// One pipeline.
+    PLUMBING:
+    "pipeline" takes "a list of pipes and programs", default "", shape::elements,
+        "Two or more elements, from the source on. One whose first word is a program of the engine's host is that program with its arguments; any other is the name of a pipe. `NAMESPACE//NAME` is always a pipe.";
     "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
         "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
 }
@@ -503,6 +514,7 @@ pub fn reference() -> String {
     table("A name (`dns` of a server)", rows(DNS));
     table("A mirror (`mirrors`)", rows(MIRROR));
     table("A capture (`captures`)", rows(CAPTURE));
+    table("A pipeline (`plumbing`)", rows(PLUMBING));
     table("A wait (`wait_for`)", rows(WAIT_FOR));
     table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));
     table("Raw commands (`commands`)", rows(COMMAND));

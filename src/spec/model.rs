@@ -26,7 +26,7 @@ pub struct Experiment {
     pub vms: BTreeMap<VmName, Vm>,
     /// Its host taps.
     pub taps: BTreeMap<TapName, Tap>,
-    /// Its bridges, ways out, dnsmasq servers, mirrors and captures, by kind and name. A kind without any is not there.
+    /// Its bridges, ways out, dnsmasq servers, mirrors, captures and pipelines, by kind and name. A kind without any is not there.
     pub objects: BTreeMap<Kind, BTreeMap<String, Object>>,
     /// Its raw commands.
     pub commands: BTreeMap<CommandName, CommandEntry>,

@@ -32,6 +32,7 @@ pub fn schema() -> Json {
         "dnsmasq": repeated(object(keys::DNSMASQ), &["when", "for_each", "count"]),
         "mirror": repeated(object(keys::MIRROR), &["when", "for_each", "count"]),
         "capture": repeated(object(keys::CAPTURE), &["when", "for_each", "count"]),
+        "plumbing": repeated(object(keys::PLUMBING), &["when", "for_each", "count"]),
         "tunnel": repeated(object(keys::TUNNEL), &["when", "for_each"]),
         "lease": repeated(object(keys::LEASE), &["when", "for_each"]),
         "dns": repeated(object(keys::DNS), &["when", "for_each"]),
@@ -432,6 +433,12 @@ pub(super) mod shape {
     }
     pub fn nat() -> Json {
         named("nat", 64)
+    }
+    pub fn plumbing() -> Json {
+        named("plumbing", 64)
+    }
+    pub fn elements() -> Json {
+        json!({ "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 2 })
     }
     pub fn dnsmasq() -> Json {
         named("dnsmasq", 64)

@@ -733,6 +733,30 @@ fn ways_out_of_vlans_are_checked() {
 }
 
 #[test]
+fn pipelines_are_checked() {
+    for (rest, expected) in [
+        ("{ p: { pipeline: [a, \"sed -u s/a/b/\", lab//b, far//c, 7] } }", &[][..]),
+        ("{ p: { pipeline: [a, b] }, q: { pipeline: [b, a] } }", &[]),
+        ("{ p: {} }", &[("missing-key", "p")]),
+        ("{ p: { pipeline: a } }", &[("invalid-value", "a")]),
+        ("{ p: { pipeline: [a] } }", &[("invalid-value", "[a]")]),
+        ("{ p: { pipeline: [] } }", &[("invalid-value", "[]")]),
+        ("{ p: { pipeline: [a, \" \"] } }", &[("invalid-value", "\" \"")]),
+        ("{ p: { pipeline: [a, \"cat \"] } }", &[("invalid-value", "\"cat \"")]),
+        ("{ p: { pipeline: [a, \"b\\tc\"] } }", &[("not-carried", "\"b\\tc\"")]),
+        ("{ p: { pipeline: [a, { program: cat }] } }", &[("wrong-type", "{ program: cat }")]),
+        ("{ p: { pipeline: [a, b], mode: all } }", &[("unknown-key", "mode")]),
+        // The same by another writing is the same.
+        ("{ p: { pipeline: [a, b] }, q: { pipeline: [lab//a, b] } }", &[("duplicate-pipeline", "lab//a")]),
+    ] {
+        let document = yaml(&format!("experiment: lab\nvms: {{}}\nplumbing: {rest}\n"));
+        let found = codes(&document);
+        let found: Vec<(&str, &str)> = found.iter().map(|(code, at)| (*code, at.as_str())).collect();
+        assert_eq!(found, expected, "{rest}\n{}", shown(&document));
+    }
+}
+
+#[test]
 fn a_mistyped_condition_is_one_mistake() {
     let wait = |keys: &str| {
         codes(&yaml(&format!("experiment: lab\nvms: {{ a: {{ wait_for: {{ {keys} }} }}, b: {{ depends_on: a }} }}\n")))

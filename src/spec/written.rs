@@ -145,6 +145,7 @@ pub const SECTIONS: &[(&str, Kind)] = &[
     ("dnsmasq", Kind::Dnsmasq),
     ("mirrors", Kind::Mirror),
     ("captures", Kind::Capture),
+    ("plumbing", Kind::Plumbing),
 ];
 
 /// A setting of such an object as YAML.

@@ -165,7 +165,7 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
         c == "namespace"
             || c.starts_with("shell ")
             || c.starts_with("help ")
-            || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq"]
+            || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq", " plumb"]
                 .iter()
                 .any(|e| c.ends_with(e))
             || network::is_a_list(c)

@@ -93,6 +93,8 @@ pub struct Network {
     pub nat: BTreeMap<(String, String, u64), String>,
     /// By name: namespace, VM, NICs, and how they are used.
     pub bonds: BTreeMap<String, (String, String, Vec<usize>, String)>,
+    /// By namespace: the elements of each pipeline, as the table shows them.
+    pub plumbing: BTreeMap<String, Vec<Vec<String>>>,
     /// VLANs that are given to no alias.
     pub blacklist: BTreeSet<u64>,
 }
@@ -108,6 +110,12 @@ pub fn is_a_list(command: &str) -> bool {
 
 fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+/// A pipe by its whole name, or a program as it is.
+fn whole(namespace: &str, element: &str) -> String {
+    let program = matches!(element.split(' ').next(), Some("cat" | "sed" | "grep"));
+    if program || element.contains("//") { element.to_owned() } else { format!("{namespace}//{element}") }
 }
 
 fn fail(text: &str) -> Answer {
@@ -141,6 +149,7 @@ impl Network {
         self.captures.retain(|c| c.namespace != namespace);
         self.mirrors.retain(|(ns, _), _| ns != namespace);
         self.settings.remove(namespace);
+        self.plumbing.remove(namespace);
         self.nat.retain(|(ns, _, _), _| ns != namespace);
     }
 
@@ -298,10 +307,34 @@ impl Network {
                 self.blacklist.insert(tag.parse().expect("a tag"));
                 Answer::Ok
             }
+            ["plumb", elements @ ..] => self.plumb(namespace, elements),
+            ["clear", "plumb", elements @ ..] => self.clear_plumb(namespace, elements),
             ["capture", rest @ ..] => self.capture(namespace, rest, view),
             ["dnsmasq", rest @ ..] => self.dnsmasq(rest, view),
             _ => return None,
         })
+    }
+
+    /// What is no program of this host is a pipe.
+    fn plumb(&mut self, namespace: &str, elements: &[&str]) -> Answer {
+        let pipelines = self.plumbing.entry(namespace.to_owned()).or_default();
+        if elements.is_empty() {
+            return Answer::Table(&["pipeline"], pipelines.iter().map(|elements| vec![elements.join(" ")]).collect());
+        }
+        let made: Vec<String> = elements.iter().map(|element| whole(namespace, element)).collect();
+        if pipelines.contains(&made) {
+            return fail("pipeline exists already");
+        }
+        pipelines.push(made);
+        Answer::Ok
+    }
+
+    fn clear_plumb(&mut self, namespace: &str, elements: &[&str]) -> Answer {
+        let pipelines = self.plumbing.entry(namespace.to_owned()).or_default();
+        let line = elements.iter().map(|element| whole(namespace, element)).collect::<Vec<_>>().join(" ");
+        let before = pipelines.len();
+        pipelines.retain(|pipeline| !elements.is_empty() && pipeline.join(" ") != line);
+        if pipelines.len() == before && !elements.is_empty() { fail("pipeline not found") } else { Answer::Ok }
     }
 
     fn shape(

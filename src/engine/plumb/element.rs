@@ -85,6 +85,14 @@ impl Element {
         }
     }
 
+    /// The whole name of a pipe, or a program as it was given.
+    pub(super) fn given(&self) -> String {
+        match self {
+            Self::Pipe(name) => name.as_str().to_owned(),
+            Self::Program(program) => program.text.clone(),
+        }
+    }
+
     /// What is left of [`Element::shown`] when it was taken for words of a command and they are joined by blanks.
     pub(super) fn plain(&self) -> String {
         match self {

@@ -24,6 +24,7 @@ use via::Via;
 
 pub use name::PipeName;
 pub use pipe::{Kind, Mode, PipeInfo, Reader, Writer};
+pub use pipeline::PipelineInfo;
 
 /// Why a pipe or pipeline was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -197,10 +198,10 @@ impl Engine {
         Ok(())
     }
 
-    /// The pipelines of a namespace, in the order in which they were made, as words of a command.
-    pub fn pipelines(&self, namespace: &Namespace) -> Vec<String> {
+    /// The pipelines of a namespace, in the order in which they were made.
+    pub fn pipelines(&self, namespace: &Namespace) -> Vec<PipelineInfo> {
         let plumbed = self.plumbing.lock();
-        plumbed.pipelines.iter().filter(|p| p.namespace == *namespace).map(|p| p.text.clone()).collect()
+        plumbed.pipelines.iter().filter(|p| p.namespace == *namespace).map(|p| p.info()).collect()
     }
 
     /// End a pipeline of a namespace, named by its elements, or all of them. Returns when their programs have ended.

@@ -29,6 +29,15 @@ pub(super) struct Pipeline {
     ended: watch::Sender<bool>,
 }
 
+/// What is told of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineInfo {
+    /// Its elements as words of a command.
+    pub text: String,
+    /// Each of them: the whole name of a pipe, or a program with its arguments as it was given.
+    pub elements: Vec<String>,
+}
+
 /// The pipeline's elements as the table of pipelines has them.
 pub(super) fn text(elements: &[Element]) -> String {
     elements.iter().map(Element::shown).collect::<Vec<_>>().join(" ")
@@ -48,6 +57,10 @@ impl Pipeline {
         let one = line == self.text || line == plain();
         let matching = |(element, word): (&Element, &String)| element.is(&self.namespace, word);
         one || (words.len() == self.elements.len() && self.elements.iter().zip(words).all(matching))
+    }
+
+    pub(super) fn info(&self) -> PipelineInfo {
+        PipelineInfo { text: self.text.clone(), elements: self.elements.iter().map(Element::given).collect() }
     }
 
     pub(super) fn uses(&self, name: &PipeName) -> bool {

@@ -1,4 +1,4 @@
-//! Bridges, ways out, dnsmasq servers, mirrors and captures, from the commands that make them.
+//! Bridges, ways out, dnsmasq servers, mirrors, captures and pipelines, from the commands that make them.
 
 use super::super::object::name;
 use super::Space;
@@ -42,6 +42,20 @@ impl Space {
                 (vlan == "all" || facts["vlan"][0] == vlan) && on.is_none_or(|on| on == bridge)
             });
         }
+    }
+
+    /// `plumb`.
+    pub(super) fn plumb(&mut self, args: &Args) {
+        let Some(source) = args.str("src") else { return };
+        let elements = [&[source.to_owned()], args.list("dst")].concat();
+        let key = elements.join(" ");
+        self.insert(Kind::Plumbing, &key, Facts::from([("pipeline".to_owned(), elements)]));
+    }
+
+    /// `clear plumb`, which takes the elements, or the line that they make.
+    pub(super) fn clear_plumb(&mut self, args: &Args) {
+        let line = args.list("pipeline").join(" ");
+        self.forget(Kind::Plumbing, |facts| line.is_empty() || facts["pipeline"].join(" ") == line);
     }
 
     pub(super) fn mirror(&mut self, args: &Args) {

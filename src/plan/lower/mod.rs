@@ -20,6 +20,7 @@ mod dnsmasq;
 mod mirror;
 mod nat;
 mod object;
+mod plumbing;
 mod tap;
 mod vlan;
 mod vm;
@@ -42,7 +43,7 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
-            Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture => {
+            Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture | Kind::Plumbing => {
                 options.advice.objects.contains_key(&(kind, name.to_owned()))
             }
             _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
@@ -186,6 +187,7 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let (mut bridges, mut servers) = (bridge::Bridges::default(), dnsmasq::Servers::default());
     let (mut mirrors, mut captures) = (mirror::Mirrors::default(), capture::Captures::default());
     let (mut gateways, mut bonds) = (nat::Gateways::default(), bond::Bonds::default());
+    let mut pipelines = plumbing::Pipelines::default();
     let kinds: &mut [&mut dyn Lower<'a>] = &mut [
         &mut vlans,
         &mut bridges,
@@ -196,6 +198,7 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
         &mut servers,
         &mut mirrors,
         &mut captures,
+        &mut pipelines,
         &mut commands,
     ];
     for kind in kinds.iter_mut() {
@@ -222,8 +225,9 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
     let name = scene.name();
     let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm)).map(|vm| format!("vm.{}", vm.name));
     let taps = scene.live.taps.keys().filter(|tap| !tap::owned(scene, tap)).map(|tap| format!("tap.{tap}"));
-    let gateways = draft.unmanaged.iter().filter(|address| address.kind == Kind::Nat).map(Address::to_string);
-    let left: Vec<String> = vms.chain(taps).chain(gateways).collect();
+    let goes = |address: &&Address| matches!(address.kind, Kind::Nat | Kind::Plumbing);
+    let objects = draft.unmanaged.iter().filter(goes).map(Address::to_string);
+    let left: Vec<String> = vms.chain(taps).chain(objects).collect();
     if !left.is_empty() {
         draft.notes.push(format!(
             "namespace {name} stays, because it holds what this experiment does not own: {}",

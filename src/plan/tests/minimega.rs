@@ -122,7 +122,7 @@ impl Minimega {
             c == "namespace"
                 || c.starts_with("shell ")
                 || c == "help nat"
-                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq"]
+                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq", " plumb"]
                     .iter()
                     .any(|e| c.ends_with(e))
                 || network::is_a_list(c)

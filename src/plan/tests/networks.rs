@@ -443,3 +443,77 @@ fn a_configured_bridge_that_left_the_file_goes_with_the_experiment() {
     carry_out(&mm, &plan);
     assert!(!mm.0.lock().unwrap().network.bridges.contains_key("br1"));
 }
+
+const PIPELINES: &str = "plumbing:\n  found: { pipeline: [alerts, \"grep -v it's\", urgent] }\n  copy: { pipeline: [lab//urgent, kept, far//all] }\n";
+
+#[test]
+fn pipelines_are_made_from_the_reader_on_changed_restored_and_ended() {
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    let commands = without_config(apply(&mm, &lab(PIPELINES), &mut known));
+    // What reads `urgent` is there before what writes it.
+    assert_eq!(
+        commands[commands.len() - 2..],
+        ["plumb lab//urgent kept far//all", "plumb alerts \"grep -v it's\" urgent"]
+    );
+    let other = PIPELINES.replace("grep -v", "grep");
+    let plan = learned(&mm, &lab(&other), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["-/+ plumbing.found"]);
+    assert!(text(&plan).contains("the programs of the pipeline end"), "{}", text(&plan));
+    assert_eq!(
+        apply(&mm, &lab(&other), &mut known),
+        ["clear plumb lab//alerts \"grep -v it's\" lab//urgent", "plumb alerts \"grep it's\" urgent"]
+    );
+    // The line is the same and the elements are not, which what was applied tells.
+    let split = PIPELINES.replace("\"grep -v it's\"", "grep it's, cat").replace("cat", "\"cat\"");
+    apply(&mm, &lab(&split), &mut known);
+    let joined = PIPELINES.replace("grep -v it's", "grep it's cat");
+    assert_eq!(
+        apply(&mm, &lab(&joined), &mut known),
+        ["clear plumb lab//alerts \"grep it's cat\" lab//urgent", "plumb alerts \"grep it's cat\" urgent"]
+    );
+    apply(&mm, &lab(PIPELINES), &mut known);
+    // Whoever ended it: it is gone, and so it is when its program ended.
+    mm.by_hand("namespace lab clear plumb alerts \"grep -v it's\" urgent");
+    let plan = learned(&mm, &lab(PIPELINES), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["≠ plumbing.found"]);
+    assert!(text(&plan).contains("plumbing: gone since it was applied -> made again"), "{}", text(&plan));
+    assert_eq!(apply(&mm, &lab(PIPELINES), &mut known), ["plumb alerts \"grep -v it's\" urgent"]);
+    // Written otherwise it is the same.
+    let whole = PIPELINES.replace("[alerts", "[lab//alerts").replace("lab//urgent, kept", "urgent, lab//kept");
+    assert!(learned(&mm, &lab(&whole), &Advice::default(), false).unwrap().is_empty());
+    assert_eq!(
+        apply(&mm, &lab(""), &mut known),
+        ["clear plumb lab//urgent lab//kept far//all", "clear plumb lab//alerts \"grep -v it's\" lab//urgent"]
+    );
+}
+
+#[test]
+fn the_pipeline_of_somebody_else_stays_and_keeps_the_namespace() {
+    let mm = Minimega::default();
+    let mut known = Advice::default();
+    apply(&mm, &lab(PIPELINES), &mut known);
+    mm.by_hand("namespace lab plumb mine \"sed -u s/a/b/\" alerts");
+    let plan = learned(&mm, &lab(PIPELINES), &known, false).unwrap();
+    assert!(plan.is_empty(), "{}", text(&plan));
+    assert!(text(&plan).contains("unmanaged pipelines are left alone: mine sed -u s/a/b/ alerts"), "{}", text(&plan));
+    let plan = learned(&mm, &lab(PIPELINES), &known, true).unwrap();
+    assert!(
+        text(&plan).contains("namespace lab stays, because it holds what this experiment does not own: plumbing.mine")
+    );
+    carry_out(&mm, &plan);
+    assert_eq!(mm.0.lock().unwrap().network.plumbing["lab"].len(), 1);
+}
+
+#[test]
+fn pipelines_need_a_target_that_has_them() {
+    let mm = Minimega::default();
+    mm.0.lock().unwrap().network.absent = true;
+    mm.by_hand("namespace lab vlans add lan 101");
+    let problems = refused(learned(&mm, &lab(PIPELINES), &Advice::default(), false));
+    assert_eq!(problems.len(), 2);
+    assert!(
+        problems.iter().all(|(code, text)| *code == "no-such-command" && text.contains("needs the command `plumb`"))
+    );
+    assert!(learned(&mm, &lab(PIPELINES), &Advice::default(), true).is_ok());
+}

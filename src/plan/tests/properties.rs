@@ -111,14 +111,20 @@ fn with_objects() -> impl Strategy<Value = String> {
         Just("nat: { way: { vlan: a, ip: 10.7.0.254/24 }, tag: { vlan: 201, ip: 10.8.0.254/24 } }\n"),
         Just("nat: { out: { vlan: c, ip: 10.7.0.254/24 }, both: { vlan: c, bridge: br1, ip: 10.8.0.254/24 } }\n"),
     ];
+    let plumbing = prop_oneof![
+        Just(""),
+        Just("plumbing: { p: { pipeline: [a, b] } }\n"),
+        Just("plumbing: { p: { pipeline: [a, sed -u s/x/y/, b] }, q: { pipeline: [b, c] } }\n"),
+        Just("plumbing: { q: { pipeline: [a, b] }, r: { pipeline: [b, grep -v \"it's\", \"cat\", far//x] } }\n"),
+    ];
     let x = prop_oneof![
         Just("x: { networks: [a] }"),
         Just("x: { networks: [a], memory: 96 }"),
         Just("x: { networks: [a], state: paused }")
     ];
     let tap = prop_oneof![Just("10.7.0.1/24, bridge: br1"), Just("10.7.0.1/24")];
-    (experiment(), bridge, server, (mirror, nat), capture, x, tap).prop_map(
-        |(text, bridge, server, (mirror, nat), capture, x, tap)| {
+    (experiment(), bridge, server, (mirror, nat, plumbing), capture, x, tap).prop_map(
+        |(text, bridge, server, (mirror, nat, plumbing), capture, x, tap)| {
             let vms = format!("{x}\n  y: {{ networks: [b] }}");
             let text = match text.contains("vms: {}") {
                 true => text.replace("vms: {}", &format!("vms:\n  {vms}")),
@@ -131,7 +137,7 @@ fn with_objects() -> impl Strategy<Value = String> {
                 (_, false) => text.replace("vms:", &format!("taps: {{ {tap} }}\nvms:")),
             };
             let server = if server.is_empty() { String::new() } else { format!("dnsmasq: {server}\n") };
-            text.replacen("vms:", &format!("{bridge}{nat}{server}{mirror}{capture}vms:"), 1)
+            text.replacen("vms:", &format!("{bridge}{nat}{server}{mirror}{capture}{plumbing}vms:"), 1)
         },
     )
 }
@@ -218,6 +224,10 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     let network = &state.network;
     let shaped = network.qos.iter().filter(|(_, settings)| !settings.is_empty());
     seen.extend(shaped.map(|qos| format!("qos {qos:?}")));
+    let mut pipelines: Vec<_> =
+        network.plumbing.iter().flat_map(|(ns, all)| all.iter().map(move |p| (ns, p))).collect();
+    pipelines.sort();
+    seen.extend(pipelines.iter().map(|pipeline| format!("pipeline {pipeline:?}")));
     seen.extend(network.mirrors.iter().map(|mirror| format!("mirror {mirror:?}")));
     // A tag that the file gives may be that of an alias too, which depends on what was given out.
     let alias = |space: &String, tag: &u64| {
@@ -338,6 +348,8 @@ proptest! {
                 crate::name::Kind::Tap | crate::name::Kind::Dnsmasq => !shows,
                 // The target lists no mirrors, and of tunnels no more than their interfaces.
                 crate::name::Kind::Mirror => true,
+                // Which words of a line are one program is not told.
+                crate::name::Kind::Plumbing => change.action == Action::Destroy,
                 // It was not asked for the blacklist.
                 crate::name::Kind::Vlan => change.reasons.iter().all(|reason| reason.field == "blacklist"),
                 crate::name::Kind::Bridge => {
@@ -351,7 +363,7 @@ proptest! {
         carry_out(&mm, &destroy);
         let state = mm.0.lock().unwrap();
         prop_assert!(state.namespaces.is_empty());
-        prop_assert!(state.network.nat.is_empty());
+        prop_assert!(state.network.nat.is_empty() && state.network.plumbing.values().all(Vec::is_empty));
         prop_assert!(state.network.dnsmasq.is_empty() && state.network.mirrors.is_empty() && state.network.captures.is_empty());
         let left = |bridge: &super::minimega::network::Bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty();
         prop_assert!(state.network.bridges.values().all(left), "{:?}", state.network.bridges);

@@ -17,6 +17,7 @@ mod capture;
 mod dnsmasq;
 mod mirror;
 mod nat;
+mod plumbing;
 
 /// The values of one setting; None where they were refused.
 pub(super) type Values = Option<Vec<Spanned<String>>>;
@@ -79,6 +80,14 @@ pub(super) static KINDS: &[ObjectKind] = &[
         name: object_name,
         read: capture::read,
         complete: capture::complete,
+    },
+    ObjectKind {
+        kind: Kind::Plumbing,
+        section: "plumbing",
+        keys: keys::PLUMBING,
+        name: object_name,
+        read: plumbing::read,
+        complete: |_, _, _| {},
     },
 ];
 
