@@ -313,7 +313,13 @@ impl Advice {
             Mark::Unmake { kind, name, others, .. } => Some((*kind, name, others.keys().collect())),
             _ => None,
         };
-        if let Some((kind, name, others)) = named.filter(|_| answer != Answer::Lost) {
+        // What could not be removed may be there or not, as before.
+        let settles = match answer {
+            Answer::Done => true,
+            Answer::Failed(_) => matches!(mark, Mark::Make { .. }),
+            Answer::Lost => false,
+        };
+        if let Some((kind, name, others)) = named.filter(|_| settles) {
             for name in std::iter::once(name).chain(others) {
                 self.unsure.remove(&(kind, name.clone()));
             }

@@ -517,3 +517,27 @@ fn pipelines_need_a_target_that_has_them() {
     );
     assert!(learned(&mm, &lab(PIPELINES), &Advice::default(), true).is_ok());
 }
+
+#[test]
+fn what_may_be_there_stays_in_doubt_until_it_is_made_or_removed() {
+    use super::super::advice::{Answer, Made, Mark};
+    let (kind, name) = (Kind::Mirror, "m".to_owned());
+    let made = Made { key: "b.0".to_owned(), facts: Default::default() };
+    let make = Mark::Make { kind, name: name.clone(), made, new: true, was: None, others: Default::default() };
+    let unmake = Mark::Unmake { kind, name: name.clone(), was: None, others: Default::default() };
+    let mut advice = Advice::default();
+    advice.sent("tap mirror a 0 b 0", Some(&make));
+    let in_doubt = |advice: &Advice| advice.unsure.contains(&(kind, name.clone()));
+    for (mark, answer, stays) in [
+        (&make, Answer::Lost, true),
+        (&unmake, Answer::Failed("not there"), true),
+        (&unmake, Answer::Lost, true),
+        (&unmake, Answer::Done, false),
+    ] {
+        advice.answered(mark, answer);
+        assert_eq!(in_doubt(&advice), stays, "{answer:?}");
+    }
+    advice.sent("tap mirror a 0 b 0", Some(&make));
+    advice.answered(&make, Answer::Failed("no such VM"));
+    assert!(!in_doubt(&advice));
+}
