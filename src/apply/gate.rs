@@ -31,9 +31,10 @@ pub(super) fn wait(
             Ok(()) => return End::Done,
             Err(unmet) => unmet,
         };
-        if unmet.contains(NO_COMMAND) {
-            return End::Failed { error: unmet };
-        }
+        let unmet = match unmet {
+            Unmet::NoCommand(error) => return End::Failed { error },
+            Unmet::NotYet(unmet) => unmet,
+        };
         if Instant::now() >= end {
             let seconds = Duration::from_secs(patience.as_secs());
             let error = format!("not so within {}; the last answer was: {unmet}", humantime::format_duration(seconds));
@@ -50,32 +51,52 @@ pub(super) fn wait(
     }
 }
 
-/// Ask once. The error says what is not as it is to be.
+/// What is not as it is to be, in words.
+#[derive(Debug, PartialEq, Eq)]
+enum Unmet {
+    /// The target does not have the command.
+    NoCommand(String),
+    /// It may become so.
+    NotYet(String),
+}
+
+/// Ask once.
 fn ask(
     step: &Step,
     holds: &Holds,
     connection: &mut Option<Box<dyn Transport + Send>>,
     connect: Connect<'_>,
-) -> Result<(), String> {
+) -> Result<(), Unmet> {
+    let lost = |error| Unmet::NotYet(chain(&error));
     let mut open = match connection.take() {
         Some(open) => open,
-        None => connect().map_err(|error| chain(&error))?,
+        None => connect().map_err(lost)?,
     };
-    let responses = open.call(&step.command).map_err(|error| chain(&error))?;
+    let responses = open.call(&step.command).map_err(lost)?;
     *connection = Some(open);
-    let errors = errors(&responses);
+    answered(&responses, holds)
+}
+
+/// Whether an answer holds.
+fn answered(responses: &[Response], holds: &Holds) -> Result<(), Unmet> {
+    let errors = errors(responses);
     if !errors.is_empty() {
-        return Err(errors.join("; "));
+        // Only at the beginning: behind that, errors may quote what guests and programs wrote.
+        let unknown = responses.iter().flat_map(|r| r.errors()).any(|(_, error)| error.trim().starts_with(NO_COMMAND));
+        let errors = errors.join("; ");
+        return Err(if unknown { Unmet::NoCommand(errors) } else { Unmet::NotYet(errors) });
     }
     match holds {
         Holds::Success => Ok(()),
         Holds::Connected(names) => {
             let waiting: Vec<&str> =
-                names.iter().map(String::as_str).filter(|name| !connected(&responses, name)).collect();
+                names.iter().map(String::as_str).filter(|name| !connected(responses, name)).collect();
             match &waiting[..] {
                 [] => Ok(()),
-                [name] => Err(format!("cc is not connected to {name}")),
-                [name, more @ ..] => Err(format!("cc is not connected to {name} and {} more", more.len())),
+                [name] => Err(Unmet::NotYet(format!("cc is not connected to {name}"))),
+                [name, more @ ..] => {
+                    Err(Unmet::NotYet(format!("cc is not connected to {name} and {} more", more.len())))
+                }
             }
         }
     }
@@ -90,4 +111,21 @@ fn connected(responses: &[Response], name: &str) -> bool {
         let cell = |row: &Vec<String>, column: usize, text: &str| row.get(column).is_some_and(|cell| cell == text);
         rows.iter().any(|row| cell(row, names, name) && cell(row, active, "true"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::language::entry::Entry;
+
+    #[test]
+    fn what_a_guest_wrote_is_not_taken_for_a_missing_command() {
+        let answer = |error: &str| {
+            let resp = Some(vec![Entry::failure("host", error)]);
+            answered(&[Response { resp, ..Response::default() }], &Holds::Success)
+        };
+        assert!(matches!(answer("invalid command: `vm serial a`"), Err(Unmet::NoCommand(_))));
+        let quoted = "a has not written \"login:\": a last wrote \"invalid command: reboot\"";
+        assert_eq!(answer(quoted), Err(Unmet::NotYet(format!("host: {quoted}"))));
+    }
 }
