@@ -4414,7 +4414,7 @@ class minimega:
 
             vm config serial-ports [value]
 
-        Number of serial ports; port N is the socket serialN in the VM's folder. More than 4 take a virtual PCI card. A whole number from 0 to 256.
+        Number of serial ports; port N is the socket serialN in the VM's folder, and `vm serial` shows what the guest wrote there. More than 4 take a virtual PCI card. A whole number from 0 to 256.
 
         Default: 0.
 
@@ -4882,6 +4882,35 @@ class minimega:
                 [("word", "vm", None), ("word", "qmp", None), ("text", "vm", None), ("text", "qmp", None)],
             ],
             {"vm": vm, "qmp": qmp},
+        )
+
+    def vm_serial(self, vm: Word, port: Optional[Word] = None, lines: Optional[Word] = None, contains_or_matches: Optional[Word] = None, text: Optional[Word] = None) -> List[Resp]:
+        """show what VMs wrote on a serial port, or ask whether they wrote a text.
+
+            vm serial <vm target> [port] [lines]
+            vm serial <vm target> <port> <contains,matches> <text>
+
+        A command of megaform's own. What a guest writes on its serial ports (`vm config serial-ports`, ttyS0 of a Linux guest is port 0) is kept in the file serialN.log of the VM's folder, whether or not anybody is connected to the socket serialN: the first 1 MiB and the last 4 MiB since the VM was last launched, or started after it had ended. A guest that reboots by itself writes on. After the end it can still be read, until the VM is started again or flushed. Control codes and escape sequences are left out, and bytes that are no UTF-8 are replaced.
+
+        For one VM, shows its last lines on a port, 20 unless told. For several, shows the state of each, how many bytes it wrote, and its last line. The default port is 0.
+
+        contains: answers with the line of each VM that has the text, and with an error that names the VMs that have not written it. Upper and lower case differ.
+        matches: the same for a regular expression (syntax of the Rust crate regex; `^` and `$` are the ends of a line, `(?i)` at its beginning ignores case).
+
+        With `all`, VMs that do not have the port are left out.
+
+            vm serial db
+            vm serial db 1 200
+            vm serial all
+            vm serial web[0-9] 0 contains login:
+            vm serial all 0 matches "(?i)kernel panic|oops"
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "serial", None), ("text", "vm", None), ("text?", "port", None), ("text?", "lines", None)],
+                [("word", "vm", None), ("word", "serial", None), ("text", "vm", None), ("text", "port", None), ("choice", "contains_or_matches", ("contains", "matches",)), ("text", "text", None)],
+            ],
+            {"vm": vm, "port": port, "lines": lines, "contains_or_matches": contains_or_matches, "text": text},
         )
 
     def vm_start(self, vm: Word) -> List[Resp]:

@@ -39,6 +39,7 @@ mod vm_launch;
 mod vm_net;
 mod vm_net_bond;
 mod vm_qmp;
+mod vm_serial;
 mod vm_start;
 mod vm_stop;
 mod vm_tag;
@@ -227,6 +228,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(vm_net::commands());
     commands.extend(vm_net_bond::commands());
     commands.extend(vm_qmp::commands());
+    commands.extend(vm_serial::commands());
     commands.extend(vm_start::commands());
     commands.extend(vm_stop::commands());
     commands.extend(vm_tag::commands());

@@ -69,6 +69,9 @@ pub enum EngineError {
     /// A gateway to the outside.
     #[error(transparent)]
     Nat(#[from] super::nat::NatError),
+    /// What guests write on serial ports.
+    #[error(transparent)]
+    Serial(#[from] super::serial::SerialError),
     /// The network layer.
     #[error(transparent)]
     Network(#[from] NetworkError),

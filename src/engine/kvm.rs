@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::language::diskspec::{DEFAULT_INTERFACE, DiskSpec};
 use crate::language::field::VmConfig;
 
+use super::serial::log_name;
 use super::vm::Nic;
 
 /// Where the agent in the guest finds its port, and the name of the port's socket in the VM's folder.
@@ -147,7 +148,8 @@ impl Guest<'_> {
         }
         for port in 0..config.uint("serial-ports") {
             let device = if port < 4 { "isa-serial" } else { "pci-serial" };
-            add("-chardev", format!("socket,id=charserial{port},path=serial{port},server=on,wait=off"));
+            let log = format!("logfile={},logappend=on", log_name(port));
+            add("-chardev", format!("socket,id=charserial{port},path=serial{port},server=on,wait=off,{log}"));
             add("-device", format!("{device},chardev=charserial{port},id=serial{port}"));
         }
         self.virtio_ports(&mut add);
@@ -290,6 +292,14 @@ mod tests {
         assert!(text.contains("chardev=charvserial0,id=vserial0,name=one"), "{text}");
         assert!(text.contains("path=cc,server=on,wait=off") && text.contains("id=vserialCC,name=cc"), "{text}");
         assert!(!line(&config(&[("backchannel", &["false"])]), &[]).contains("virtio-serial"));
+    }
+
+    #[test]
+    fn what_a_guest_writes_on_a_serial_port_is_appended_to_a_file() {
+        let text = line(&config(&[("serial-ports", &["2"])]), &[]);
+        let socket = "socket,id=charserial1,path=serial1,server=on,wait=off,logfile=serial1.log,logappend=on";
+        assert!(text.contains(&format!("-chardev {socket} -device isa-serial,chardev=charserial1")), "{text}");
+        assert!(!line(&VmConfig::new(), &[]).contains("logfile"));
     }
 
     #[test]

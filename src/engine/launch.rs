@@ -233,6 +233,8 @@ impl Engine {
 
     async fn try_start_qemu(self: &Arc<Self>, vm: &Arc<Vm>) -> Result<(), EngineError> {
         make_folder(&vm.folder)?;
+        // Whoever waits for a text must not find what an earlier run wrote.
+        Self::forget_serial(vm)?;
         vm.save()?;
         let (accelerator, _) = self.accelerator().await;
         let killed = || EngineError::Killed { name: vm.name.to_string() };

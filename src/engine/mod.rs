@@ -38,6 +38,7 @@ mod qos;
 mod queue;
 mod recovery;
 mod schedule;
+mod serial;
 mod shell;
 mod store;
 mod switching;
@@ -80,6 +81,7 @@ pub use progress::{Progress, report};
 pub use qos::Qos;
 pub use queue::{QueueError, Queued, Schedule};
 pub use schedule::{Load, ScheduleError};
+pub use serial::{SerialError, SerialRow};
 pub use store::STATE as STATE_FILE;
 pub use switching::MirrorsTo;
 pub use taps::{TapAddress, TapInfo, TapRequest};
@@ -196,6 +198,7 @@ impl Engine {
         });
         engine.start_learning();
         let notes = engine.recover().await?;
+        engine.start_trimming();
         Ok((engine, notes))
     }
 

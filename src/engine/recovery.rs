@@ -17,6 +17,7 @@ use crate::qmp::Qmp;
 
 use super::kvm::{BACKCHANNEL, QMP_ARGUMENT};
 use super::launch::LOG;
+use super::serial::is_log;
 use super::taps::read_owner;
 use super::vm::{Ended, RECORD, Record, Vm, VmState};
 use super::{Engine, EngineError, store};
@@ -202,7 +203,10 @@ fn holds_a_vm(folder: &std::path::Path) -> Result<bool, EngineError> {
         let name = name.to_string_lossy();
         let port = ["virtio-serial", "serial"].iter().find_map(|kind| name.strip_prefix(kind));
         let numbered = port.is_some_and(|number| number.parse::<u32>().is_ok());
-        if !numbered && ![RECORD, "vm.new", LOG, "qmp", "vnc", BACKCHANNEL, "qemu.pid"].contains(&&*name) {
+        if !numbered
+            && !is_log(&name)
+            && ![RECORD, "vm.new", LOG, "qmp", "vnc", BACKCHANNEL, "qemu.pid"].contains(&&*name)
+        {
             return Ok(false);
         }
     }

@@ -29,8 +29,22 @@ const MAX_NOTES: usize = 1000;
 
 /// Commands that leave nothing behind.
 const SHOWS: &[&str] = &[
-    "args", "check", "echo", "help", "history", "host", "log", "mesh", "ns", "pipe", "plumb", "version", "vm info",
-    "vm top", "write",
+    "args",
+    "check",
+    "echo",
+    "help",
+    "history",
+    "host",
+    "log",
+    "mesh",
+    "ns",
+    "pipe",
+    "plumb",
+    "version",
+    "vm info",
+    "vm serial",
+    "vm top",
+    "write",
 ];
 
 /// Why a script became no experiment.

@@ -19,6 +19,7 @@ pub mod output;
 pub mod pattern;
 pub mod qos;
 pub mod range;
+pub mod serial;
 pub mod token;
 
 pub use compiled::{Args, CompileError, Compiled, Invalid};

@@ -129,6 +129,11 @@ pub fn tokenize(line: &str) -> Result<Vec<Word>, TokenError> {
 /// Arguments that begin so are fetched by minimega's preprocessor, quoted or not.
 const FETCHED: &[&str] = &["file:", "http:", "https:", "tar:"];
 
+/// Whether a receiver fetches what a word names, unless preprocessing is off.
+pub fn is_fetched(word: &str) -> bool {
+    FETCHED.iter().any(|prefix| word.starts_with(prefix))
+}
+
 /// Write a text as one word: [`tokenize`] of the result gives exactly the text back.
 ///
 /// A text that needs no quotes stays bare. A text with a variable (`$` before a letter, `_`, `{`, a digit or one of
@@ -136,7 +141,7 @@ const FETCHED: &[&str] = &["file:", "http:", "https:", "tar:"];
 /// receiving minimega would not see what was meant. A text that begins with `file:`, `http:`, `https:` or `tar:` is
 /// carried, but the receiver fetches what it names unless preprocessing is off.
 pub fn quote(text: &str) -> Result<String, QuoteError> {
-    let mut bare = !text.is_empty() && !FETCHED.iter().any(|p| text.starts_with(p));
+    let mut bare = !text.is_empty() && !is_fetched(text);
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         match c {

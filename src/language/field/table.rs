@@ -57,7 +57,7 @@ fields! {
     "qemu-override" Overrides, default Empty, title "QEMU Override", data "QemuOverride", column None,
         Kvm, Replace, unit None, "Replacements in QEMU's command line, each everywhere its text stands and in order, after everything else that makes the line.";
     "serial-ports" Uint { min: 0, max: 256 }, default DUint(0), title "Serial Ports", data "SerialPorts", column Some("serial-ports"),
-        Kvm, Replace, unit None, "Number of serial ports; port N is the socket serialN in the VM's folder. More than 4 take a virtual PCI card.";
+        Kvm, Replace, unit None, "Number of serial ports; port N is the socket serialN in the VM's folder, and `vm serial` shows what the guest wrote there. More than 4 take a virtual PCI card.";
     "virtio-ports" Text, default Empty, title "Virtio-Serial Ports", data "VirtioPorts", column Some("virtio-ports"),
         Kvm, Replace, unit None, "virtio-serial ports: a number, or names joined by commas; port N is the socket virtio-serialN in the VM's folder.";
     "machine" Text, default Empty, title "Machine", data "Machine", column None,
