@@ -148,6 +148,9 @@ codes! {
         "A DHCP server tells its guests to use the server itself as router, and the engine forwards nothing. A guest that is to use the way out of its VLAN needs the gateway's address.\n\n    options: option:router,10.0.0.254";
     "needs-kernel" Error "append or initrd without kernel":
         "QEMU passes both to a kernel that it boots directly (`-kernel`). With a disk, the guest's boot loader has its own.";
+    "no-serial-port" Error "a text that is awaited on a serial port that the VM does not have":
+        "Ports count from 0, so a wait on port 0 takes `serial_ports: 1`, of the VM or of its profile. The guest must be told to write \
+         there: a Linux kernel with `console=ttyS0`.\n\n    db: { serial_ports: 1, append: console=ttyS0, wait_for: { serial: \"login:\" } }";
     "no-such-command" Error "a kind of object that the target has no commands for":
         "The target answered that it does not have the command, so an entry that needs it cannot be carried out there.";
     "not-carried" Error "a value that the command language would change":

@@ -395,8 +395,20 @@ keys! {
         "The agent in the guest is connected (`cc_active` of `vm info`).";
     "command" takes "a line", default "none", shape::line,
         "A command that changes nothing, run in the experiment's namespace, answers without an error: whatever else tells that the guest is ready.";
+    "serial" takes "text, a map, or a list of them", default "none", shape::serial_texts,
+        "The guest has written this text on a serial port since its VM was launched, or started after it had ended: text for port 0, or maps with the keys of a text on a serial port. Of a list, all. The VM needs `serial_ports`, and the target megaform's engine.";
     "timeout" takes "seconds, or text with units", default "`2m`", shape::wait_timeout,
         "How long each of these may take, from 1 second to 1 day, as in `90`, `\"90s\"` or `\"5m\"`. What depends on the VM is skipped then, and apply ends with 4.";
+}
+
+keys! {
+    /// What a guest writes on a serial port.
+    SERIAL:
+    "port" takes "0 to 255", default "`0`", shape::serial_port, "The port; 0 is ttyS0 of a Linux guest.";
+    "text" takes "text", default "none", shape::nonempty,
+        "The text, anywhere in what was written; upper and lower case differ. One of `text` and `pattern` is given.";
+    "pattern" takes "a regular expression", default "none", shape::nonempty,
+        "Instead of `text`: what is to match, in the syntax of the Rust crate regex. `^` and `$` are the ends of a line, `(?i)` at the beginning ignores case.";
 }
 
 keys! {
@@ -516,6 +528,7 @@ pub fn reference() -> String {
     table("A capture (`captures`)", rows(CAPTURE));
     table("A pipeline (`plumbing`)", rows(PLUMBING));
     table("A wait (`wait_for`)", rows(WAIT_FOR));
+    table("A text on a serial port (`serial` of a wait)", rows(SERIAL));
     table("A lifecycle (`lifecycle`)", rows(LIFECYCLE));
     table("Raw commands (`commands`)", rows(COMMAND));
     table("A variable (`variables`)", rows(VARIABLE));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Span, Spanned};
 use crate::language::field::VmConfig;
 use crate::language::qos::Qos;
+use crate::language::serial::Sought;
 use crate::name::{Address, BridgeName, CommandName, Kind, Mac, Namespace, TapName, VlanAlias, VlanTag, VmName};
 
 /// One experiment.
@@ -163,6 +164,19 @@ pub struct WaitFor {
     pub port: Option<Spanned<SocketAddr>>,
     /// A command that changes nothing answers without an error.
     pub command: Option<Spanned<String>>,
+    /// The guest has written all of these.
+    pub serial: Vec<SerialText>,
+}
+
+/// What a guest is to write on a serial port.
+#[derive(Debug, Clone)]
+pub struct SerialText {
+    /// Where it stands.
+    pub span: Span,
+    /// The port, counted from 0.
+    pub port: u64,
+    /// The text or pattern.
+    pub sought: Sought,
 }
 
 /// One NIC.

@@ -72,6 +72,9 @@ impl Experiment {
                 if let Some(command) = &wait.command {
                     line(&format!("vm.{name}.wait_for.command"), &**command);
                 }
+                for serial in &wait.serial {
+                    line(&format!("vm.{name}.wait_for.serial.{}", serial.port), &serial.sought);
+                }
             }
             if let Some(old) = &vm.renamed_from {
                 line(&format!("vm.{name}.lifecycle.renamed_from"), &**old);

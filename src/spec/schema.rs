@@ -39,6 +39,7 @@ pub fn schema() -> Json {
         "object_lifecycle": object(keys::OBJECT_LIFECYCLE),
         "lifecycle": object(keys::LIFECYCLE),
         "wait_for": object(keys::WAIT_FOR),
+        "serial": repeated(object(keys::SERIAL), &["when", "for_each"]),
         "command": repeated(object(keys::COMMAND), &["when", "for_each", "count"]),
         "profile_lifecycle": profile_lifecycle(),
         "tap_lifecycle": object(keys::TAP_LIFECYCLE),
@@ -376,6 +377,12 @@ pub(super) mod shape {
     }
     pub fn socket_address() -> Json {
         json!({ "type": "string", "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$" })
+    }
+    pub fn serial_texts() -> Json {
+        one_or_list(json!([nonempty(), { "$ref": "#/$defs/serial" }]))
+    }
+    pub fn serial_port() -> Json {
+        json!({ "type": "integer", "minimum": 0, "maximum": 255, "default": 0 })
     }
     pub fn wait_timeout() -> Json {
         json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 86_400 }, { "type": "string" }] })

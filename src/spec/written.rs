@@ -78,6 +78,14 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
             if let Some(command) = &wait.command {
                 text.line(3, "command", &quoted(command), Some(command.span));
             }
+            if !wait.serial.is_empty() {
+                text.open(3, "serial", None);
+            }
+            for serial in &wait.serial {
+                let key = if serial.sought.is_pattern() { "pattern" } else { "text" };
+                let value = quoted(serial.sought.text());
+                text.item(4, &format!("{{ port: {}, {key}: {value} }}", serial.port), serial.span);
+            }
             text.line(3, "timeout", &wait.timeout.to_string(), None);
         }
         text.lifecycle(&body.lifecycle, vm.renamed_from.as_ref().map(|old| (old.as_str(), old.span)));

@@ -233,7 +233,10 @@ impl Network {
             ["help", "nat"] if self.megaform => {
                 Answer::Text("nat\nnat <add,> <vlan> <ip> [bridge]\nnat <delete,> <vlan or all> [bridge]\n".to_owned())
             }
-            ["help", "nat"] => fail("no help entry"),
+            ["help", "vm", "serial"] if self.megaform => {
+                Answer::Text("vm serial <vm target> <port> <contains,matches> <text>\n".to_owned())
+            }
+            ["help", "nat"] | ["help", "vm", "serial"] => fail("no help entry"),
             ["help", "bridge", ..] => {
                 let (config, key) =
                     if self.old { ("", "") } else { ("bridge <config,> <bridge> <config>\n", " [key]") };

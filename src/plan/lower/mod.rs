@@ -126,6 +126,10 @@ pub(super) const TUNNEL_KEY: Newer =
 pub(super) const NIC_MIRROR: Newer =
     Newer { help: "tap mirror", marker: "<mirror,> <vm name> <interface", form: "tap mirror between NICs of VMs" };
 
+/// Whether guests wrote a text, which is megaform's own.
+pub(super) const SERIAL: Newer =
+    Newer { help: "vm serial", marker: "<contains,matches>", form: "vm serial … contains" };
+
 /// Bonds of NICs.
 pub(super) const BOND: Newer = Newer { help: "vm net bond", marker: "vm net <bond,>", form: "vm net bond" };
 

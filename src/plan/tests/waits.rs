@@ -101,3 +101,98 @@ fn a_saved_plan_keeps_its_gates() {
     let expects = |plan: &Plan| plan.steps.iter().map(|step| step.expect.clone()).collect::<Vec<_>>();
     assert_eq!(expects(&read.plan), expects(&plan));
 }
+
+const TEXTS: &str = r#"
+experiment: lab
+profiles:
+  linux: { memory: 64, serial_ports: 2, wait_for: { serial: "login:", timeout: 5m } }
+vms:
+  "web[0-2]": { profile: linux }
+  db:
+    profile: linux
+    wait_for: { serial: ["login:", { port: 1, pattern: "^ready \\$HOME \"x\"$" }], timeout: 5m }
+  app: { memory: 64, depends_on: ["web[0-2]", db] }
+"#;
+
+fn megaform() -> Minimega {
+    let mm = Minimega::default();
+    mm.0.lock().unwrap().network.megaform = true;
+    mm
+}
+
+#[test]
+fn vms_that_wait_for_the_same_text_share_a_gate() {
+    let (mm, lab) = (megaform(), file(TEXTS));
+    let plan = networks::learned(&mm, &lab, &Advice::default(), false).unwrap();
+    // The wait is no part of what VMs are launched from, so that they start together.
+    let all = step(&plan, "vm serial db,web[0-2] 0 contains login:");
+    let ready = step(&plan, r#"vm serial db 1 matches "(?:)^ready \\x24HOME \"x\"$""#);
+    for gate in [all, ready] {
+        assert!(follows(&plan, gate, step(&plan, "vm start db,web[0-2]")), "{}", text(&plan));
+        assert!(follows(&plan, step(&plan, "vm launch kvm app"), gate), "{}", text(&plan));
+        assert_eq!(
+            (&gate.expect, &gate.undo),
+            (&Expect::Until { holds: Holds::Success, timeout: 300 }, &Undo::Nothing)
+        );
+    }
+    assert_eq!((all.serves.len(), ready.serves.len()), (4, 1));
+    let words: Vec<String> =
+        crate::language::tokenize(&ready.command).unwrap().into_iter().map(|word| word.text).collect();
+    let sought = crate::language::serial::Sought::parse(&words[6], &words[7]).unwrap();
+    assert_eq!(sought.finder().find("x\nready $HOME \"x\"\n"), Some(2));
+    carry_out(&mm, &plan);
+    let again = networks::learned(&mm, &lab, &Advice::default(), false).unwrap();
+    assert!(again.is_empty(), "{}", text(&again));
+    assert!(again.learn.is_empty(), "nothing is asked, so that the target is not asked for its help");
+}
+
+#[test]
+fn what_is_added_asks_those_that_run_together() {
+    let (mm, lab) = (megaform(), file(TEXTS));
+    carry_out(&mm, &networks::learned(&mm, &lab, &Advice::default(), false).unwrap());
+    mm.by_hand("namespace lab vm kill app");
+    mm.by_hand("namespace lab vm flush app");
+    let plan = networks::learned(&mm, &lab, &Advice::default(), false).unwrap();
+    let gate = step(&plan, "vm serial db,web[0-2] 0 contains login:");
+    assert!(gate.needs.is_empty() && follows(&plan, step(&plan, "vm launch kvm app"), gate), "{}", text(&plan));
+    assert_eq!(plan.steps.iter().filter(|step| step.command.contains("vm serial")).count(), 2, "{}", text(&plan));
+    carry_out(&mm, &plan);
+    // One that is launched anew is asked again, and only after its start.
+    let larger = TEXTS.replace("    profile: linux\n", "    profile: linux\n    memory: 65\n");
+    let plan = networks::learned(&mm, &file(&larger), &Advice::default(), false).unwrap();
+    let gate = step(&plan, "vm serial db 0 contains login:");
+    assert!(follows(&plan, gate, step(&plan, "vm start db")), "{}", text(&plan));
+}
+
+#[test]
+fn a_target_that_cannot_be_asked_for_a_text_is_refused_at_its_place() {
+    let lab = file(TEXTS);
+    let Err(PlanError::Blocked { problems }) = networks::learned(&Minimega::default(), &lab, &Advice::default(), false)
+    else {
+        panic!("it was planned")
+    };
+    let at = |problem: &Diagnostic| {
+        let span = problem.span.unwrap();
+        lab.sources.text(span.source)[span.start..span.end].to_owned()
+    };
+    let found: Vec<(&str, String, &str)> = problems.iter().map(|p| (p.code, at(p), p.message.as_str())).collect();
+    let lacks = |vm: &str| format!("vm.{vm} takes `vm serial … contains`, which the target does not have");
+    let (db, web) = (lacks("db"), lacks("web0"));
+    let pattern = r#"{ port: 1, pattern: "^ready \\$HOME \"x\"$" }"#;
+    assert_eq!(
+        found.iter().map(|(code, at, message)| (*code, at.as_str(), *message)).collect::<Vec<_>>(),
+        [
+            ("target-lacks", r#""login:""#, &*db),
+            ("target-lacks", pattern, &*db),
+            ("target-lacks", r#""login:""#, &*web),
+        ]
+    );
+}
+
+#[test]
+fn a_destroy_asks_for_no_text() {
+    let (mm, lab) = (megaform(), file(TEXTS));
+    carry_out(&mm, &networks::learned(&mm, &lab, &Advice::default(), false).unwrap());
+    let plan = planned_destroy(&mm, &lab, Advice::default());
+    assert!(plan.learn.is_empty() && !text(&plan).contains("vm serial"), "{}", text(&plan));
+}

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{At, Decoder};
-use crate::diagnostic::{Diagnostic, Spanned};
-use crate::spec::model::WaitFor;
+use crate::diagnostic::{Diagnostic, Span, Spanned};
+use crate::language::serial::{Sought, SoughtError};
+use crate::spec::model::{SerialText, WaitFor};
 use crate::spec::syntax::{Node, Value};
 use crate::spec::{keys, shown};
 
@@ -20,12 +21,21 @@ impl Decoder<'_> {
         let entries = self.section(node, &what, &keys::names(keys::WAIT_FOR))?;
         // A key that was refused may be the condition that is meant.
         let refused = self.diagnostics.len() > before;
-        let mut wait =
-            WaitFor { span: node.span, timeout: DEFAULT_TIMEOUT, cc: false, ping: None, port: None, command: None };
+        let mut wait = WaitFor {
+            span: node.span,
+            timeout: DEFAULT_TIMEOUT,
+            cc: false,
+            ping: None,
+            port: None,
+            command: None,
+            serial: Vec::new(),
+        };
         let mut conditions = 0;
         for (key, _, node) in entries {
             let at = At { key, owner: &what };
-            conditions += usize::from(key != "timeout");
+            // A list may have lost all its items to a `when`.
+            let empty = matches!(&node.value, Value::List(list) if list.is_empty());
+            conditions += usize::from(key != "timeout" && !empty);
             match key {
                 "ping" => {
                     wait.ping =
@@ -40,6 +50,7 @@ impl Decoder<'_> {
                     }
                 }
                 "command" => wait.command = self.line(node, at),
+                "serial" => wait.serial = self.serial_texts(node, at),
                 "cc" => wait.cc = self.bool(node, at).unwrap_or_default(),
                 "timeout" => wait.timeout = self.seconds(node, at).unwrap_or(DEFAULT_TIMEOUT),
                 other => unreachable!("`{other}` is not in the table of a wait's keys"),
@@ -50,10 +61,104 @@ impl Decoder<'_> {
         }
         if conditions == 0 {
             let diagnostic = Diagnostic::error("missing-key", node.span, format!("{what} waits for nothing"));
-            self.push(diagnostic.hint("give one of `ping`, `port`, `cc` and `command`, or leave `wait_for` out"));
+            self.push(
+                diagnostic.hint("give one of `ping`, `port`, `cc`, `command` and `serial`, or leave `wait_for` out"),
+            );
             return None;
         }
         Some(wait)
+    }
+
+    /// What the guest is to write: one, or a list of them that has one.
+    fn serial_texts(&mut self, node: &Node, at: At<'_>) -> Vec<SerialText> {
+        let Value::List(list) = &node.value else { return self.serial_text(node, at).into_iter().collect() };
+        let mut texts: Vec<SerialText> = Vec::new();
+        for text in list.iter().filter_map(|item| self.serial_text(item, at)) {
+            // Asking for the same twice says nothing more.
+            if !texts.iter().any(|other| (other.port, &other.sought) == (text.port, &text.sought)) {
+                texts.push(text);
+            }
+        }
+        texts
+    }
+
+    fn serial_text(&mut self, node: &Node, at: At<'_>) -> Option<SerialText> {
+        if !matches!(node.value, Value::Map(_)) {
+            let sought = self.sought(node, at, false)?;
+            return Some(SerialText { span: node.span, port: 0, sought });
+        }
+        let owner = format!("a serial text of {}", at.owner);
+        let before = self.diagnostics.len();
+        let entries = self.section(node, &owner, &keys::names(keys::SERIAL))?;
+        let (mut port, mut found) = (0, None::<(Sought, Span)>);
+        for (key, span, node) in entries {
+            let at = At { key, owner: &owner };
+            match key {
+                "port" => port = self.uint(node, at, 0, 255).unwrap_or_default(),
+                "text" | "pattern" => {
+                    let Some(sought) = self.sought(node, at, key == "pattern") else { continue };
+                    if let Some((_, other)) = &found {
+                        let message = format!("{owner} has a `text` and a `pattern`");
+                        let diagnostic = Diagnostic::error("exclusive-keys", span, message);
+                        self.push(diagnostic.label(*other, "the other one").hint("write a list of two texts"));
+                    }
+                    found = Some((sought, span));
+                }
+                other => unreachable!("`{other}` is not in the table of a serial text's keys"),
+            }
+        }
+        if found.is_none() && self.diagnostics.len() == before {
+            let diagnostic = Diagnostic::error("missing-key", node.span, format!("{owner} has no text"));
+            self.push(diagnostic.hint("add `text` or `pattern`: what the guest is to write"));
+        }
+        found.map(|(sought, _)| SerialText { span: node.span, port, sought })
+    }
+
+    fn sought(&mut self, node: &Node, at: At<'_>, pattern: bool) -> Option<Sought> {
+        let Value::String(text) = &node.value else {
+            self.wrong_type(node, at, "text that the guest writes", true);
+            return None;
+        };
+        let error = match if pattern { Sought::matches(text) } else { Sought::contains(text) } {
+            Ok(sought) => return Some(sought),
+            Err(error) => error,
+        };
+        let hint = match &error {
+            SoughtError::Empty => "give the text that the guest is to write",
+            SoughtError::TooLong { .. } => "give the part of it that tells",
+            SoughtError::Control { found: '\r' } => "remove it: a line ends with `\\n` in what is kept",
+            SoughtError::Control { .. } => "remove it",
+            SoughtError::Pattern { .. } => "the syntax is that of the Rust crate regex; `text` is taken literally",
+            SoughtError::Anything => "give a pattern that only the wanted text matches",
+            SoughtError::Variable { .. } => {
+                "an end of a line (`$`) is not followed by a letter, a digit, `{` or one of `_*#$@!?-`"
+            }
+        };
+        let span = match error {
+            SoughtError::Pattern { at, .. } => self.inside(node, text, at),
+            _ => node.span,
+        };
+        let text = shown(text);
+        let message = match &error {
+            SoughtError::Empty | SoughtError::TooLong { .. } => format!("{at}: {error}"),
+            SoughtError::Pattern { .. } => format!("{at} is `{text}`, which is no regular expression: {error}"),
+            _ => format!("{at} is `{text}`: {error}"),
+        };
+        let code = if matches!(error, SoughtError::Variable { .. }) { "not-carried" } else { "invalid-value" };
+        self.push_once(Diagnostic::error(code, span, message).hint(hint));
+        None
+    }
+
+    /// The place of a byte of a text, where it stands in the file as it is; that of the whole text otherwise.
+    fn inside(&self, node: &Node, text: &str, at: usize) -> Span {
+        let Span { source, start, end } = node.span;
+        let written = self.sources.text(source).get(start..end).unwrap_or_default();
+        let quotes = written.len().saturating_sub(text.len()) / 2;
+        if written.get(quotes..quotes + text.len()) != Some(text) {
+            return node.span;
+        }
+        let start = start + quotes + at;
+        Span { source, start, end: start + text[at..].chars().next().map_or(0, char::len_utf8) }
     }
 
     /// Text that is read as a whole.

@@ -161,6 +161,21 @@ impl<'d> Checks<'d> {
             }
             self.push(diagnostic);
         }
+        let ports = body.config.uint("serial-ports");
+        for serial in body.wait_for.iter().flat_map(|wait| &wait.serial).filter(|serial| serial.port >= ports) {
+            let has = match ports {
+                0 => "has none".to_owned(),
+                1 => "has one, port 0".to_owned(),
+                ports => format!("has {ports}, the last one is port {}", ports - 1),
+            };
+            let message = format!("a text is awaited on serial port {} of `{name}`, which {has}", serial.port);
+            let mut diagnostic = Diagnostic::error("no-serial-port", serial.span, message)
+                .hint(format!("give the VM `serial_ports: {}`", serial.port + 1));
+            if let Some(given) = body.spans.get("serial-ports") {
+                diagnostic = diagnostic.label(*given, "given here");
+            }
+            self.push(diagnostic);
+        }
         let beside = body.config.text("colocate");
         if let Some(span) = body.spans.get("colocate")
             && !(draft.partial || beside.is_empty() || draft.vms.contains_key(beside.as_str()))

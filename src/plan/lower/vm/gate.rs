@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::super::super::draft::{Draft, Extra, Members, targets};
+use super::super::super::draft::{Draft, Extra, Members, Targets, targets};
 use super::super::super::{Expect, Holds, StepId, Undo};
-use super::super::Scene;
+use super::super::{SERIAL, Scene};
 use super::Ready;
+use crate::language::serial::Sought;
 use crate::live::VmState;
+use crate::name::{Address, Kind};
 use crate::spec::model::WaitFor;
 
 /// One thing to ask.
@@ -23,6 +25,8 @@ enum Question {
     Port(SocketAddr),
     /// A line of the user's own.
     Line(String),
+    /// What the guest wrote on a serial port.
+    Written(u64, Sought),
 }
 
 impl Question {
@@ -31,11 +35,12 @@ impl Question {
         let ping = wait.ping.as_ref().map(|address| Self::Ping(address.value));
         let port = wait.port.as_ref().map(|address| Self::Port(address.value));
         let line = wait.command.as_ref().map(|line| Self::Line(line.value.clone()));
-        [cc, ping, port, line].into_iter().flatten()
+        let written = wait.serial.iter().map(|serial| Self::Written(serial.port, serial.sought.clone()));
+        [cc, ping, port, line].into_iter().flatten().chain(written)
     }
 
-    /// The command that asks.
-    fn command(&self, draft: &mut Draft) -> String {
+    /// The command that asks for the VMs of a target.
+    fn command(&self, draft: &mut Draft, target: &str) -> String {
         match self {
             Self::Connected => draft.whole("vm info"),
             Self::Ping(address) => draft.whole(&format!("shell ping -n -c 1 -W 1 {address}")),
@@ -44,28 +49,45 @@ impl Question {
                 draft.command(&["shell", "timeout", "2", "bash", "-c", &connect])
             }
             Self::Line(line) => draft.whole(line),
+            Self::Written(port, sought) => {
+                let [kind, text] = sought.words();
+                draft.command(&["vm", "serial", target, &port.to_string(), &kind, &text])
+            }
+        }
+    }
+}
+
+/// VMs by what is asked of them and how long that may take, each with its change.
+type Groups<'a> = BTreeMap<(Question, u32), Members<'a>>;
+
+/// Add what is to be seen of a VM. What the target cannot be asked is refused at its place.
+fn add<'a>(scene: &Scene<'a>, draft: &mut Draft, groups: &mut Groups<'a>, (name, change): (&'a str, usize)) {
+    let Some(wait) = scene.experiment.vms.get(name).and_then(|vm| vm.body.wait_for.as_ref()) else { return };
+    for question in Question::of(wait) {
+        groups.entry((question, wait.timeout)).or_default().push((name, change));
+    }
+    for serial in &wait.serial {
+        let said = |problem: &crate::diagnostic::Diagnostic| problem.span == Some(serial.span);
+        // VMs of one entry share the place.
+        if !draft.problems.iter().any(said) {
+            scene.needs(draft, &SERIAL, &Address { kind: Kind::Vm, name: name.to_owned() }, serial.span);
         }
     }
 }
 
 /// Add the gates of VMs that are started, after the steps that start them.
 pub(super) fn gates<'a>(scene: &Scene<'a>, draft: &mut Draft, members: &Members<'a>, ready: &mut Ready<'a>) {
-    let mut groups: BTreeMap<(Question, u32), Members<'a>> = BTreeMap::new();
-    for member in members {
-        let Some(wait) = scene.experiment.vms.get(member.0).and_then(|vm| vm.body.wait_for.as_ref()) else { continue };
-        for question in Question::of(wait) {
-            groups.entry((question, wait.timeout)).or_default().push(*member);
-        }
-    }
+    let mut groups = Groups::new();
+    members.iter().for_each(|member| add(scene, draft, &mut groups, *member));
     if groups.is_empty() {
         return;
     }
     let started: HashMap<&str, Vec<StepId>> =
         members.iter().filter_map(|(name, _)| Some((*name, ready.get(name)?.clone()))).collect();
     for ((question, timeout), members) in groups {
-        for part in targets(members.clone()) {
-            let needs = part.of.iter().filter_map(|name| started.get(name)).flatten().copied();
-            let step = ask(draft, &question, timeout, &part.names, &part.serves, needs.collect());
+        for part in targets(members) {
+            let needs = part.of.iter().filter_map(|name| started.get(name)).flatten().copied().collect();
+            let step = ask(draft, &question, timeout, &part, &part.serves, needs);
             for name in part.of {
                 ready.entry(name).or_default().push(step);
             }
@@ -82,19 +104,20 @@ pub(super) fn gates_of_needed<'a>(
     ready: &mut Ready<'a>,
 ) {
     let serves: Arc<[usize]> = serves.into();
-    for name in needed {
-        if ready.contains_key(name) {
-            continue;
+    let mut groups = Groups::new();
+    for name in needed.iter().filter(|name| !ready.contains_key(**name)) {
+        let Some((name, live)) = scene.live.vms.get_key_value(*name) else { continue };
+        if live.state == VmState::Running {
+            // It has no change of its own.
+            add(scene, draft, &mut groups, (name, 0));
         }
-        let Some((name, vm)) = scene.experiment.vms.get_key_value(*name) else { continue };
-        let (Some(wait), Some(live)) = (&vm.body.wait_for, scene.live.vms.get(name.as_str())) else { continue };
-        if live.state != VmState::Running {
-            continue;
-        }
-        let names: Arc<[String]> = Arc::from([name.to_string()]);
-        for question in Question::of(wait) {
-            let step = ask(draft, &question, wait.timeout, &names, &serves, Vec::new());
-            ready.entry(name.as_str()).or_default().push(step);
+    }
+    for ((question, timeout), members) in groups {
+        for part in targets(members) {
+            let step = ask(draft, &question, timeout, &part, &serves, Vec::new());
+            for name in part.of {
+                ready.entry(name).or_default().push(step);
+            }
         }
     }
 }
@@ -103,18 +126,18 @@ fn ask(
     draft: &mut Draft,
     question: &Question,
     timeout: u32,
-    names: &Arc<[String]>,
+    part: &Targets<'_>,
     serves: &Arc<[usize]>,
     mut needs: Vec<StepId>,
 ) -> StepId {
     needs.sort_unstable();
     needs.dedup();
     let holds = match question {
-        Question::Connected => Holds::Connected(names.to_vec()),
-        Question::Ping(_) | Question::Port(_) | Question::Line(_) => Holds::Success,
+        Question::Connected => Holds::Connected(part.names.to_vec()),
+        Question::Ping(_) | Question::Port(_) | Question::Line(_) | Question::Written(..) => Holds::Success,
     };
     let extra =
         Extra { needs, undo: Undo::Nothing, expect: Some(Expect::Until { holds, timeout }), ..Extra::default() };
-    let command = question.command(draft);
+    let command = question.command(draft, &part.text);
     draft.raw_step(serves, command, extra)
 }
