@@ -142,6 +142,22 @@ fn what_an_older_release_launched_is_not_taken_for_silent() {
     );
 }
 
+#[test]
+fn a_vm_whose_record_is_lost_goes_with_what_it_wrote() {
+    if !have(NEEDS) {
+        return;
+    }
+    let mut lab = Lab::with_daemon();
+    let disk = disk(&lab, "talks.img", b"booted", false);
+    launch(&lab, "a", &disk, 2);
+    lab.kill_daemon();
+    let folder = lab.base.join("0");
+    assert!(folder.join("serial1.log").exists());
+    std::fs::write(folder.join("vm.json"), "{").expect("the file is ours");
+    lab.start_daemon();
+    assert!(!folder.exists() && lab.qemus().is_empty());
+}
+
 /// How much the only VM wrote.
 fn written(lab: &Lab) -> u64 {
     lab.rows(".columns written vm serial all")[0][0].parse().expect("a number of bytes")

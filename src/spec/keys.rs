@@ -90,7 +90,7 @@ keys! {
         "Show `(sensitive)` in plans, messages and outputs wherever the value stands.";
     "min" takes "a number", default "no limit", shape::number, "The least value of a number.";
     "max" takes "a number", default "no limit", shape::number, "The greatest value of a number.";
-    "pattern" takes "a regular expression", default "none", shape::text,
+    "pattern" takes "a regular expression, at most 1024 bytes", default "none", shape::text,
         "What the whole text must match; of a list or a map, each text in it.";
     "one_of" takes "a list of values", default "none", shape::anything_list, "The values that are allowed.";
     "validation" takes "a rule, or a list of rules", default "none", shape::validation, "Rules that are expressions.";
@@ -405,9 +405,9 @@ keys! {
     /// What a guest writes on a serial port.
     SERIAL:
     "port" takes "0 to 255", default "`0`", shape::serial_port, "The port; 0 is ttyS0 of a Linux guest.";
-    "text" takes "text", default "none", shape::nonempty,
+    "text" takes "text, at most 1024 bytes", default "none", shape::nonempty,
         "The text, anywhere in what was written; upper and lower case differ. One of `text` and `pattern` is given.";
-    "pattern" takes "a regular expression", default "none", shape::nonempty,
+    "pattern" takes "a regular expression, at most 1024 bytes", default "none", shape::nonempty,
         "Instead of `text`: what is to match, in the syntax of the Rust crate regex. `^` and `$` are the ends of a line, `(?i)` at the beginning ignores case.";
 }
 

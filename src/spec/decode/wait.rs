@@ -131,7 +131,7 @@ impl Decoder<'_> {
             SoughtError::Pattern { .. } => "the syntax is that of the Rust crate regex; `text` is taken literally",
             SoughtError::Anything => "give a pattern that only the wanted text matches",
             SoughtError::Variable { .. } => {
-                "an end of a line (`$`) is not followed by a letter, a digit, `{` or one of `_*#$@!?-`"
+                "as the end of a line, `$` cannot stand before a letter, a digit, `{` or one of `_*#$@!?-`"
             }
         };
         let span = match error {
