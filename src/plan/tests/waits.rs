@@ -147,6 +147,35 @@ fn vms_that_wait_for_the_same_text_share_a_gate() {
 }
 
 #[test]
+fn a_vm_that_is_never_ready_stops_only_what_depends_on_it() {
+    let (mm, lab) = (
+        megaform(),
+        file(
+            r#"
+experiment: lab
+vms:
+  "db[0-4]": { memory: 64, serial_ports: 1, wait_for: { serial: ready } }
+  "web[0-1]": { memory: 64, depends_on: ["db0", "db1", "db2"] }
+  app: { memory: 64, depends_on: db2 }
+commands:
+  seed: { create: shell mkdir seed, depends_on: "db[3]" }
+"#,
+        ),
+    );
+    let plan = networks::learned(&mm, &lab, &Advice::default(), false).unwrap();
+    let gate = |vms: &str| step(&plan, &format!("vm serial {vms} 0 contains ready"));
+    let (both, two, three, four) = (gate("db[0-1]"), gate("db2"), gate("db3"), gate("db4"));
+    for (dependent, gates) in
+        [("vm launch kvm web[0-1]", &[both, two][..]), ("vm launch kvm app", &[two]), ("shell mkdir seed", &[three])]
+    {
+        for gate in [both, two, three, four] {
+            let needs = follows(&plan, step(&plan, dependent), gate);
+            assert_eq!(needs, gates.iter().any(|g| g.id == gate.id), "{dependent}: {}\n{}", gate.command, text(&plan));
+        }
+    }
+}
+
+#[test]
 fn what_is_added_asks_those_that_run_together() {
     let (mm, lab) = (megaform(), file(TEXTS));
     carry_out(&mm, &networks::learned(&mm, &lab, &Advice::default(), false).unwrap());

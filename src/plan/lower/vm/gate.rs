@@ -1,8 +1,9 @@
 //! Gates: what must be seen of a VM that runs (`wait_for`) before what depends on it goes on.
 //!
-//! A gate is a step whose command only asks. VMs that wait for the same share one.
+//! A gate is a step whose command only asks. VMs that wait for the same share one where the same depends on them, so that one
+//! that is never ready stops nothing but what depends on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::Ready;
 use crate::language::serial::Sought;
 use crate::live::VmState;
 use crate::name::{Address, Kind};
-use crate::spec::model::WaitFor;
+use crate::spec::model::{Experiment, WaitFor};
 
 /// One thing to ask.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,66 +58,94 @@ impl Question {
     }
 }
 
-/// VMs by what is asked of them and how long that may take, each with its change.
-type Groups<'a> = BTreeMap<(Question, u32), Members<'a>>;
+/// VMs by what is asked of them, how long that may take, and what depends on them; each with its change.
+type Groups<'a> = BTreeMap<(Question, u32, Arc<[usize]>), Members<'a>>;
 
-/// Add what is to be seen of a VM. What the target cannot be asked is refused at its place.
-fn add<'a>(scene: &Scene<'a>, draft: &mut Draft, groups: &mut Groups<'a>, (name, change): (&'a str, usize)) {
-    let Some(wait) = scene.experiment.vms.get(name).and_then(|vm| vm.body.wait_for.as_ref()) else { return };
-    for question in Question::of(wait) {
-        groups.entry((question, wait.timeout)).or_default().push((name, change));
-    }
-    for serial in &wait.serial {
-        let said = |problem: &crate::diagnostic::Diagnostic| problem.span == Some(serial.span);
-        // VMs of one entry share the place.
-        if !draft.problems.iter().any(said) {
-            scene.needs(draft, &SERIAL, &Address { kind: Kind::Vm, name: name.to_owned() }, serial.span);
-        }
-    }
+/// What depends on VMs.
+#[derive(Default)]
+pub(super) struct Gates<'a> {
+    /// By VM: the numbers of the bodies and commands that name it, sorted.
+    dependents: HashMap<&'a str, Arc<[usize]>>,
 }
 
-/// Add the gates of VMs that are started, after the steps that start them.
-pub(super) fn gates<'a>(scene: &Scene<'a>, draft: &mut Draft, members: &Members<'a>, ready: &mut Ready<'a>) {
-    let mut groups = Groups::new();
-    members.iter().for_each(|member| add(scene, draft, &mut groups, *member));
-    if groups.is_empty() {
-        return;
+impl<'a> Gates<'a> {
+    /// Those of an experiment; None if it waits for no VM.
+    pub(super) fn of(experiment: &'a Experiment) -> Option<Self> {
+        if experiment.vms.values().all(|vm| vm.body.wait_for.is_none()) {
+            return None;
+        }
+        let mut seen = HashSet::new();
+        let bodies = experiment.vms.values().filter(|vm| seen.insert(Arc::as_ptr(&vm.body)));
+        let lists = bodies.map(|vm| &vm.body.depends_on).chain(experiment.commands.values().map(|c| &c.depends_on));
+        let mut dependents: HashMap<&str, Vec<usize>> = HashMap::default();
+        for (number, list) in lists.enumerate() {
+            for name in list {
+                dependents.entry(name.as_str()).or_default().push(number);
+            }
+        }
+        Some(Self { dependents: dependents.into_iter().map(|(name, numbers)| (name, numbers.into())).collect() })
     }
-    let started: HashMap<&str, Vec<StepId>> =
-        members.iter().filter_map(|(name, _)| Some((*name, ready.get(name)?.clone()))).collect();
-    for ((question, timeout), members) in groups {
-        for part in targets(members) {
-            let needs = part.of.iter().filter_map(|name| started.get(name)).flatten().copied().collect();
-            let step = ask(draft, &question, timeout, &part, &part.serves, needs);
-            for name in part.of {
-                ready.entry(name).or_default().push(step);
+
+    /// Add what is to be seen of a VM. What the target cannot be asked is refused at its place.
+    fn add(&self, scene: &Scene<'a>, draft: &mut Draft, groups: &mut Groups<'a>, (name, change): (&'a str, usize)) {
+        let Some(wait) = scene.experiment.vms.get(name).and_then(|vm| vm.body.wait_for.as_ref()) else { return };
+        let dependents = self.dependents.get(name).cloned().unwrap_or_default();
+        for question in Question::of(wait) {
+            groups.entry((question, wait.timeout, dependents.clone())).or_default().push((name, change));
+        }
+        for serial in &wait.serial {
+            let said = |problem: &crate::diagnostic::Diagnostic| problem.span == Some(serial.span);
+            // VMs of one entry share the place.
+            if !draft.problems.iter().any(said) {
+                scene.needs(draft, &SERIAL, &Address { kind: Kind::Vm, name: name.to_owned() }, serial.span);
             }
         }
     }
-}
 
-/// Add the gates of VMs that stay as they are and that others need which are brought up now.
-pub(super) fn gates_of_needed<'a>(
-    scene: &Scene<'a>,
-    draft: &mut Draft,
-    needed: &[&str],
-    serves: Vec<usize>,
-    ready: &mut Ready<'a>,
-) {
-    let serves: Arc<[usize]> = serves.into();
-    let mut groups = Groups::new();
-    for name in needed.iter().filter(|name| !ready.contains_key(**name)) {
-        let Some((name, live)) = scene.live.vms.get_key_value(*name) else { continue };
-        if live.state == VmState::Running {
-            // It has no change of its own.
-            add(scene, draft, &mut groups, (name, 0));
+    /// Add the gates of VMs that are started, after the steps that start them.
+    pub(super) fn started(&self, scene: &Scene<'a>, draft: &mut Draft, members: &Members<'a>, ready: &mut Ready<'a>) {
+        let mut groups = Groups::new();
+        members.iter().for_each(|member| self.add(scene, draft, &mut groups, *member));
+        if groups.is_empty() {
+            return;
+        }
+        let started: HashMap<&str, Vec<StepId>> =
+            members.iter().filter_map(|(name, _)| Some((*name, ready.get(name)?.clone()))).collect();
+        for ((question, timeout, _), members) in groups {
+            for part in targets(members) {
+                let needs = part.of.iter().filter_map(|name| started.get(name)).flatten().copied().collect();
+                let step = ask(draft, &question, timeout, &part, &part.serves, needs);
+                for name in part.of {
+                    ready.entry(name).or_default().push(step);
+                }
+            }
         }
     }
-    for ((question, timeout), members) in groups {
-        for part in targets(members) {
-            let step = ask(draft, &question, timeout, &part, &serves, Vec::new());
-            for name in part.of {
-                ready.entry(name).or_default().push(step);
+
+    /// Add the gates of VMs that stay as they are and that others need which are brought up now.
+    pub(super) fn needed(
+        &self,
+        scene: &Scene<'a>,
+        draft: &mut Draft,
+        needed: &[&str],
+        serves: Vec<usize>,
+        ready: &mut Ready<'a>,
+    ) {
+        let serves: Arc<[usize]> = serves.into();
+        let mut groups = Groups::new();
+        for name in needed.iter().filter(|name| !ready.contains_key(**name)) {
+            let Some((name, live)) = scene.live.vms.get_key_value(*name) else { continue };
+            if live.state == VmState::Running {
+                // It has no change of its own.
+                self.add(scene, draft, &mut groups, (name, 0));
+            }
+        }
+        for ((question, timeout, _), members) in groups {
+            for part in targets(members) {
+                let step = ask(draft, &question, timeout, &part, &serves, Vec::new());
+                for name in part.of {
+                    ready.entry(name).or_default().push(step);
+                }
             }
         }
     }

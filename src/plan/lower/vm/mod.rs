@@ -64,8 +64,8 @@ pub(super) struct Vms<'a> {
     flushed: HashMap<&'a str, StepId>,
     /// The live VM that goes for one that was renamed, by the new name.
     renamed: HashMap<&'a str, &'a str>,
-    /// The file has VMs that are waited for.
-    waited: bool,
+    /// Where the file has VMs that are waited for.
+    gates: Option<gate::Gates<'a>>,
     /// VMs that must not go, by where that is written and what would become of them.
     protected: Protected<'a>,
 }
@@ -306,8 +306,8 @@ impl<'a> Vms<'a> {
             let step = draft.step(&part.serves, &["vm", "start", &part.text], extra);
             ready.extend(part.of.iter().map(|name| (*name, vec![step])));
         }
-        if self.waited {
-            gate::gates(scene, draft, &members, ready);
+        if let Some(gates) = &self.gates {
+            gates.started(scene, draft, &members, ready);
         }
     }
 
@@ -327,7 +327,9 @@ impl<'a> Vms<'a> {
         for (_, _, (launched, ended), group) in order {
             let class = self.classes.get(group.class);
             let serves = group.members.iter().map(|member| member.1).collect();
-            gate::gates_of_needed(scene, draft, &class.depends_on, serves, &mut ready);
+            if let Some(gates) = &self.gates {
+                gates.needed(scene, draft, &class.depends_on, serves, &mut ready);
+            }
             let mut needs: Vec<StepId> =
                 class.depends_on.iter().filter_map(|d| ready.get(d)).flatten().copied().collect();
             if launched {
@@ -409,7 +411,7 @@ fn guard(scene: &Scene<'_>, names: &[String]) -> Option<String> {
 
 impl<'a> Lower<'a> for Vms<'a> {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
-        self.waited = scene.experiment.vms.values().any(|vm| vm.body.wait_for.is_some());
+        self.gates = gate::Gates::of(scene.experiment);
         // Both maps are in the order of names, so that one walk over both finds what belongs together.
         let mut live = scene.live.vms.iter().peekable();
         for (name, vm) in scene.experiment.vms.iter().filter(|_| !scene.destroy()) {
@@ -520,7 +522,9 @@ impl<'a> Lower<'a> for Vms<'a> {
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let mut ready = self.bring_up(scene, draft, &self.flushed);
         for (name, changes) in std::mem::take(&mut draft.vms_needed) {
-            gate::gates_of_needed(scene, draft, &[&name], changes, &mut ready);
+            if let Some(gates) = &self.gates {
+                gates.needed(scene, draft, &[&name], changes, &mut ready);
+            }
         }
         if !scene.experiment.commands.is_empty() || !scene.experiment.objects.is_empty() {
             draft.vms_ready = ready.iter().map(|(name, steps)| ((*name).to_owned(), steps.clone())).collect();
