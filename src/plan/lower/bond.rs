@@ -1,5 +1,5 @@
-//! Bonds of NICs. A target tells their names and VMs; the rest is what the journal remembers. A bond ends with the process of
-//! its VM, and is dissolved while one of its NICs moves.
+//! Bonds of NICs. minimega tells their names and VMs; the rest is what the journal remembers then. A bond ends with the process
+//! of its VM, and is dissolved while one of its NICs moves.
 //!
 //! NICs of a VM that is launched are bonded before its guest starts.
 
@@ -61,7 +61,14 @@ impl<'a> Lower<'a> for Bonds {
         let items: Vec<Item<'a>> = scene
             .experiment
             .of(Kind::Bond)
-            .map(|(name, object)| Item::new(name, object, object.one("name").unwrap_or(name).to_owned()))
+            .map(|(name, object)| {
+                let mut item = Item::new(name, object, object.one("name").unwrap_or(name).to_owned());
+                // A target that tells what a bond is tells what is usual too.
+                for key in ["lacp", "fallback", "qinq"] {
+                    item.facts.entry(key.to_owned()).or_default();
+                }
+                item
+            })
             .collect();
         let (launches, moved) = (draft.launched.clone(), draft.moved.clone());
         let forced = |item: &Item<'_>| {

@@ -1,6 +1,6 @@
 //! Bonds of NICs.
 
-use super::networks::{apply, learned};
+use super::networks::{apply, learned, megaform};
 use super::*;
 
 fn lab(networks: &str, bonds: &str) -> File {
@@ -87,6 +87,106 @@ fn bonds_of_others_are_left_alone() {
     let seen = live(&mm, &lab(LANS, ""));
     let found = crate::import::live(&"lab".parse().unwrap(), &seen);
     assert!(found.notes.iter().any(|note| note.contains("the bond theirs of the VM web")), "{:?}", found.notes);
+}
+
+/// What a target tells of a bond is compared setting by setting.
+#[test]
+fn a_bond_that_was_changed_by_hand_is_restored_with_what_differs() {
+    let (mm, mut known) = (megaform(), Advice::default());
+    let lab = |bond: &str| lab("lan, lan, lan, dmz", &format!(", bonds: [{{ {bond}, name: uplink }}]"));
+    let wanted = lab("nics: [0, 1], mode: balance-slb, lacp: active");
+    apply(&mm, &wanted, &mut known);
+    let back = ["clear vm net bond web uplink", "vm net bond web 0,1 balance-slb active name uplink"];
+    for (by_hand, reasons) in [
+        ("0,2 balance-slb active name uplink", vec!["nics 0, 2 -> 0, 1"]),
+        ("0,1,2 balance-slb active name uplink", vec!["nics 0, 1, 2 -> 0, 1"]),
+        ("0,1 balance-tcp active name uplink", vec!["mode balance-tcp -> balance-slb"]),
+        ("0,1 balance-slb passive name uplink", vec!["lacp passive -> active"]),
+        ("0,1 balance-slb off name uplink", vec!["lacp  -> active"]),
+        ("0,1 balance-slb active no-lacp-fallback name uplink", vec!["fallback false -> "]),
+        ("0,1 balance-slb active name uplink qinq", vec!["qinq true -> "]),
+        ("1,2 active-backup active name uplink", vec!["mode active-backup -> balance-slb", "nics 1, 2 -> 0, 1"]),
+    ] {
+        mm.by_hand("namespace lab clear vm net bond web uplink");
+        mm.by_hand(&format!("namespace lab vm net bond web {by_hand}"));
+        let plan = learned(&mm, &wanted, &known, false).unwrap();
+        assert_eq!(actions(&plan), ["≠ bond.uplink"], "{by_hand}");
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let said: Vec<_> = plan.changes[0]
+            .reasons
+            .iter()
+            .map(|r| format!("{} {} -> {}", r.field, text(&r.old), text(&r.new)))
+            .collect();
+        assert_eq!(said, reasons, "{by_hand}");
+        assert!(plan.changes[0].reasons.iter().all(|reason| reason.place.is_some()));
+        // The same without a journal is an edit.
+        let plan = learned(&mm, &wanted, &Advice::default(), false).unwrap();
+        assert_eq!(actions(&plan), ["-/+ bond.uplink"], "{by_hand}");
+        assert_eq!(apply(&mm, &wanted, &mut known), back, "{by_hand}");
+    }
+    // An edit while the bond is as it was made is no drift.
+    let plan = learned(&mm, &lab("nics: [0, 1], mode: balance-slb"), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["-/+ bond.uplink"]);
+    // A bond of another namespace is none of this one.
+    mm.by_hand("namespace other vm config networks lan lan");
+    mm.by_hand("namespace other vm launch kvm web");
+    mm.by_hand("namespace other vm net bond web 0,1 active-backup off name theirs");
+    assert_eq!(live(&mm, &wanted).objects[&crate::name::Kind::Bond].keys().collect::<Vec<_>>(), ["uplink"]);
+}
+
+#[test]
+fn an_import_of_bonds_plans_to_no_changes() {
+    let mm = megaform();
+    let group = file(
+        "experiment: lab\nvlans: { lan: {} }\nvms:\n  web[0-2]: { networks: [lan, lan, lan, lan], bonds: [{ nics: [0, 1], mode: balance-slb }, { nics: [2, 3], mode: balance-tcp, lacp: passive, fallback: false, qinq: true }] }\n  db: { networks: [lan, lan, lan], bonds: [{ nics: [2, 0], mode: active-backup, name: up }] }\n",
+    );
+    apply(&mm, &group, &mut Advice::default());
+    let imported = |mm: &Minimega| {
+        let seen = live(mm, &group);
+        let found = crate::import::live(&"lab".parse().unwrap(), &seen);
+        assert_eq!(found.notes, [] as [&str; 0]);
+        let written = crate::import::write(&found, "");
+        let again = file(&written);
+        let plan = plan(&again.experiment, &again.graph, &seen, &options(&again, &Advice::default())).unwrap();
+        let bonds: Vec<_> = plan.changes.iter().filter(|c| c.address.kind == crate::name::Kind::Bond).collect();
+        assert!(bonds.is_empty(), "{bonds:#?}\n{written}");
+        written
+    };
+    let written = imported(&mm);
+    // Equal VMs stay one entry.
+    assert!(written.contains("  \"web[0-2]\":\n"), "{written}");
+    assert!(
+        written.contains("{ mode: balance-slb, nics: [0, 1] }, { fallback: false, lacp: passive, mode: balance-tcp, nics: [2, 3], qinq: true }"),
+        "{written}"
+    );
+    assert!(written.contains("{ mode: active-backup, name: up, nics: [0, 2] }"), "{written}");
+    // By hand they have other names, and are in another order.
+    for (nics, name) in [("0,1", "zz"), ("2,3", "aa")] {
+        let old = mm.0.lock().unwrap().network.bonds.iter().find(|(_, b)| b.1 == "web1").unwrap().0.clone();
+        mm.by_hand(&format!("namespace lab clear vm net bond web1 {old}"));
+        if nics == "2,3" {
+            mm.by_hand(&format!("namespace lab vm net bond web1 2,3 active-backup off name {name}"));
+        }
+    }
+    mm.by_hand("namespace lab vm net bond web1 0,1 active-backup off name zz");
+    let written = imported(&mm);
+    assert!(written.contains("  web1:\n") && written.contains("name: aa") && written.contains("name: zz"), "{written}");
+}
+
+#[test]
+fn what_a_file_cannot_say_of_a_bond_is_a_note() {
+    let mm = megaform();
+    let lab = lab("lan, lan, lan", "");
+    apply(&mm, &lab, &mut Advice::default());
+    for (nics, how, why) in [
+        (vec![0], "active-backup off", "it has fewer than two NICs"),
+        (vec![0, 1], "balance-tcp off", "its mode is balance-tcp, without LACP"),
+    ] {
+        let bond = ("lab".to_owned(), "web".to_owned(), nics, how.to_owned());
+        mm.0.lock().unwrap().network.bonds.insert("odd".to_owned(), bond);
+        let found = crate::import::live(&"lab".parse().unwrap(), &live(&mm, &lab));
+        assert_eq!(found.notes, [format!("the bond odd of the VM web is left out: {why}")]);
+    }
 }
 
 #[test]

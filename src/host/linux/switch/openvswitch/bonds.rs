@@ -10,22 +10,6 @@ use crate::host::{Bond, BondMode, Lacp, NetworkError, Segment};
 use crate::name::TapName;
 use crate::ovsdb::{Datum, Mutation, Operation, Outcome, Row, Uuid};
 
-fn mode_word(mode: BondMode) -> &'static str {
-    match mode {
-        BondMode::ActiveBackup => "active-backup",
-        BondMode::BalanceSlb => "balance-slb",
-        BondMode::BalanceTcp => "balance-tcp",
-    }
-}
-
-fn lacp_word(lacp: Lacp) -> &'static str {
-    match lacp {
-        Lacp::Active => "active",
-        Lacp::Passive => "passive",
-        Lacp::Off => "off",
-    }
-}
-
 /// What it takes to have these interfaces in no port: the ports that go as a whole, and what makes bonds smaller.
 pub(super) fn without<'a>(picture: &'a Picture, names: &HashSet<&str>) -> (BTreeSet<&'a Uuid>, Vec<Operation>) {
     let mut whole = BTreeSet::new();
@@ -108,8 +92,8 @@ impl OpenVswitch {
                 .with("interfaces", Datum::references(interfaces))
                 .with("qos", noop)
                 .with("tag", segment.vlan.get())
-                .with("bond_mode", mode_word(bond.mode))
-                .with("lacp", lacp_word(bond.lacp))
+                .with("bond_mode", bond.mode.word())
+                .with("lacp", bond.lacp.word())
                 .with("external_ids", Datum::map([(MARK, BOND)]));
             if bond.fallback && bond.lacp != Lacp::Off {
                 row = row.with("other_config", Datum::map([("lacp-fallback-ab", "true")]));
