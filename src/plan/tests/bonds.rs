@@ -237,3 +237,115 @@ fn a_nic_does_not_move_while_its_bond_is_left_out() {
     carry_out(&mm, &only(&["vm.web", "bond.uplink"]).unwrap());
     assert!(mm.0.lock().unwrap().network.is_bonded("lab", "web", 1));
 }
+
+#[test]
+fn what_a_bond_of_others_is_in_the_way_of_is_an_error_in_the_plan() {
+    let (mm, mut known) = (megaform(), Advice::default());
+    apply(&mm, &lab(LANS, ""), &mut known);
+    mm.by_hand("namespace lab vm net bond web 0,1 active-backup off name theirs");
+    let refused = |file: &File| match learned(&mm, file, &known, false) {
+        Err(PlanError::Blocked { problems }) => {
+            problems.into_iter().map(|p| format!("{}: {}", p.code, p.message)).collect()
+        }
+        other => panic!("{other:?}"),
+    };
+    let said: Vec<String> = refused(&lab("dmz, lan, dmz", ""));
+    let left = "which this plan leaves as it is";
+    assert_eq!(said, [format!("bond-in-the-way: NIC 0 of vm.web is to move, and is in the bond theirs, {left}")]);
+    let said: Vec<String> = refused(&lab(LANS, UPLINK));
+    assert_eq!(
+        said,
+        [format!("bond-in-the-way: bond.uplink is to have a NIC of vm.web that is in the bond theirs, {left}")]
+    );
+    // One under a name of the file is the file's, and one that ends with its VM is in nobody's way.
+    let theirs = UPLINK.replace("uplink", "theirs");
+    let plan = learned(&mm, &lab(LANS, &theirs), &known, false).unwrap();
+    assert!(plan.is_empty(), "{}", text(&plan));
+    let bigger = UPLINK.to_owned() + ", memory: 64";
+    apply(&mm, &lab(LANS, &bigger), &mut known);
+}
+
+#[test]
+fn ignored_bonds_are_left_as_they_are_while_their_vm_runs() {
+    let ignoring =
+        |networks: &str, bonds: &str| lab(networks, &format!("{bonds}, lifecycle: {{ ignore_changes: [bonds] }}"));
+    let wanted = ignoring(LANS, UPLINK);
+    let made = "vm net bond web 0,1 active-backup off name uplink";
+    for mm in [Minimega::default(), megaform()] {
+        let mut known = Advice::default();
+        // A new VM is made as the file says.
+        assert!(apply(&mm, &wanted, &mut known).contains(&made.to_owned()));
+        let unchanged = |file: &File, known: &Advice| {
+            let plan = learned(&mm, file, known, false).unwrap();
+            assert!(plan.is_empty(), "{}", text(&plan));
+        };
+        unchanged(&wanted, &known);
+        let other = UPLINK.replace("active-backup", "balance-slb");
+        for edit in [
+            String::new(),
+            other.clone(),
+            UPLINK.replace("uplink", "other"),
+            format!(", bonds: [{{ nics: [0, 1], mode: balance-slb, name: x }}]"),
+        ] {
+            unchanged(&ignoring(LANS, &edit), &known);
+        }
+        mm.by_hand("namespace lab clear vm net bond web uplink");
+        unchanged(&wanted, &known);
+        mm.by_hand("namespace lab vm net bond web 0,1 balance-slb off name theirs");
+        unchanged(&wanted, &known);
+        mm.by_hand("namespace lab clear vm net bond web theirs");
+        mm.by_hand(&format!("namespace lab {made}"));
+        // A NIC that moves takes its bond along, which is made as the file says then.
+        let commands = apply(&mm, &ignoring("dmz, dmz, dmz", &other), &mut known);
+        assert_eq!(commands[0], "clear vm net bond web uplink");
+        assert_eq!(commands[3], "vm net bond web 0,1 balance-slb off name uplink");
+        // So is one that ended with its VM.
+        mm.by_hand("namespace lab vm kill web");
+        let commands = apply(&mm, &ignoring("dmz, dmz, dmz", UPLINK), &mut known);
+        assert_eq!(commands, ["vm start web", made]);
+        // What was asked for by name is done.
+        let file = ignoring("dmz, dmz, dmz", &other);
+        let selection = Selection { replaces: vec!["bond.uplink".parse().unwrap()], ..Selection::default() };
+        let plan =
+            plan(&file.experiment, &file.graph, &live(&mm, &file), &Options { selection, ..options(&file, &known) });
+        assert_eq!(actions(&plan.unwrap()), ["-/+ bond.uplink"]);
+        let destroy = learned(&mm, &wanted, &known, true).unwrap();
+        carry_out(&mm, &destroy);
+        assert!(mm.0.lock().unwrap().network.bonds.is_empty());
+    }
+}
+
+#[test]
+fn a_bond_has_a_lifecycle_of_its_own() {
+    let (mm, mut known) = (megaform(), Advice::default());
+    let lab = |networks: &str, bond: &str, lifecycle: &str| {
+        lab(
+            networks,
+            &format!(", bonds: [{{ nics: [0, 1], name: uplink, mode: {bond}, lifecycle: {{ {lifecycle} }} }}]"),
+        )
+    };
+    let kept = "prevent_destroy: true";
+    apply(&mm, &lab(LANS, "active-backup", kept), &mut known);
+    let problems = |file: &File, destroy: bool| {
+        let Err(PlanError::Blocked { problems }) = learned(&mm, file, &known, destroy) else {
+            panic!("it was planned")
+        };
+        problems.into_iter().map(|p| (p.code, p.span.is_some(), p.message)).collect::<Vec<_>>()
+    };
+    for (file, destroy, what) in [
+        (lab(LANS, "balance-slb", kept), false, "replaced"),
+        (lab("dmz, dmz, dmz", "active-backup", kept), false, "replaced"),
+        (lab(LANS, "active-backup", kept), true, "destroyed"),
+    ] {
+        let said = problems(&file, destroy);
+        assert_eq!((said.len(), said[0].0, said[0].1), (1, "prevent-destroy", true), "{said:?}");
+        assert!(said[0].2.contains(&format!("bond.uplink is to be {what}")), "{said:?}");
+    }
+    // A field that is ignored changes nothing.
+    let plan = learned(&mm, &lab(LANS, "balance-slb", "ignore_changes: mode"), &known, false).unwrap();
+    assert!(plan.is_empty(), "{}", text(&plan));
+    // The VM's own protects its process and disk, which a bond does not touch.
+    let of_vm = ", bonds: [{ nics: [0, 1], name: uplink, mode: balance-slb }], lifecycle: { prevent_destroy: true }";
+    let plan = learned(&mm, &super::bonds::lab(LANS, of_vm), &known, false).unwrap();
+    assert_eq!(actions(&plan), ["-/+ bond.uplink"]);
+}

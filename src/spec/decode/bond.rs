@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use super::lifecycle::Holder;
 use super::object::Values;
 use super::{At, Decoder};
 use crate::diagnostic::{Diagnostic, Spanned};
@@ -50,6 +51,10 @@ impl Decoder<'_> {
                 // What is usual is left out, so that saying it changes nothing.
                 "fallback" => self.bool(node, at).filter(|yes| !yes).map(|no| no.to_string()),
                 "qinq" => self.bool(node, at).filter(|yes| *yes).map(|yes| yes.to_string()),
+                "lifecycle" => {
+                    bond.lifecycle = self.lifecycle(node, at, Holder::Object(keys::BOND)).lifecycle;
+                    continue;
+                }
                 "name" => self.name(node, at, TapName::new).map(|name| name.to_string()),
                 other => unreachable!("`{other}` is not in the table of bond keys"),
             };
