@@ -349,3 +349,21 @@ fn a_bond_has_a_lifecycle_of_its_own() {
     let plan = learned(&mm, &super::bonds::lab(LANS, of_vm), &known, false).unwrap();
     assert_eq!(actions(&plan), ["-/+ bond.uplink"]);
 }
+
+#[test]
+fn a_mirror_of_a_bonded_nic_follows_its_bond() {
+    let mirrored = |nics: &str| {
+        let mut text = format!(
+            "experiment: lab\nvlans: {{ lan: {{}} }}\nvms:\n  web: {{ networks: [lan, lan, lan], bonds: [{{ nics: {nics}, mode: active-backup, name: up }}] }}\n  db: {{ networks: [lan] }}\n"
+        );
+        text += "mirrors: { m: { from: web.1, to: db.0 } }\n";
+        file(&text)
+    };
+    let needs_the_bond = |file: &File| {
+        let plan = learned(&megaform(), file, &Advice::default(), false).unwrap();
+        let id = |text: &str| plan.steps.iter().position(|step| step.command.contains(text)).unwrap() + 1;
+        plan.steps[id(" tap mirror ") - 1].needs.contains(&id(" vm net bond "))
+    };
+    assert!(needs_the_bond(&mirrored("[0, 1]")));
+    assert!(!needs_the_bond(&mirrored("[0, 2]")));
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::qdiscs;
-use super::rows::{BOND, MARK, PORT, Picture, PortRow, is, mark, still_there};
+use super::rows::{BOND, MARK, MIRROR, MirrorRow, PORT, Picture, PortRow, is, mark, still_there};
 use super::{OpenVswitch, wrong};
 use crate::host::linux::switch::SwitchPort;
 use crate::host::{Bond, BondMode, Lacp, NetworkError, Segment};
@@ -70,6 +70,17 @@ impl OpenVswitch {
                     }
                     _ => return Err(wrong(&what, format!("{} is disconnected", port.tap))),
                 }
+            }
+            // Its mirrors are of ports, and these are none of their own any more.
+            let mirrored = |port: &PortRow| {
+                let ends = |mirror: &MirrorRow| {
+                    mirror.sources.contains(&port.uuid) || mirror.output.as_ref() == Some(&port.uuid)
+                };
+                picture.mirrors.iter().any(|mirror| mark(&mirror.ids) == Some(MIRROR) && ends(mirror))
+            };
+            if let Some(port) = singles.iter().find(|port| mirrored(port)) {
+                let text = format!("{} is an end of a mirror of Open vSwitch, which would end", port.name);
+                return Err(wrong(&what, format!("{text}; `clear tap mirror` ends it")));
             }
             let bridge = picture.bridge(segment.bridge.as_str());
             let Some(bridge) = bridge.filter(|bridge| singles.iter().all(|port| bridge.ports.contains(&port.uuid)))
