@@ -337,7 +337,7 @@ class minimega:
 
             bridge
 
-        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel.
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.
 
         config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
         trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
@@ -361,7 +361,7 @@ class minimega:
 
             bridge <config,> <bridge> <config>
 
-        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel.
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.
 
         config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
         trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
@@ -385,7 +385,7 @@ class minimega:
 
             bridge <destroy,> <bridge>
 
-        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel.
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.
 
         config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
         trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
@@ -409,7 +409,7 @@ class minimega:
 
             bridge <notrunk,> <bridge> <interface>
 
-        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel.
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.
 
         config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
         trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
@@ -433,7 +433,7 @@ class minimega:
 
             bridge <notunnel,> <bridge> <interface>
 
-        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel.
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.
 
         config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
         trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
@@ -457,7 +457,7 @@ class minimega:
 
             bridge <trunk,> <bridge> <interface>
 
-        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel.
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.
 
         config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
         trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.
@@ -481,7 +481,7 @@ class minimega:
 
             bridge <tunnel,> <vxlan,gre> <bridge> <remote ip> [key]
 
-        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel.
+        A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.
 
         config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.
         trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which is moved there. One that has an address or a default route is refused.

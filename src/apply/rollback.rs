@@ -1,6 +1,7 @@
 //! Taking back what one run did, last first. What acts on VMs looks at them before, because a run that failed left some of
 //! a group in one state and some in another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,7 +46,18 @@ pub fn rollback(
     journal: Option<&Journal>,
     observer: &mut dyn FnMut(&Undone),
 ) -> Rollback {
-    let mut back = Back { plan, connect, journal, observer, connection: None, commands: Vec::new() };
+    let (together, ends) = (BTreeSet::new(), &outcome.ends[..]);
+    let mut back = Back {
+        plan,
+        ends,
+        connect,
+        journal,
+        observer,
+        connection: None,
+        together,
+        later: Vec::new(),
+        commands: Vec::new(),
+    };
     for last in [false, true] {
         for (step, end) in plan.steps.iter().zip(&outcome.ends).rev() {
             if *end != End::Skipped && last == matches!(step.undo, Undo::Reconnect(_)) {
@@ -53,6 +65,7 @@ pub fn rollback(
             }
         }
     }
+    std::mem::take(&mut back.later).into_iter().for_each(|command| back.send(command));
     let mut left = back.left();
     if let Some(left) = &mut left {
         left.extend(commands_left(plan, outcome, &back.commands));
@@ -80,10 +93,15 @@ fn commands_left(plan: &Plan, outcome: &Outcome, undone: &[Undone]) -> Vec<usize
 
 struct Back<'a> {
     plan: &'a Plan,
+    ends: &'a [End],
     connect: Connect<'a>,
     journal: Option<&'a Journal>,
     observer: &'a mut dyn FnMut(&Undone),
     connection: Option<Box<dyn Transport + Send>>,
+    /// What was ended together.
+    together: BTreeSet<String>,
+    /// What is made again once all settings are as they were.
+    later: Vec<String>,
     commands: Vec<Undone>,
 }
 
@@ -92,7 +110,12 @@ impl Back<'_> {
         match &step.undo {
             Undo::Nothing | Undo::Impossible => {}
             // Where it is not known whether it was carried out, taking it back could harm what somebody else made.
-            Undo::Command(_) | Undo::Commands(_) | Undo::Tunnel { .. } | Undo::Reconnect(_) | Undo::Lines { .. }
+            Undo::Command(_)
+            | Undo::Commands(_)
+            | Undo::Together { .. }
+            | Undo::Tunnel { .. }
+            | Undo::Reconnect(_)
+            | Undo::Lines { .. }
                 if *end != End::Done => {}
             Undo::Tunnel { bridge, tunnel } => self.remove_tunnel(step, bridge, tunnel),
             Undo::Command(command) | Undo::Reconnect(command) => {
@@ -106,6 +129,7 @@ impl Back<'_> {
                     self.send_line(command.clone(), mark);
                 }
             }
+            Undo::Together { end, again } => self.together(end, again),
             Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
             Undo::Rebind(..) if *end != End::Done => {}
@@ -196,6 +220,28 @@ impl Back<'_> {
             Some(open) => Ok(open),
             None => (self.connect)().map_err(|error| format!("not sent: {}", chain(&error))),
         }
+    }
+
+    /// End what ends together, once. The others are made again in the end.
+    fn together(&mut self, end: &str, again: &[String]) {
+        if !self.together.insert(end.to_owned()) {
+            return;
+        }
+        let with_it = self.plan.steps.iter().zip(self.ends).filter(|(step, ended)| {
+            **ended == End::Done && matches!(&step.undo, Undo::Together { end: same, .. } if same == end)
+        });
+        let mut all: Option<Mark> = None;
+        for mark in with_it.filter_map(|(step, _)| step.mark.as_ref()?.reversed()) {
+            match (&mut all, mark) {
+                (Some(Mark::Unmake { others, .. }), Mark::Unmake { name, was: Some(was), .. }) => {
+                    others.insert(name, was);
+                }
+                (None, mark) => all = Some(mark),
+                (Some(_), _) => {}
+            }
+        }
+        self.send_line(end.to_owned(), all);
+        self.later.extend_from_slice(again);
     }
 
     /// Take an entry of raw commands back.

@@ -332,6 +332,75 @@ proptest::proptest! {
     }
 }
 
+/// A file with some captures of two NICs and a bridge.
+fn captures() -> impl proptest::prelude::Strategy<Value = String> {
+    use proptest::prelude::*;
+    const ALL: [&str; 7] = [
+        "a: { vm: x, file: /a.pcap }",
+        "b: { vm: x, interface: 1, file: /b.pcap, snaplen: 96 }",
+        "c: { vm: x, file: /c.pcap, filter: icmp }",
+        "d: { vm: y, file: /d.pcap, snaplen: 96 }",
+        "e: { vm: y, file: /e.pcap }",
+        "f: { bridge: mega_bridge, file: /f.pcap, snaplen: 128 }",
+        "g: { bridge: mega_bridge, file: /g.pcap }",
+    ];
+    (proptest::sample::subsequence(ALL.to_vec(), 0..=7), any::<bool>()).prop_map(|(all, more)| {
+        let memory = if more { ", memory: 96" } else { "" };
+        let vms = format!("vms:\n  x: {{ networks: [v, v]{memory} }}\n  y: {{ networks: [v] }}\n");
+        let captures = format!("captures: {{ {} }}\n", all.join(", "));
+        format!("experiment: lab\nvlans: {{ v: {{}} }}\n{vms}{captures}")
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 120, ..Default::default() })]
+
+    /// minimega stops all captures of a VM at once. Whichever step fails, those from before run again, with their settings.
+    #[test]
+    fn a_rollback_starts_captures_again_that_it_stops(a in captures(), b in captures(), at in 0usize..40) {
+        let mm = Minimega::default();
+        let (a, b) = (file(&a), file(&b));
+        let mut advice = Advice::default();
+        let first = crate::plan::tests::networks::learned(&mm, &a, &advice, false).unwrap();
+        run(&mm, &first);
+        crate::plan::tests::properties::remember(&mut advice, &first);
+        let all = || {
+            let state = mm.0.lock().unwrap();
+            let mut captures: Vec<String> = state.network.captures.iter().map(|c| format!("{c:?}")).collect();
+            captures.sort();
+            (captures, format!("{:?}", state.network.settings.get("lab").map(|s| (s.snaplen, s.filter.clone()))))
+        };
+        let before = all();
+        let plan = crate::plan::tests::networks::learned(&mm, &b, &advice, false).unwrap();
+        if plan.steps.is_empty() {
+            return Ok(());
+        }
+        // A VM that is gone is not made again, and its captures are not.
+        let kept = |capture: &String| plan.steps.iter().all(|step| !step.command.contains("vm flush") || !capture.contains("\"x\""));
+        let failing = &plan.steps[at % plan.steps.len()];
+        mm.0.lock().unwrap().fail_at = Some(failing.command.clone());
+        let (outcome, _) = run(&mm, &plan);
+        mm.0.lock().unwrap().fail_at = None;
+        let impossible = |step: &&crate::plan::Step| step.undo == crate::plan::Undo::Impossible && step.command.contains("capture");
+        proptest::prop_assert!(!plan.steps.iter().any(|step| impossible(&step)), "{:#?}", plan.steps);
+        // Steps run side by side: what stops all of a VM comes before each that is started there.
+        for of in ["vm x", "vm y", "bridge mega_bridge"] {
+            let stops = plan.steps.iter().filter(|s| s.command.ends_with(&format!(" capture pcap delete {of}")));
+            for stop in stops {
+                let start = format!(" capture pcap {of} ");
+                let mut starts = plan.steps.iter().filter(|s| s.command.contains(&start));
+                proptest::prop_assert!(starts.all(|s| s.needs.contains(&stop.id)), "{:#?}", plan.steps);
+            }
+        }
+        let connect = || -> Result<Box<dyn Transport + Send>, WireError> { Ok(Box::new(mm.clone())) };
+        let said = rollback(&plan, &outcome, &connect, None, &mut |_| {});
+        let after = all();
+        let [was, is] = [&before.0, &after.0].map(|all| all.iter().filter(|c| kept(c)).collect::<Vec<_>>());
+        proptest::prop_assert_eq!(was, is, "{:#?}\n{:?}", said.commands, outcome);
+        proptest::prop_assert!(after.1 == before.1 || before.1 == "None", "{:#?}", said.commands);
+    }
+}
+
 const WAITING: &str = r#"
 experiment: lab
 vlans: { lan: {} }

@@ -12,7 +12,7 @@ use crate::live::{Live, LiveNic};
 use crate::plan::Options;
 use crate::plan::picture::flow;
 
-/// Draw an experiment's network (VMs, VLANs, taps, bridges, links, servers, ways out, mirrors and captures), or its plan.
+/// Draw an experiment's network (VMs, VLANs, taps, bridges, bonds, links, servers, ways out, mirrors, captures and pipelines), or its plan.
 #[derive(Debug, Args)]
 pub struct VizArgs {
     /// The experiment file (.yaml, .yml, .toml).
@@ -92,7 +92,7 @@ fn topology(args: &VizArgs, loaded: &Loaded, target: &Target) -> Result<Topology
 
 fn endpoint(alias: Option<&str>, tag: Option<u16>, bridge: &str, label: String) -> Endpoint {
     let vlan = alias.map(str::to_owned).or_else(|| tag.map(|t| t.to_string())).unwrap_or_default();
-    Endpoint { vlan: vlan_key(&vlan, bridge), label }
+    Endpoint { vlan: vlan_key(&vlan, bridge), label, bond: String::new() }
 }
 
 fn nic(nic: &LiveNic) -> Endpoint {

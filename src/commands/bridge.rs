@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::engine::{EngineError, Tunnel, TunnelKind};
+use crate::engine::{Bond, EngineError, Tunnel, TunnelKind};
 use crate::language::declaration::Declaration;
 
 use super::{Answer, Call, Command};
@@ -35,16 +35,30 @@ async fn list(call: &Call) -> Result<Answer, EngineError> {
     let engine = call.engine();
     let words = |words: &[String]| format!("[{}]", words.join(", "));
     let bridges = engine.bridges().await?;
-    // What the tunnels are has no column in minimega's table.
+    let bonds = if bridges.iter().all(|info| info.bonds.is_empty()) { Vec::new() } else { engine.bonds().await? };
+    // What the tunnels and the bonds are has no column in minimega's table.
     let end = |(interface, to): (&String, &Tunnel)| {
         json!({
             "Interface": interface, "Type": to.kind.word(), "Remote": to.remote.to_string(),
             "Key": to.key.map(|key| key.to_string()).unwrap_or_default(),
         })
     };
+    let bond = |bond: &Bond| {
+        json!({
+            "Name": bond.name, "Taps": bond.taps, "Mode": bond.mode.word(), "LACP": bond.lacp.word(),
+            "Fallback": bond.fallback, "QinQ": bond.qinq,
+        })
+    };
     let data = bridges
         .iter()
-        .map(|info| json!({"Bridge": info.bridge.as_str(), "Tunnels": info.ends.iter().map(end).collect::<Vec<_>>()}))
+        .map(|info| {
+            let on_it = bonds.iter().filter(|bond| info.bonds.iter().any(|name| *name == bond.name.as_str()));
+            json!({
+                "Bridge": info.bridge.as_str(),
+                "Tunnels": info.ends.iter().map(end).collect::<Vec<_>>(),
+                "Bonds": on_it.map(bond).collect::<Vec<_>>(),
+            })
+        })
         .collect();
     let rows = bridges
         .into_iter()
@@ -82,7 +96,7 @@ pub(super) fn commands() -> Vec<Command> {
             "show bridges, add trunks and tunnels to them",
             "A bridge connects the taps that are on one of its VLANs. It is there as long as a tap, a trunk or a tunnel is on \
              it. Without arguments, lists every bridge of this engine; bridges belong to no namespace. The `Data` of the \
-             answer tells type, remote address and key of each tunnel.\n\n\
+             answer tells type, remote address and key of each tunnel, and taps, mode and use of LACP of each bond.\n\n\
              config: sets `key=value` settings of Open vSwitch. A Linux bridge has none.\n\
              trunk: lets an interface carry all VLANs of the bridge with their tags (IEEE 802.1Q); VLAN 0 is what has no tag. \
              The interface is one of the engine's network namespace or, if there is none of that name, one of the host, which \

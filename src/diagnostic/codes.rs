@@ -35,6 +35,9 @@ codes! {
     "ambiguous-netspec" Error "a NIC that minimega would read differently":
         "minimega takes a NIC as one word, `bridge,vlan,mac,driver`, and guesses what each part is. A VLAN or bridge that is \
          called like a NIC model, like a MAC address or `qinq` would be taken for that. Rename it.";
+    "bond-in-the-way" Error "a bond of somebody else that has NICs of the experiment":
+        "A NIC is in one bond, and does not move while it is in it. A bond that was made by hand, under a name that the file does not have, \
+         is not dissolved by a plan. Dissolve it by hand, or declare it.";
     "bond-lacp" Error "a setting of a bond that needs LACP":
         "balance-tcp spreads connections over links that both ends have agreed on, and `fallback` says what happens while the \
          guest does not negotiate. Both mean something with LACP only.\n\n    bonds: [{ nics: [0, 1], mode: balance-tcp, lacp: active }]";

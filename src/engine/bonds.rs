@@ -70,8 +70,7 @@ impl Engine {
         let name = match &request.name {
             Some(name) => name.clone(),
             None => {
-                let taken: BTreeSet<TapName> =
-                    self.network(|network| network.bonds()).await?.into_iter().map(|bond| bond.name).collect();
+                let taken: BTreeSet<TapName> = self.bonds().await?.into_iter().map(|bond| bond.name).collect();
                 let names = (0..).filter_map(|number| TapName::new(&format!("mega_bond{number}")).ok());
                 names.into_iter().find(|name| !taken.contains(name)).expect("there are more names than bonds")
             }
@@ -94,7 +93,7 @@ impl Engine {
             .iter()
             .flat_map(|vm| vm.live().nics.iter().map(|nic| nic.tap.clone()).collect::<Vec<_>>())
             .collect();
-        let mut bonds = self.network(|network| network.bonds()).await?;
+        let mut bonds = self.bonds().await?;
         bonds.retain(|bond| bond.taps.iter().any(|tap| taps.contains(tap)));
         if let Some(name) = name {
             bonds.retain(|bond| bond.name.as_str() == name);
@@ -109,9 +108,14 @@ impl Engine {
         EngineError::collect(errors)
     }
 
+    /// The bonds on all bridges, of every namespace, by name.
+    pub async fn bonds(&self) -> Result<Vec<Bond>, EngineError> {
+        self.network(|network| network.bonds()).await
+    }
+
     /// The bonds of all NICs, by tap.
     pub(super) async fn bonded(&self) -> Result<HashMap<TapName, Bonded>, EngineError> {
-        let bonds = self.network(|network| network.bonds()).await?;
+        let bonds = self.bonds().await?;
         let each = |bond: Bond| {
             let Bond { name, qinq, taps, .. } = bond;
             taps.into_iter().map(move |tap| (tap, Bonded { name: name.clone(), qinq }))

@@ -56,7 +56,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-pub use crate::host::{BondMode, Lacp, Tunnel, TunnelKind};
+pub use crate::host::{Bond, BondMode, Lacp, Tunnel, TunnelKind};
 use crate::host::{Network, Port};
 use crate::language::field::VmConfig;
 use crate::name::{Namespace, TapName, VmName};

@@ -55,7 +55,11 @@ pub fn mermaid(topology: &Topology) -> String {
     for (index, vm) in vms.iter().enumerate() {
         let lines: Vec<&str> = [&vm.name, &vm.state].into_iter().chain(&vm.details).map(String::as_str).collect();
         line(format_args!("  m{index}[{}]", label(&lines)));
-        for (nic, Endpoint { vlan, label: words }) in vm.nics.iter().enumerate() {
+        for (nic, Endpoint { vlan, label: words, bond }) in vm.nics.iter().enumerate() {
+            // That of a bond is drawn with the bond.
+            if !bond.is_empty() {
+                continue;
+            }
             let words = label(&[&format!("nic {nic}"), words]);
             match vlans.get(vlan) {
                 Some(vlan) => line(format_args!("  {vlan} ---|{words}| m{index}")),
@@ -82,9 +86,19 @@ pub fn mermaid(topology: &Topology) -> String {
             PartKind::Server | PartKind::Capture => ("[(", ")]"),
             PartKind::Gateway => (">", "]"),
             PartKind::Outside => ("((", "))"),
+            PartKind::Bond => ("[", "]"),
+            PartKind::Pipe => ("(", ")"),
+            PartKind::Program => ("[", "]"),
         };
         line(format_args!("  p{index}{open}{}{close}", label(&lines)));
         ids.insert(part.id.clone(), format!("p{index}"));
+    }
+    for vm in &vms {
+        for (nic, Endpoint { label: words, bond, .. }) in vm.nics.iter().enumerate() {
+            if let (Some(bond), Some(vm)) = (ids.get(bond), ids.get(&format!("vm.{}", vm.name))) {
+                line(format_args!("  {bond} ---|{}| {vm}", label(&[&format!("nic {nic}"), words])));
+            }
+        }
     }
     for tie in ties(topology) {
         let (Some(from), Some(to)) = (ids.get(&tie.from), ids.get(&tie.to)) else { continue };
@@ -92,6 +106,7 @@ pub fn mermaid(topology: &Topology) -> String {
             TieKind::Cable => "---",
             TieKind::Link => "===",
             TieKind::Copies => "-.->",
+            TieKind::Flow => "-->",
         };
         let lines: Vec<&str> = tie.lines.iter().map(String::as_str).collect();
         let words = if lines.is_empty() { String::new() } else { format!("|{}|", label(&lines)) };

@@ -17,12 +17,14 @@ use crate::spec::model::{Experiment, VlanRef, VmBody};
 mod flow;
 mod mermaid;
 mod parts;
+mod pipes;
 mod render;
 mod topology;
 
 pub use flow::Flow;
 pub use mermaid::mermaid;
 pub use parts::{Part, PartKind, Settings, Tie, TieKind};
+pub use pipes::PipelineView;
 pub use render::{RenderError, dot, svg};
 pub use topology::{Endpoint, TapView, Topology, VlanView, VmView, vlan_key};
 

@@ -1,8 +1,9 @@
-//! What stands in a picture beside VMs, taps and VLANs: bridges with their trunks and tunnels, servers, ways out, mirrors,
-//! captures and links. Each is told by the settings of an experiment file, which a live object has by the same names.
+//! What stands in a picture beside VMs, taps and VLANs: bridges with their trunks and tunnels, bonds, servers, ways out, mirrors,
+//! captures, pipelines and links. Each is told by the settings of an experiment file, which a live object has by the same names.
 
 use std::collections::BTreeMap;
 
+use super::pipes::PipelineView;
 use super::topology::{Topology, vlan_key};
 use crate::name::{BridgeName, Kind};
 
@@ -35,6 +36,12 @@ pub enum PartKind {
     Outside,
     /// What a capture writes.
     Capture,
+    /// What makes one port of several NICs.
+    Bond,
+    /// A pipe.
+    Pipe,
+    /// A program of a pipeline.
+    Program,
 }
 
 /// A line between two boxes.
@@ -59,6 +66,8 @@ pub enum TieKind {
     Link,
     /// Copies go from one to the other.
     Copies,
+    /// Lines of text go from one to the other.
+    Flow,
 }
 
 fn one<'s>(settings: &'s Settings, key: &str) -> Option<&'s str> {
@@ -78,11 +87,11 @@ fn end(text: &str) -> (String, Option<usize>) {
 }
 
 impl Topology {
-    fn tie(&mut self, kind: TieKind, from: &str, to: &str, lines: Vec<String>) {
+    pub(super) fn tie(&mut self, kind: TieKind, from: &str, to: &str, lines: Vec<String>) {
         self.ties.push(Tie { from: from.to_owned(), to: to.to_owned(), kind, lines });
     }
 
-    fn part(&mut self, kind: PartKind, id: &str, lines: Vec<String>) {
+    pub(super) fn part(&mut self, kind: PartKind, id: &str, lines: Vec<String>) {
         if !self.parts.iter().any(|part| part.id == id) {
             self.parts.push(Part { id: id.to_owned(), kind, lines });
         }
@@ -153,10 +162,46 @@ impl Topology {
                     }
                 }
             }
-            // They carry nothing over the network.
-            Kind::Plumbing => {}
-            // A bond is between two parts that are there: a VM and a VLAN.
-            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Bond | Kind::Command => {}
+            Kind::Plumbing => {
+                let (elements, whole) = match settings.get(crate::live::ELEMENTS) {
+                    Some(elements) => (elements.clone(), true),
+                    None => (all(settings, "pipeline").to_vec(), false),
+                };
+                // Where it is not told which words are one program, the line is all there is to draw.
+                let elements = if elements.is_empty() { vec![name.to_owned()] } else { elements };
+                let whole = whole || elements.len() == 1;
+                self.pipelines.push(PipelineView { name: name.to_owned(), elements, whole });
+            }
+            Kind::Bond => self.bond(&id, name, settings),
+            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Command => {}
+        }
+    }
+
+    /// A bond, between its NICs and their VLAN.
+    fn bond(&mut self, id: &str, name: &str, settings: &Settings) {
+        let mut lines = vec![format!("bond {name}")];
+        lines.extend(one(settings, "mode").map(str::to_owned));
+        let lacp = one(settings, "lacp").map(|lacp| format!("LACP {lacp}"));
+        let qinq = one(settings, "qinq").map(|_| "qinq".to_owned());
+        let more: Vec<String> = lacp.into_iter().chain(qinq).collect();
+        lines.extend((!more.is_empty()).then(|| more.join(", ")));
+        self.part(PartKind::Bond, id, lines);
+        let vm = one(settings, "vm").unwrap_or_default();
+        let mut vlans = Vec::new();
+        for nic in all(settings, "nics").iter().filter_map(|nic| nic.parse::<usize>().ok()) {
+            let nics = self.vms.iter_mut().find(|view| view.name == vm).map(|view| &mut view.nics);
+            let Some(nic) = nics.and_then(|nics| nics.get_mut(nic)).filter(|nic| !nic.vlan.is_empty()) else {
+                continue;
+            };
+            nic.bond = id.to_owned();
+            vlans.push(nic.vlan.clone());
+        }
+        // A target may not tell which NICs it has.
+        if vlans.is_empty() {
+            self.tie(TieKind::Cable, id, &format!("vm.{vm}"), Vec::new());
+        }
+        for vlan in vlans {
+            self.tie(TieKind::Cable, &format!("vlan.{vlan}"), id, Vec::new());
         }
     }
 
@@ -196,8 +241,9 @@ impl Topology {
         self.tie(TieKind::Link, &format!("vm.{a}"), &format!("vm.{b}"), lines);
     }
 
-    /// Connect the bridges that are drawn with the VLANs on them, and leave out ties to what is not there.
+    /// Draw the pipelines, connect the bridges that are drawn with the VLANs on them, and leave out ties to what is not there.
     pub fn finish(&mut self) {
+        self.pipe();
         let usual = BridgeName::default_bridge();
         let vlans = super::render::vlan_labels(self);
         let bridges: Vec<String> =

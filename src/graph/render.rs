@@ -117,13 +117,15 @@ pub fn dot(topology: &Topology) -> String {
             "  \"vm.{name}\" [label=\"{label}\", shape=box, style=\"filled,rounded\", fillcolor=\"{fill}\", color=\"{border}\"]"
         ));
         for (index, nic) in vm.nics.iter().enumerate() {
-            let Endpoint { vlan, label } = nic;
+            let Endpoint { vlan, label, bond } = nic;
             let label =
                 if label.is_empty() { format!("nic {index}") } else { format!("nic {index}\\n{}", quoted(label)) };
             if vlan.is_empty() {
                 // A cable that ends nowhere.
                 line(format_args!("  \"open.{name}.{index}\" [label=\"\", shape=point, color=\"#999999\"]"));
                 line(format_args!("  \"open.{name}.{index}\" -- \"vm.{name}\" [label=\"{label}\", style=dotted]"));
+            } else if !bond.is_empty() {
+                line(format_args!("  \"{}\" -- \"vm.{name}\" [label=\"{label}\"]", quoted(bond)));
             } else {
                 line(format_args!("  \"vlan.{}\" -- \"vm.{name}\" [label=\"{label}\"]", quoted(vlan)));
             }
@@ -206,6 +208,9 @@ fn look(kind: PartKind) -> &'static str {
         PartKind::Server => "shape=component, fillcolor=\"#f0e6f6\", color=\"#7b4a9e\"",
         PartKind::Gateway => "shape=house, orientation=270, fillcolor=\"#fdebd9\", color=\"#c26a1c\"",
         PartKind::Outside => "shape=doublecircle, fillcolor=\"#ffffff\", color=\"#c26a1c\"",
+        PartKind::Bond => "shape=box, height=0.6, fillcolor=\"#dce9f7\", color=\"#3b6ea5\", peripheries=2",
+        PartKind::Pipe => "shape=box, style=\"filled,rounded\", fillcolor=\"#e6f4f1\", color=\"#2f7d6b\"",
+        PartKind::Program => "shape=box, fillcolor=\"#ffffff\", color=\"#2f7d6b\", fontname=\"Courier\"",
         PartKind::Capture => "shape=note, fillcolor=\"#fffbe0\", color=\"#a08a1c\"",
     }
 }
@@ -215,6 +220,7 @@ fn line_of(kind: TieKind) -> &'static str {
     match kind {
         TieKind::Cable => "style=solid",
         TieKind::Link => "style=bold, color=\"#c26a1c\", fontcolor=\"#c26a1c\", constraint=false",
+        TieKind::Flow => "dir=forward, color=\"#2f7d6b\", fontcolor=\"#2f7d6b\"",
         TieKind::Copies => "dir=forward, style=dashed, color=\"#a08a1c\", fontcolor=\"#a08a1c\"",
     }
 }

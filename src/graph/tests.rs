@@ -100,11 +100,15 @@ fn names_cannot_leave_their_quotes() {
             details: vec![evil.to_owned()],
             depends_on: vec![evil.to_owned()],
             nics: vec![
-                Endpoint { vlan: evil.to_owned(), label: evil.to_owned() },
-                Endpoint { vlan: String::new(), label: String::new() },
+                Endpoint { vlan: evil.to_owned(), label: evil.to_owned(), bond: String::new() },
+                Endpoint { vlan: evil.to_owned(), label: evil.to_owned(), bond: evil.to_owned() },
+                Endpoint::default(),
             ],
         }],
-        taps: vec![TapView { name: evil.to_owned(), at: Endpoint { vlan: "7".to_owned(), label: evil.to_owned() } }],
+        taps: vec![TapView {
+            name: evil.to_owned(),
+            at: Endpoint { vlan: "7".to_owned(), label: evil.to_owned(), bond: String::new() },
+        }],
         parts: vec![Part { id: evil.to_owned(), kind: PartKind::Capture, lines: vec![evil.to_owned()] }],
         ties: vec![Tie {
             from: evil.to_owned(),
@@ -112,6 +116,7 @@ fn names_cannot_leave_their_quotes() {
             kind: TieKind::Link,
             lines: vec![evil.to_owned()],
         }],
+        pipelines: Vec::new(),
         named: vec![evil.to_owned()],
     };
     let text = dot(&topology);
@@ -137,6 +142,7 @@ vlans: { dmz: {}, core: { tag: 200 }, watch: {} }
 vms:
   web: { networks: [dmz, { vlan: dmz, bridge: br1, qos: { rate: 10 mbit } }] }
   db: { networks: [dmz, core] }
+  nas: { networks: [core, core, { vlan: core, mac: "52:54:00:00:00:02" }], bonds: [{ nics: [0, 2], mode: balance-tcp, lacp: active, qinq: true, name: up }] }
   ids: { networks: [watch] }
 links:
   slow: { ends: [web.0, db.0], delay: 20 ms, down: { rate: 1 mbit } }
@@ -155,6 +161,10 @@ mirrors:
 captures:
   web: { vm: web, interface: 1, file: sub/web.pcap, filter: tcp port 80 }
   flows: { type: netflow, bridge: br1, to: "udp://127.0.0.1:9995" }
+plumbing:
+  log: { pipeline: [sensors, "sed -u s/alarm/ALARM/ # all of them, wherever they stand", cat, log] }
+  far: { pipeline: [log, "other//log"] }
+  more: { pipeline: ["tail -F /x", cat, lab//log] }
 "#;
 
 #[test]
@@ -166,6 +176,16 @@ fn everything_of_a_network_is_in_the_picture() {
     other.ties.reverse();
     assert_eq!((super::dot(&other), super::mermaid(&other)), (dot.clone(), mermaid.clone()));
     insta::assert_snapshot!("parts_dot", dot);
+    // The NICs of a bond are on it, and it is on their VLAN; a pipe is drawn once.
+    for edge in [
+        "\"bond.up\" -- \"vm.nas\" [label=\"nic 0\"]",
+        "\"vlan.core\" -- \"vm.nas\" [label=\"nic 1\"]",
+        "\"vlan.core\" -- \"bond.up\"",
+    ] {
+        assert_eq!(dot.matches(edge).count(), 1, "{edge}\n{dot}");
+    }
+    assert_eq!(dot.matches("[label=\"pipe log\"").count(), 1, "{dot}");
+    assert_eq!(dot.matches("[label=\"cat\"").count(), 2, "{dot}");
     insta::assert_snapshot!("parts_mermaid", mermaid);
     // The VLAN of another bridge is another network, and a tag that an alias has is that alias.
     assert!(dot.contains("\"vlan.dmz on br1\" -- \"vm.web\"") && dot.contains("\"vlan.core\" -- \"nat.far\""), "{dot}");
@@ -200,4 +220,35 @@ fn the_mermaid_text_is_deterministic_and_keeps_names_in_their_quotes() {
     topology.vms[0].state = "two\nlines".to_owned();
     let line = mermaid(&topology).lines().find(|l| l.contains("two")).unwrap().to_owned();
     assert!(line.starts_with("  m0[\"a#34;#93; --#62; x#91;#34;#60;b#62;#38;#35;<br>two lines"), "{line}");
+}
+
+/// What is live is drawn as far as it is told.
+#[test]
+fn live_bonds_and_pipelines_are_drawn_as_far_as_they_are_told() {
+    let nic = || Endpoint { vlan: "lan".to_owned(), ..Endpoint::default() };
+    let vm = VmView { name: "web".to_owned(), nics: vec![nic(), nic()], ..VmView::default() };
+    let mut topology = Topology { title: "lab".to_owned(), vms: vec![vm], ..Topology::default() };
+    let settings = |given: &[(&str, &[&str])]| -> Settings {
+        given.iter().map(|(key, of)| ((*key).to_owned(), of.iter().map(|v| (*v).to_owned()).collect())).collect()
+    };
+    topology.add(crate::name::Kind::Bond, "named", &settings(&[("name", &["named"]), ("vm", &["web"])]));
+    let told = [("vm", &["web"][..]), ("nics", &["0", "1"]), ("mode", &["balance-slb"]), ("lacp", &[])];
+    topology.add(crate::name::Kind::Bond, "told", &settings(&told));
+    topology.add(crate::name::Kind::Plumbing, "a cat b", &settings(&[("elements", &["lab//a", "cat", "other//b"])]));
+    topology.add(crate::name::Kind::Plumbing, "a sed x b", &Settings::new());
+    topology.finish();
+    let dot = dot(&topology);
+    for line in [
+        "\"bond.named\" -- \"vm.web\" [label=\"\"",
+        "\"bond.told\" [label=\"bond told\\nbalance-slb\"",
+        "\"bond.told\" -- \"vm.web\" [label=\"nic 1\"]",
+        "\"vlan.lan\" -- \"bond.told\"",
+        "[label=\"pipe a\"",
+        "[label=\"cat\"",
+        "[label=\"pipe other//b\"",
+        "[label=\"a sed x b\"",
+        "\"program.a cat b.1\" -- \"pipe.other//b\"",
+    ] {
+        assert_eq!(dot.matches(line).count(), 1, "{line}\n{dot}");
+    }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::parts::{Part, Tie};
+use super::pipes::PipelineView;
 use crate::diagnostic::Span;
-use crate::name::{BridgeName, VlanTag};
+use crate::name::{BridgeName, Kind, VlanTag};
 use crate::spec::SECTIONS;
 use crate::spec::model::{Experiment, VlanRef};
 
@@ -36,6 +37,8 @@ pub struct Topology {
     pub parts: Vec<Part>,
     /// Lines that end at such boxes, and those between VMs.
     pub ties: Vec<Tie>,
+    /// The pipelines.
+    pub pipelines: Vec<PipelineView>,
     /// VLANs that neither a NIC nor a tap need be on, as [`vlan_key`] writes them.
     pub named: Vec<String>,
 }
@@ -56,6 +59,8 @@ pub struct Endpoint {
     pub vlan: String,
     /// Words about it, such as its MAC address; may be empty.
     pub label: String,
+    /// The id of the bond that it is part of; empty for none.
+    pub bond: String,
 }
 
 /// A VM.
@@ -113,7 +118,11 @@ impl Topology {
                     // That of a link stands beside the link.
                     let qos = nic.qos.filter(|_| !vm.body.links.contains_key(&index)).map(|qos| qos.to_string());
                     let words = nic.mac.map(|mac| mac.to_string()).into_iter().chain(qos);
-                    Endpoint { vlan: on(&nic.vlan, nic.bridge.as_ref()), label: words.collect::<Vec<_>>().join(", ") }
+                    Endpoint {
+                        vlan: on(&nic.vlan, nic.bridge.as_ref()),
+                        label: words.collect::<Vec<_>>().join(", "),
+                        bond: String::new(),
+                    }
                 })
                 .collect(),
         });
@@ -125,6 +134,7 @@ impl Topology {
                     Some(ip) => format!("{}/{}", ip.0, ip.1),
                     None => tap.dhcp.map(|_| "by DHCP".to_owned()).unwrap_or_default(),
                 },
+                bond: String::new(),
             },
         });
         let mut topology = Self {
@@ -134,7 +144,8 @@ impl Topology {
             taps: taps.collect(),
             ..Self::default()
         };
-        for (_, kind) in SECTIONS {
+        // Bonds stand in no section of their own.
+        for kind in SECTIONS.iter().map(|(_, kind)| kind).chain([&Kind::Bond]) {
             for (name, object) in experiment.of(*kind) {
                 let settings = object.settings.iter().map(|(key, values)| {
                     ((*key).to_owned(), values.iter().map(|value| value.value.clone()).collect::<Vec<_>>())

@@ -67,6 +67,17 @@ pub enum BondMode {
     BalanceTcp,
 }
 
+impl BondMode {
+    /// As commands and Open vSwitch name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ActiveBackup => "active-backup",
+            Self::BalanceSlb => "balance-slb",
+            Self::BalanceTcp => "balance-tcp",
+        }
+    }
+}
+
 /// The part that a bond takes in the link aggregation protocol (IEEE 802.1AX).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lacp {
@@ -76,6 +87,17 @@ pub enum Lacp {
     Passive,
     /// Takes no part.
     Off,
+}
+
+impl Lacp {
+    /// As commands and Open vSwitch name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Passive => "passive",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// A bond of ports.

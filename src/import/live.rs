@@ -52,6 +52,7 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
         found.taps.insert(tap.clone(), tap_of);
     }
     super::object::live(live, &mut found);
+    super::bond::settle(&mut found);
     found
 }
 
@@ -94,7 +95,7 @@ fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
         VmState::Building | VmState::Paused | VmState::Running => {}
     }
     let nics = vm.nics.iter().enumerate().filter_map(|(index, nic)| nic_of(vm, index, nic, notes)).collect();
-    FoundVm { config, nics, tags, paused: matches!(vm.state, VmState::Building | VmState::Paused) }
+    FoundVm { config, nics, tags, paused: matches!(vm.state, VmState::Building | VmState::Paused), bonds: Vec::new() }
 }
 
 fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> Option<FoundNic> {

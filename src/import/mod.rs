@@ -9,6 +9,7 @@ use crate::language::field::VmConfig;
 use crate::live::Facts;
 use crate::name::Kind;
 
+mod bond;
 mod live;
 mod object;
 mod script;
@@ -50,6 +51,8 @@ pub struct FoundVm {
     pub tags: BTreeMap<String, String>,
     /// Its guest is not to run.
     pub paused: bool,
+    /// Its bonds in order: their settings, the name where it is not the usual one.
+    pub bonds: Vec<Facts>,
 }
 
 /// One NIC.

@@ -35,18 +35,16 @@ pub(super) fn name(kind: Kind, key: &str, taken: &BTreeMap<String, Facts>) -> St
 pub(super) fn live(live: &Live, found: &mut Found) {
     for (kind, objects) in &live.objects {
         for (key, object) in objects {
+            if *kind == Kind::Bond {
+                let vm = object.facts.get("vm").and_then(|vm| live.vms.get(&vm[0]));
+                super::bond::live(key, &object.facts, vm.map_or(0, |vm| vm.nics.len()), found);
+                continue;
+            }
             let mut facts = object.facts.clone();
             let tunnels = facts.get(INTERFACES).map_or(0, Vec::len);
             facts.retain(|fact, values| keys(*kind).contains(&fact.as_str()) && !values.is_empty());
             let one = |fact: &str| facts.get(fact).and_then(|values| values.first()).cloned();
             match kind {
-                Kind::Bond => {
-                    let vm = one("vm").unwrap_or_default();
-                    found.notes.push(format!(
-                        "the bond {key} of the VM {vm} is left out: the target does not show which NICs it has, nor how they are used; add it to `bonds` of the VM"
-                    ));
-                    continue;
-                }
                 // What is usual is left out: type, length, no filter, and flow records that are not compressed.
                 Kind::Capture => {
                     if one("vm").is_some_and(|vm| !found.vms.contains_key(&vm)) {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod bonds;
 mod objects;
 
 use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
@@ -104,6 +105,7 @@ struct Vm {
     cut: Vec<usize>,
     /// What shapes NICs, by index.
     qos: BTreeMap<usize, Qos>,
+    bonds: Vec<bonds::Bond>,
 }
 
 #[derive(Debug, Default)]
@@ -220,7 +222,8 @@ fn found(name: String, mut space: Space) -> Found {
         config.clear("networks");
         config.clear("tags");
         let paused = matches!(vm.state, State::Building | State::Paused);
-        found.vms.insert(name, FoundVm { config, nics, tags, paused });
+        let bonds = vm.bonds.into_iter().map(|bond| bond.facts).collect();
+        found.vms.insert(name, FoundVm { config, nics, tags, paused, bonds });
     }
     for vlan in used {
         // A number is a tag, which needs no alias.
@@ -228,6 +231,7 @@ fn found(name: String, mut space: Space) -> Found {
             found.vlans.entry(vlan).or_default();
         }
     }
+    super::bond::settle(&mut found);
     found
 }
 
@@ -372,7 +376,10 @@ impl Space {
                     vm.state = State::Paused;
                 }
             })?,
-            "vm kill" => self.each(&target(args), |vm| vm.state = State::Quit)?,
+            "vm kill" => self.each(&target(args), |vm| {
+                vm.state = State::Quit;
+                vm.bonds.clear();
+            })?,
             "vm flush" => self.vms.retain(|_, vm| vm.state != State::Quit),
             "vm tag" => {
                 if let (Some(key), Some(value)) = (args.str("key"), args.str("value")) {
@@ -389,6 +396,8 @@ impl Space {
                 })?;
             }
             "vm net connect" | "vm net disconnect" => self.nic(name.ends_with(" connect"), &target(args), args)?,
+            "vm net bond" => self.bond(&target(args), args)?,
+            "clear vm net bond" => self.clear_bond(&target(args), args)?,
             "qos" => self.qos(&target(args), args)?,
             "clear qos" => self.clear_qos(&target(args), args)?,
             "vlans" => self.vlans(args)?,
@@ -453,7 +462,13 @@ impl Space {
         for name in names {
             self.vms.insert(
                 name,
-                Vm { config: config.clone(), state: State::Building, cut: Vec::new(), qos: BTreeMap::new() },
+                Vm {
+                    config: config.clone(),
+                    state: State::Building,
+                    cut: Vec::new(),
+                    qos: BTreeMap::new(),
+                    bonds: Vec::new(),
+                },
             );
         }
         Ok(())
@@ -480,13 +495,17 @@ impl Space {
         let index: usize = position.parse().map_err(|_| format!("`{position}` is no position of a NIC"))?;
         let vlan = args.str("vlan").unwrap_or_default().to_owned();
         let to = args.str("bridge").map(str::to_owned);
-        let mut outside = false;
+        let (mut outside, mut bonded, mut alone) = (false, false, false);
         self.each(target, |vm| {
             let mut nics: Vec<NetSpec> = vm.config.networks();
             let Some(nic) = nics.get_mut(index) else {
                 outside = true;
                 return;
             };
+            if connect && bonds::is_bonded(&vm.bonds, &index.to_string()) {
+                bonded = true;
+                return;
+            }
             vm.cut.retain(|cut| *cut != index);
             if connect {
                 nic.vlan.clone_from(&vlan);
@@ -494,9 +513,15 @@ impl Space {
                 vm.config.set("networks", FieldValue::Networks(nics));
             } else {
                 vm.cut.push(index);
+                alone |= !bonds::unplug(&mut vm.bonds, &index.to_string());
             }
         })?;
-        if outside { Err(format!("a VM has no NIC {index}")) } else { Ok(()) }
+        match () {
+            () if outside => Err(format!("a VM has no NIC {index}")),
+            () if bonded => Err(format!("NIC {index} is in a bond")),
+            () if alone => Err("its bond has one NIC left, and is left out".to_owned()),
+            () => Ok(()),
+        }
     }
 
     fn qos(&mut self, target: &str, args: &Args) -> Result<(), String> {

@@ -155,3 +155,58 @@ fn ways_out_of_a_script() {
     let cleared = read(&format!("{text}clear nat\n")).unwrap();
     assert!(cleared.objects.is_empty(), "{:?}", cleared.objects);
 }
+
+#[test]
+fn bonds_of_a_script() {
+    let text = "\
+vm config networks lan lan lan dmz br1,lan
+vm launch kvm web[0-1]
+vm launch kvm db
+vm net bond web[0-1] 0-1 balance-tcp passive no-lacp-fallback qinq
+vm net bond db 1,0 active-backup off name up
+vm net bond db 2,3 active-backup off
+vm net bond db 2,4 active-backup off
+vm net bond db 2,5 active-backup off
+vm net bond db 1-2 active-backup off
+vm net bond db 2 active-backup off
+vm net bond web[0-1] 2,3 active-backup off name both
+vm net bond db 2,4294967296 active-backup off
+vm net connect db 0 dmz
+clear vm net bond db down
+clear vm net bond web1 mega_bond0
+clear vm net bond web0 mega_bond0
+";
+    let found = read(text).unwrap();
+    let notes: Vec<&str> =
+        found.notes.iter().filter_map(|note| Some(note.split_once(" is not imported: ")?.1)).collect();
+    assert_eq!(
+        notes,
+        [
+            "its NICs are on different VLANs or bridges",
+            "its NICs are on different VLANs or bridges",
+            "the VM has no NIC 5",
+            "NIC 1 is in a bond",
+            "it has fewer than two NICs",
+            "several VMs cannot have one bond",
+            "`4294967296` is no index of a NIC",
+            "NIC 0 is in a bond",
+            "there is no bond down",
+            "there is no bond mega_bond0",
+        ]
+    );
+    let written = write(&found, "");
+    let bonds: Vec<&str> = written.lines().filter(|line| line.contains("bonds:")).map(str::trim).collect();
+    assert_eq!(
+        bonds,
+        [
+            "bonds: [{ mode: active-backup, name: up, nics: [0, 1] }]",
+            "bonds: [{ fallback: false, lacp: passive, mode: balance-tcp, nics: [0, 1], qinq: true }]",
+        ]
+    );
+    // A bond ends with the process, and with all but one of its NICs.
+    let end = |command: &str| read(&format!("{text}{command}")).unwrap().vms["db"].bonds.len();
+    assert_eq!([end(""), end("vm net disconnect db 1"), end("clear vm net bond db")], [1, 0, 0]);
+    assert!(read(&format!("{text}vm kill db")).unwrap().vms.get("db").is_none());
+    let loaded = crate::spec::parse("lab.yaml", &written, crate::spec::Format::Yaml, &crate::spec::NoFiles);
+    assert!(loaded.experiment.is_some(), "{:?}\n{written}", loaded.diagnostics);
+}

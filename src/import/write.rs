@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::{Found, FoundNic, FoundVm};
 use crate::language::field::VmConfig;
 use crate::language::range;
+use crate::live::Facts;
 use crate::spec::{SECTIONS, field_value, list, scalar, setting};
 
 /// A configuration of at least so many fields becomes a profile where several entries have it.
@@ -33,6 +34,12 @@ fn nic(nic: &FoundNic) -> String {
         write!(text, ", qos: {}", crate::spec::qos(qos)).expect("a string takes everything");
     }
     text + " }"
+}
+
+/// Settings in one line.
+fn map(facts: &Facts) -> String {
+    let parts: Vec<String> = facts.iter().map(|(key, values)| format!("{key}: {}", setting(key, values))).collect();
+    format!("{{ {} }}", parts.join(", "))
 }
 
 /// The settings of a configuration, a line each.
@@ -81,14 +88,14 @@ pub fn write(found: &Found, source: &str) -> String {
             writeln!(text, "  {}: {body}", scalar(alias)).expect("a string takes everything");
         }
     }
-    // Equal VMs are one group; a fixed address belongs to one VM and keeps it alone.
+    // Equal VMs are one group; a fixed address, or the name of a bond, belongs to one VM and keeps it alone.
     let mut groups: BTreeMap<&FoundVm, Vec<&str>> = BTreeMap::new();
     for (name, vm) in &found.vms {
         groups.entry(vm).or_default().push(name);
     }
     let mut entries: Vec<(String, &FoundVm)> = Vec::new();
     for (vm, names) in groups {
-        if vm.nics.iter().any(|nic| nic.mac.is_some()) {
+        if vm.nics.iter().any(|nic| nic.mac.is_some()) || vm.bonds.iter().any(|bond| bond.contains_key("name")) {
             entries.extend(names.into_iter().map(|name| (name.to_owned(), vm)));
         } else {
             entries.extend(keys(&names).into_iter().map(|key| (key, vm)));
@@ -123,6 +130,9 @@ pub fn write(found: &Found, source: &str) -> String {
         if !vm.nics.is_empty() {
             lines.push(format!("networks: {}", list(vm.nics.iter().map(nic))));
         }
+        if !vm.bonds.is_empty() {
+            lines.push(format!("bonds: {}", list(vm.bonds.iter().map(map))));
+        }
         if !vm.tags.is_empty() {
             let tags: Vec<String> = vm.tags.iter().map(|(k, v)| format!("{}: {}", scalar(k), scalar(v))).collect();
             lines.push(format!("tags: {{ {} }}", tags.join(", ")));
@@ -153,9 +163,7 @@ pub fn write(found: &Found, source: &str) -> String {
         let Some(objects) = found.objects.get(kind).filter(|objects| !objects.is_empty()) else { continue };
         writeln!(text, "{section}:").expect("a string takes everything");
         for (name, facts) in objects {
-            let parts: Vec<String> =
-                facts.iter().map(|(key, values)| format!("{key}: {}", setting(key, values))).collect();
-            writeln!(text, "  {}: {{ {} }}", scalar(name), parts.join(", ")).expect("a string takes everything");
+            writeln!(text, "  {}: {}", scalar(name), map(facts)).expect("a string takes everything");
         }
     }
     text

@@ -11,6 +11,7 @@ use crate::language::entry::Entry;
 use crate::name::{Kind, Namespace};
 use crate::wire::{Transport, WireError};
 
+mod bond;
 mod loose;
 mod object;
 mod plumbing;

@@ -60,7 +60,11 @@ pub fn find<'o>(objects: &'o Objects, key: &str) -> Option<(&'o String, &'o Live
 }
 
 /// The table of a command; None where the target does not have it.
-fn table(transport: &mut dyn Transport, namespace: &Namespace, words: &str) -> Result<Option<Vec<Entry>>, LiveError> {
+pub(super) fn table(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+    words: &str,
+) -> Result<Option<Vec<Entry>>, LiveError> {
     match entries(transport, &format!("namespace {namespace} {words}")) {
         Ok(entries) => Ok(Some(entries)),
         Err(LiveError::Refused { .. }) => Ok(None),
@@ -83,11 +87,10 @@ pub(super) fn observe(
     has_nat: bool,
 ) -> Result<BTreeMap<Kind, Objects>, LiveError> {
     let mut objects = BTreeMap::new();
-    let mut any_bond = None;
     if let Some(entries) = table(transport, namespace, "bridge")? {
-        let tells = |entry: &Entry| entry.header.iter().flatten().any(|column| column == "bonds");
-        let has = |row: super::table::Row<'_>| !row.get("bonds").map(list_cell).unwrap_or_default().is_empty();
-        any_bond = entries.iter().any(tells).then(|| entries.iter().any(|entry| Table::new(entry).rows().any(has)));
+        if let Some(bonds) = super::bond::bonds(transport, namespace, &entries, vms)? {
+            objects.insert(Kind::Bond, bonds);
+        }
         objects.insert(Kind::Bridge, bridges(&entries));
     }
     if has_nat && let Some(entries) = table(transport, namespace, NAT)? {
@@ -98,9 +101,6 @@ pub(super) fn observe(
     }
     if let Some(entries) = table(transport, namespace, "dnsmasq")? {
         objects.insert(Kind::Dnsmasq, servers(transport, namespace, &entries)?);
-    }
-    if let Some(bonds) = bonds(transport, namespace, any_bond)? {
-        objects.insert(Kind::Bond, bonds);
     }
     if let Some(entries) = table(transport, namespace, "plumb")? {
         objects.insert(Kind::Plumbing, pipelines(namespace, &entries));
@@ -125,36 +125,6 @@ fn tunnels(entry: &Entry, bridge: &str) -> Option<Vec<(String, String)>> {
         Some((parts.join(" ").trim_end().to_owned(), text(tunnel, "Interface")?))
     };
     data.get("Tunnels")?.as_array()?.iter().map(read).collect()
-}
-
-/// The bonds of the namespace's VMs by name. `any` tells whether a bridge has one, of whatever namespace; None where no bridge
-/// tells. None for a target that does not tell which VM has which.
-fn bonds(
-    transport: &mut dyn Transport,
-    namespace: &Namespace,
-    any: Option<bool>,
-) -> Result<Option<Objects>, LiveError> {
-    match any {
-        // Nothing tells that there is none where a target does not know of bonds.
-        None => return Ok(None),
-        // So that the VMs are not asked for again.
-        Some(false) => return Ok(Some(Objects::new())),
-        Some(true) => {}
-    }
-    let Some(entries) = table(transport, namespace, ".columns name,bond vm info")? else { return Ok(None) };
-    let mut bonds = Objects::new();
-    for entry in &entries {
-        for row in Table::new(entry).rows() {
-            let (Some(vm), Some(names)) = (row.get("name"), row.get("bond")) else { continue };
-            for name in list_cell(names) {
-                let mut bond = LiveObject::new(entry);
-                bond.set("name", name);
-                bond.set("vm", vm);
-                bonds.insert(name.to_owned(), bond);
-            }
-        }
-    }
-    Ok(Some(bonds))
 }
 
 fn bridges(entries: &[Entry]) -> Objects {

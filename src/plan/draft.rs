@@ -249,9 +249,9 @@ impl Draft {
         for Pending { serves, needs: own, before, after, command, undo, mark } in pending {
             if open.as_ref().is_none_or(|(those, ..)| *those != before) {
                 if let Some((_, back, of)) = open.take() {
-                    self.settings(&of, &back);
+                    self.settings(&of, &back, &[]);
                 }
-                set = self.settings(&serves, &before);
+                set = self.settings(&serves, &before, &after);
                 open = Some((before, after, serves.clone()));
             }
             let needs = needs.iter().chain(&own).chain(&set).copied().collect::<BTreeSet<_>>().into_iter().collect();
@@ -261,17 +261,21 @@ impl Draft {
             started.push(step);
         }
         if let Some((_, back, of)) = open {
-            self.settings(&of, &back);
+            self.settings(&of, &back, &[]);
         }
         started
     }
 
-    /// Set settings of the namespace for captures, or set them back.
-    pub fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>]) -> Vec<StepId> {
+    /// Set settings of the namespace for captures, or set them back. `back` is what sets them back, which a rollback may have
+    /// to do.
+    pub fn settings(&mut self, serves: &Arc<[usize]>, commands: &[Vec<String>], back: &[Vec<String>]) -> Vec<StepId> {
         let mut steps = Vec::new();
         for words in commands {
             let after = self.capturing.into_iter().collect();
-            let step = self.step(serves, words, Extra { after, undo: Undo::Nothing, ..Extra::default() });
+            let setting = |words: &[String]| words.split_last().map(|(_, setting)| setting.to_vec());
+            let back = back.iter().find(|back| setting(back) == setting(words));
+            let undo = back.map_or(Undo::Nothing, |back| Undo::Command(self.command(back)));
+            let step = self.step(serves, words, Extra { after, undo, ..Extra::default() });
             self.capturing = Some(step);
             steps.push(step);
         }

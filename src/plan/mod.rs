@@ -247,6 +247,14 @@ pub enum Undo {
     Command(String),
     /// Several commands, in order.
     Commands(Arc<[String]>),
+    /// It ends together with others, by one command for all steps that have the same, and what ended with them though it was
+    /// there before is made again.
+    Together {
+        /// What ends them.
+        end: String,
+        /// What makes the others again.
+        again: Arc<[String]>,
+    },
     /// The lines that take an entry of raw commands back, whatever becomes of each.
     Lines {
         /// The entry.
@@ -313,6 +321,7 @@ impl Undo {
             Self::Tunnel { bridge, .. } => vec![format!("namespace {namespace} bridge notunnel {bridge} INTERFACE")],
             Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
             Self::Lines { commands, .. } | Self::Commands(commands) => commands.to_vec(),
+            Self::Together { end, again } => std::iter::once(end).chain(&**again).cloned().collect(),
         })
     }
 }

@@ -54,7 +54,9 @@ pub fn digest(body: &VmBody) -> String {
 fn ignored(body: &VmBody) -> Vec<&str> {
     let covered = |path: &&str| {
         let head = path.split('[').next().unwrap_or(path);
-        let launch = |f: &Field| f.change == Change::Replace && f.ty != FieldType::Uuid && f.key() == head;
+        // The bonds of a file are made after the launch.
+        let other = |f: &Field| matches!(f.ty, FieldType::Uuid | FieldType::Bonds);
+        let launch = |f: &Field| f.change == Change::Replace && !other(f) && f.key() == head;
         head == "networks" || FIELDS.iter().any(launch)
     };
     body.lifecycle.ignore_changes.iter().map(|path| path.as_str()).filter(covered).collect()

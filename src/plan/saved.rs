@@ -113,6 +113,7 @@ enum UndoRecord {
     Kill(String),
     Command(String),
     Commands(Vec<String>),
+    Together { end: String, again: Vec<String> },
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
     Tunnel(String, String),
@@ -157,6 +158,7 @@ impl StepRecord {
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
                 Undo::Command(command) => UndoRecord::Command(command.clone()),
                 Undo::Commands(commands) => UndoRecord::Commands(commands.to_vec()),
+                Undo::Together { end, again } => UndoRecord::Together { end: end.clone(), again: again.to_vec() },
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Tunnel { bridge, tunnel } => UndoRecord::Tunnel(bridge.clone(), tunnel.clone()),
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
@@ -410,6 +412,9 @@ impl Reader {
                     UndoRecord::Kill(names) => Undo::Act(Verb::Kill, vms(names)?),
                     UndoRecord::Command(command) => Undo::Command(command.clone()),
                     UndoRecord::Commands(commands) => Undo::Commands(commands.as_slice().into()),
+                    UndoRecord::Together { end, again } => {
+                        Undo::Together { end: end.clone(), again: again.as_slice().into() }
+                    }
                     UndoRecord::Lines { name, commands } => {
                         Undo::Lines { name: name.clone(), commands: commands.as_slice().into() }
                     }

@@ -192,6 +192,8 @@ keys! {
         "Keep the guest's own VLAN tags, and add the NICs' VLAN as the outer one (802.1ad).";
     "name" takes "a name", default "made from the experiment, the VM and the place in the list", shape::bond_name,
         "The bond's name on the switch, at most 15 characters, which no other of the host has. Only for an entry that stands for one VM.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
 }
 
 keys! {

@@ -55,7 +55,8 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
                 values.iter().map(|v| v.value.clone()).collect::<Vec<_>>()
             };
             let given = given.map(|(key, values)| format!("{key}: {}", setting(key, &value(values))));
-            text.item(3, &format!("{{ {} }}", given.collect::<Vec<_>>().join(", ")), bond.span);
+            let given: Vec<String> = given.chain(inline(&bond.lifecycle)).collect();
+            text.item(3, &format!("{{ {} }}", given.join(", ")), bond.span);
         }
         text.line(2, "state", body.state.word(), body.spans.get("state").copied());
         if !body.depends_on.is_empty() {
@@ -167,6 +168,17 @@ pub fn setting(key: &str, values: &[String]) -> String {
         [one] => text(one),
         several => list(several.iter().map(text)),
     }
+}
+
+/// A lifecycle in one line, with its key; None if it says nothing.
+fn inline(lifecycle: &Lifecycle) -> Option<String> {
+    let ignored = lifecycle.ignore_changes.iter().map(|path| quoted(path)).collect::<Vec<_>>();
+    let parts = [
+        lifecycle.prevent_destroy.map(|_| "prevent_destroy: true".to_owned()),
+        (!ignored.is_empty()).then(|| format!("ignore_changes: [{}]", ignored.join(", "))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("lifecycle: {{ {} }}", parts.join(", ")))
 }
 
 struct Writer<'a> {

@@ -560,7 +560,8 @@ impl State {
     fn network(&mut self, name: &str, ns: &Namespace, words: &[&str]) -> Option<Vec<Value>> {
         let vm = |(n, vm): (&String, &Vm)| (n.clone(), vm.nics.iter().map(|nic| nic.bridge.clone()).collect());
         let tap = |(n, t): (&String, &Tap)| (n.clone(), (t.bridge.clone(), vlan_cell(&t.alias, t.vlan)));
-        let view = View { vms: ns.vms.iter().map(vm).collect(), taps: ns.taps.iter().map(tap).collect() };
+        let view =
+            View { vms: ns.vms.iter().map(vm).collect(), taps: ns.taps.iter().map(tap).collect(), ..View::default() };
         Some(answer(self.network.run(name, words, &view, &names)?))
     }
 
@@ -647,7 +648,7 @@ fn answer(answer: Answer) -> Vec<Value> {
         Answer::Ok => ok(),
         Answer::Text(answer) => text(&answer),
         Answer::Fail(error) => fail(&error),
-        Answer::Table(header, rows) => table(header, rows, false),
+        Answer::Table(header, rows) | Answer::Told(header, rows, _) => table(header, rows, false),
     }
 }
 

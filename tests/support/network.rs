@@ -10,6 +10,8 @@ pub enum Answer {
     Ok,
     Text(String),
     Table(&'static [&'static str], Vec<Vec<String>>),
+    /// A table with `Data`.
+    Told(&'static [&'static str], Vec<Vec<String>>, serde_json::Value),
     Fail(String),
 }
 
@@ -18,6 +20,8 @@ pub enum Answer {
 pub struct View {
     /// The bridges of the NICs of each VM.
     pub vms: BTreeMap<String, Vec<String>>,
+    /// The taps of the NICs of each VM.
+    pub nics: BTreeMap<String, Vec<String>>,
     /// The bridge and the cell of the VLAN of each host tap.
     pub taps: BTreeMap<String, (String, String)>,
 }
@@ -72,7 +76,7 @@ impl Default for Settings {
 
 #[derive(Debug, Default)]
 pub struct Network {
-    /// `qos set` and `nat` are there, and delay and rate can be combined.
+    /// `qos set` and `nat` are there, delay and rate can be combined, and `bridge` tells what bonds are made of.
     pub megaform: bool,
     /// A release of 2018: tunnels without keys, no settings of bridges, mirrors between taps only.
     pub old: bool,
@@ -289,7 +293,7 @@ impl Network {
                 });
                 Answer::Ok
             }
-            ["bridge"] => self.bridge_table(view),
+            ["bridge"] => self.bridge_table(namespace, view),
             ["bridge", verb, rest @ ..] => return self.bridge(verb, rest),
             ["tap", "mirror", from, from_nic, to, to_nic] => {
                 self.mirrors.insert((namespace.to_owned(), format!("{to} {to_nic}")), format!("{from} {from_nic}"));
@@ -379,7 +383,7 @@ impl Network {
         Answer::Ok
     }
 
-    fn bridge_table(&self, view: &View) -> Answer {
+    fn bridge_table(&self, namespace: &str, view: &View) -> Answer {
         let mut used: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (bridge, vlan) in view.taps.values() {
             used.entry(bridge).or_default().push(vlan.clone());
@@ -405,7 +409,25 @@ impl Network {
                 format!("{{{}}}", config.join(",")),
             ]
         };
-        Answer::Table(BRIDGES, used.into_iter().map(row).collect())
+        let rows = used.into_iter().map(row).collect();
+        if !self.megaform {
+            return Answer::Table(BRIDGES, rows);
+        }
+        let bond = |(name, (of, vm, nics, how)): (&String, &(String, String, Vec<usize>, String))| {
+            let taps = nics.iter().map(|nic| match view.nics.get(vm).filter(|_| of == namespace) {
+                Some(taps) => taps[*nic].clone(),
+                None => format!("elsewhere{nic}"),
+            });
+            let words: Vec<&str> = how.split(' ').collect();
+            serde_json::json!({
+                "Name": name, "Taps": taps.collect::<Vec<_>>(), "Mode": words[0], "LACP": words[1],
+                "Fallback": words[1] != "off" && !words.contains(&"no-lacp-fallback"), "QinQ": words.contains(&"qinq"),
+            })
+        };
+        let bonds: Vec<_> = self.bonds.iter().map(bond).collect();
+        let data =
+            if bonds.is_empty() { vec![] } else { vec![serde_json::json!({"Bridge": "mega_bridge", "Bonds": bonds})] };
+        Answer::Told(BRIDGES, rows, serde_json::Value::Array(data))
     }
 
     fn bridge(&mut self, verb: &str, rest: &[&str]) -> Option<Answer> {

@@ -1,15 +1,16 @@
-//! Bonds of NICs. A target tells their names and VMs; the rest is what the journal remembers. A bond ends with the process of
-//! its VM, and is dissolved while one of its NICs moves.
+//! Bonds of NICs. minimega tells their names and VMs; the rest is what the journal remembers then. A bond ends with the process
+//! of its VM, and is dissolved while one of its NICs moves.
 //!
 //! NICs of a VM that is launched are bonded before its guest starts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra, Pending};
 use super::super::{Cost, Reason, StepId, Undo};
-use super::object::{Item, Rules, Work, all, diff, launched, one, seen, unsure, words};
+use super::object::{Item, Rules, Seen, Work, all, diff, launched, one, seen, unsure, words};
 use super::{BOND, Lower, Scene};
-use crate::live::Facts;
+use crate::live::{Facts, VmState};
 use crate::name::{Address, Kind};
 
 #[derive(Default)]
@@ -39,7 +40,57 @@ fn again(draft: &mut Draft, facts: &Facts) -> Undo {
     if all(facts, "nics").is_empty() { Undo::Impossible } else { Undo::Command(draft.command(&create(facts))) }
 }
 
+/// The VMs whose bonds are left as they are: their file ignores them, and they go on running. Bonds end with the process.
+fn looks_away(scene: &Scene<'_>, draft: &Draft) -> BTreeSet<String> {
+    let ignoring = scene.experiment.vms.iter().filter(|(_, vm)| vm.body.lifecycle.ignores("bonds"));
+    let runs = |name: &str| {
+        let live = scene.live.vms.get(name);
+        live.is_some_and(|vm| !matches!(vm.state, VmState::Quit | VmState::Error)) && !draft.launched.contains(name)
+    };
+    let names = ignoring.map(|(name, _)| name.as_str()).filter(|name| !scene.destroy() && runs(name));
+    names.map(str::to_owned).collect()
+}
+
 impl Bonds {
+    /// Refuse what bonds of others are in the way of: a NIC that is to move, or to be in another bond.
+    fn check_others(
+        &self,
+        scene: &Scene<'_>,
+        draft: &mut Draft,
+        seen: &Seen,
+        moves: &dyn Fn(&Facts) -> Option<(String, usize)>,
+    ) {
+        let goes = |key: &str| {
+            let removes = |work: &&Work| work.old.as_ref().is_some_and(|old| old.key == key) && work.removes();
+            self.work.iter().any(|work| removes(&work))
+        };
+        let wants = |live: &Facts| {
+            let taken = |new: &Facts| {
+                let nics = all(new, "nics");
+                one(new, "vm") == one(live, "vm") && nics.iter().any(|nic| all(live, "nics").contains(nic))
+            };
+            let makes = self.work.iter().filter(|work| work.makes());
+            let mut makes = makes.filter_map(|work| Some((work, work.new.as_ref()?)));
+            makes.find(|(_, new)| taken(&new.facts)).map(|(work, _)| work.name.clone())
+        };
+        let ours = |key: &str| scene.experiment.of(Kind::Bond).any(|(_, bond)| bond.one("name") == Some(key));
+        for (key, live) in seen.iter().filter(|(key, _)| !scene.destroy() && !goes(key)) {
+            let vm = one(&live.facts, "vm").unwrap_or_default();
+            // It ends with the process.
+            if draft.launched.contains(vm) {
+                continue;
+            }
+            let message = match (moves(&live.facts).filter(|_| !ours(key)), wants(&live.facts)) {
+                (Some((_, nic)), _) => format!("NIC {nic} of vm.{vm} is to move, and is in the bond {key}"),
+                (None, Some(bond)) => format!("bond.{bond} is to have a NIC of vm.{vm} that is in the bond {key}"),
+                (None, None) => continue,
+            };
+            let hint = format!("dissolve it by hand (`clear vm net bond {vm} {key}`), and plan again");
+            let message = format!("{message}, which this plan leaves as it is");
+            draft.problems.push(scene.problem("bond-in-the-way", None, message, hint));
+        }
+    }
+
     /// What bonds NICs of a VM that is launched.
     fn pending(&self, draft: &mut Draft, work: &Work) -> Option<Pending> {
         let new = work.new.as_ref()?;
@@ -58,19 +109,48 @@ impl Bonds {
 
 impl<'a> Lower<'a> for Bonds {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
-        let items: Vec<Item<'a>> = scene
+        let mut items: Vec<Item<'a>> = scene
             .experiment
             .of(Kind::Bond)
-            .map(|(name, object)| Item::new(name, object, object.one("name").unwrap_or(name).to_owned()))
+            .map(|(name, object)| {
+                let mut item = Item::new(name, object, object.one("name").unwrap_or(name).to_owned());
+                // A target that tells what a bond is tells what is usual too.
+                for key in ["lacp", "fallback", "qinq"] {
+                    item.facts.entry(key.to_owned()).or_default();
+                }
+                item
+            })
             .collect();
         let (launches, moved) = (draft.launched.clone(), draft.moved.clone());
+        let mut seen = seen(scene, Kind::Bond);
+        // The first NIC of a bond, as it is or is to be, that moves.
+        let moves = |facts: &Facts| {
+            let vm = one(facts, "vm")?;
+            let nics = all(facts, "nics").iter().filter_map(|nic| nic.parse::<usize>().ok());
+            nics.into_iter().find(|nic| moved.contains(&(vm.to_owned(), *nic))).map(|nic| (vm.to_owned(), nic))
+        };
+        let live = scene.live.objects.get(&Kind::Bond);
+        let held = |facts: &Facts, key: &str| moves(facts).or_else(|| moves(&live?.get(key)?.facts));
+        let looks_away = looks_away(scene, draft);
+        let asked = |name: &str| scene.scope.replaces(Kind::Bond, name);
+        items.retain(|item| {
+            let away = one(&item.facts, "vm").is_some_and(|vm| looks_away.contains(vm)) && !asked(item.name);
+            let stays = away && !(seen.contains_key(&item.key) && held(&item.facts, &item.key).is_some());
+            if stays && scene.has(Kind::Bond, item.name) {
+                draft.unchanged.push(Address::new(Kind::Bond, item.name));
+            }
+            !stays
+        });
+        seen.retain(|key, live| {
+            let away = one(&live.facts, "vm").is_some_and(|vm| looks_away.contains(vm));
+            !away || moves(&live.facts).is_some() || items.iter().any(|item| item.key == *key)
+        });
         let forced = |item: &Item<'_>| {
             let (vm, place) = (one(&item.facts, "vm")?, scene.place(item.object.span));
             if launches.contains(vm) {
                 return Some(launched(vm, place));
             }
-            let nics = all(&item.facts, "nics").iter().filter_map(|nic| nic.parse::<usize>().ok());
-            let nic = nics.into_iter().find(|nic| moved.contains(&(vm.to_owned(), *nic)))?;
+            let (_, nic) = held(&item.facts, &item.key)?;
             let (old, new) = (Some("dissolved while it moves".to_owned()), Some("made again".to_owned()));
             Some(Reason { field: format!("NIC {nic}"), old, new, place, drift: false })
         };
@@ -82,7 +162,6 @@ impl<'a> Lower<'a> for Bonds {
             forced: &forced,
             cost: Cost::LinkCut,
         };
-        let seen = seen(scene, Kind::Bond);
         self.work = diff(scene, draft, &rules, &items, &seen);
         let left_out = |item: &&Item<'_>| !scene.destroy() && !scene.has(Kind::Bond, item.name);
         for item in items.iter().filter(left_out).filter(|item| seen.contains_key(&item.key)) {
@@ -92,6 +171,7 @@ impl<'a> Lower<'a> for Bonds {
             let hint = format!("the bond has to be dissolved for it: add `--target bond.{}`", item.name);
             draft.problems.push(scene.problem("bond-left-out", Some(item.object.span), message, hint));
         }
+        self.check_others(scene, draft, &seen, &moves);
         for (name, object) in scene.experiment.of(Kind::Bond) {
             let makes = |work: &Work| work.name == name && work.makes();
             if self.work.iter().any(makes) {

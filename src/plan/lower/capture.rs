@@ -11,7 +11,7 @@ use super::super::draft::{Draft, Extra, Pending};
 use super::super::{Action, Cost, Mark, Reason, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, words};
 use super::{Lower, Scene};
-use crate::live::{Facts, find};
+use crate::live::{Facts, find, same_key};
 use crate::name::{Address, Kind};
 
 /// A setting of the namespace: the key of the file, the words of the command, and what minimega begins with.
@@ -121,6 +121,10 @@ pub(super) struct Captures {
     work: Vec<Work>,
     stopped: BTreeMap<Group, StepId>,
     left: Left,
+    /// How many the file has of each group.
+    wanted: BTreeMap<Group, usize>,
+    /// What is live of each group, by key.
+    there: BTreeMap<Group, Vec<(String, Facts)>>,
 }
 
 impl Captures {
@@ -166,10 +170,13 @@ impl Captures {
                     let change =
                         draft.change(address, Action::Replace, place, vec![reason], vec![Cost::CaptureRestarted]);
                     draft.changes[change].goal = super::object::goal(item);
+                    let known = scene.options.advice.objects.get(&(Kind::Capture, item.name.to_owned()));
+                    let mut facts = known.map(|made| made.facts.clone()).unwrap_or_default();
+                    facts.extend(live.facts.clone());
                     self.work.push(Work {
                         name: item.name.to_owned(),
                         change,
-                        old: Some(made(&live.facts)),
+                        old: Some(made(&facts)),
                         id: None,
                         new: Some(made(&item.facts)),
                         anew: true,
@@ -210,15 +217,50 @@ impl Captures {
         }
     }
 
+    /// What starts those of a group again that are there before the plan and are not stopped by it, because what takes the start
+    /// of one back stops them all. None where the target does not tell what somebody else's was started with.
+    fn again(&self, scene: &Scene<'_>, draft: &mut Draft, group: &Group) -> Option<Vec<String>> {
+        let mut lines = Vec::new();
+        // Taking back what stops them starts them again.
+        let there = self.there.get(group).into_iter().flatten().filter(|_| !self.stopped.contains_key(group));
+        for (key, live) in there {
+            let known = |made: &&super::super::Made| same_key(&made.key, key);
+            let made = scene.options.advice.objects.iter().filter(|((kind, _), _)| *kind == Kind::Capture);
+            let made = made.map(|(_, made)| made).find(known);
+            let declared = scene.experiment.of(Kind::Capture).find(|(_, object)| {
+                object.one("to").or(object.one("file")).is_some_and(|wanted| same_key(wanted, key))
+            });
+            let mut facts =
+                declared.map(|(name, object)| Item::new(name, object, key.clone()).facts).unwrap_or_default();
+            facts.extend(made.map(|made| made.facts.clone()).unwrap_or_default());
+            facts.extend(live.clone());
+            let told: &[&str] = match one(&facts, "type") {
+                Some("netflow") => &["format"],
+                _ => &["snaplen", "filter"],
+            };
+            if declared.is_none() && made.is_none() && told.iter().any(|key| !facts.contains_key(*key)) {
+                return None;
+            }
+            let (before, after) = settings(scene, draft, &self.left, &facts);
+            lines.extend(before.into_iter().chain([start(&facts)]).chain(after).map(|words| draft.command(&words)));
+        }
+        Some(lines)
+    }
+
     /// What starts a capture, with the settings around it.
     fn pending(&self, scene: &Scene<'_>, draft: &mut Draft, work: &Work) -> Option<Pending> {
         let new = work.new.as_ref()?;
         let (before, after) = settings(scene, draft, &self.left, &new.facts);
         let group = Group::of(&new.facts)?;
-        let stopped = draft.removed.get(&(Kind::Capture, work.name.clone())).cloned().unwrap_or_default();
-        // Others of the group would be stopped with it.
-        let alone = self_alone(scene, &group, work);
-        let undo = if alone { Undo::Command(draft.command(&group.stop())) } else { Undo::Impossible };
+        // What stops another of the group would stop it too.
+        let stopped = self.stopped.get(&group).copied().into_iter().collect();
+        let end = draft.command(&group.stop());
+        let undo = match self.again(scene, draft, &group) {
+            // The only one, before and after.
+            Some(again) if again.is_empty() && self.wanted.get(&group) == Some(&1) => Undo::Command(end),
+            Some(again) => Undo::Together { end, again: again.into() },
+            None => Undo::Impossible,
+        };
         Some(Pending {
             serves: Arc::from([work.change]),
             needs: stopped,
@@ -253,19 +295,6 @@ fn settings(scene: &Scene<'_>, draft: &mut Draft, left: &Left, facts: &Facts) ->
         }
     }
     (before, after)
-}
-
-/// A capture is the only one of a group once the plan is carried out, so that stopping the group stops nothing else.
-fn self_alone(scene: &Scene<'_>, group: &Group, work: &Work) -> bool {
-    let live = scene.live.objects.get(&Kind::Capture).into_iter().flat_map(|captures| captures.values());
-    // What stops one stops all of its group.
-    let stopped = work.removes() && work.old.as_ref().and_then(|old| Group::of(&old.facts)).as_ref() == Some(group);
-    let there = live.filter(|live| !stopped && Group::of(&live.facts).as_ref() == Some(group)).count();
-    let wanted = scene
-        .experiment
-        .of(Kind::Capture)
-        .filter(|(name, object)| Group::of(&Item::new(name, object, String::new()).facts).as_ref() == Some(group));
-    there == 0 && wanted.count() == 1
 }
 
 impl<'a> Lower<'a> for Captures {
@@ -323,9 +352,7 @@ impl<'a> Lower<'a> for Captures {
                 let lines = before.into_iter().chain([start(&old.facts)]).chain(after);
                 undo.extend(lines.map(|words| draft.command(&words)).collect::<Vec<_>>());
             }
-            let again = members.iter().filter(|at| self.work[**at].new.is_some());
-            // Several that are started again cannot be stopped without the others.
-            let undo = if again.count() > 1 { Undo::Impossible } else { Undo::Commands(undo.into()) };
+            let undo = Undo::Commands(undo.into());
             let mut marks = members.iter().filter_map(|at| self.work[*at].unmade(Kind::Capture));
             let mark = marks.next().map(|mark| match mark {
                 Mark::Unmake { kind, name, was, .. } => {
@@ -347,8 +374,18 @@ impl<'a> Lower<'a> for Captures {
             }
             self.stopped.insert(group, step);
         }
+        for (name, object) in scene.experiment.of(Kind::Capture).filter(|_| self.work.iter().any(Work::makes)) {
+            if let Some(group) = Group::of(&Item::new(name, object, String::new()).facts) {
+                *self.wanted.entry(group).or_default() += 1;
+            }
+        }
+        for (key, live) in scene.live.objects.get(&Kind::Capture).into_iter().flatten() {
+            if let Some(group) = Group::of(&live.facts) {
+                self.there.entry(group).or_default().push((key.clone(), live.facts.clone()));
+            }
+        }
         for (setting, change) in &self.left {
-            draft.settings(&Arc::from([*change]), &[setting.set(setting.initial)]);
+            draft.settings(&Arc::from([*change]), &[setting.set(setting.initial)], &[]);
         }
         for work in self.work.iter().filter(|work| work.makes()) {
             let Some(pending) = self.pending(scene, draft, work) else { continue };

@@ -1,11 +1,11 @@
 //! Mirrors. minimega lists none, so on such a target what the journal remembers is taken for what is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
-use super::super::{Cost, StepId, Undo};
-use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, unsure, words};
+use super::super::{Cost, Mark, StepId, Undo};
+use super::object::{Item, Rules, Seen, Work, all, diff, launched, one, seen, unsure, words};
 use super::{Lower, NIC_MIRROR, Scene};
 use crate::live::{Facts, LiveObject, mirrors_to};
 use crate::name::{Address, Kind};
@@ -83,6 +83,17 @@ fn vms(facts: &Facts) -> Vec<String> {
     ends.map(|(vm, _)| vm.to_owned()).collect()
 }
 
+/// The steps that bond NICs, by NIC as the ends of mirrors name it.
+fn bonded(draft: &Draft) -> BTreeMap<String, StepId> {
+    let mut found = BTreeMap::new();
+    for step in &draft.steps {
+        let Some(Mark::Make { kind: Kind::Bond, made, .. }) = &step.mark else { continue };
+        let vm = one(&made.facts, "vm").unwrap_or_default();
+        found.extend(all(&made.facts, "nics").iter().map(|nic| (format!("{vm}.{nic}"), step.id)));
+    }
+    found
+}
+
 impl<'a> Lower<'a> for Mirrors {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let items: Vec<Item<'a>> = scene
@@ -141,6 +152,7 @@ impl<'a> Lower<'a> for Mirrors {
     }
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        let bonded = if self.work.iter().any(Work::makes) { bonded(draft) } else { BTreeMap::new() };
         for work in self.work.iter().filter(|work| work.makes()) {
             let Some(new) = &work.new else { continue };
             let object = scene.experiment.of(Kind::Mirror).find(|(name, _)| *name == work.name);
@@ -154,7 +166,9 @@ impl<'a> Lower<'a> for Mirrors {
             let after = if removed { std::mem::take(&mut needs) } else { Vec::new() };
             needs.extend(vms(&new.facts).iter().filter_map(|vm| draft.vms_ready.get(vm)).flatten());
             let ends = ["from", "to"].into_iter().filter_map(|key| one(&new.facts, key));
-            needs.extend(ends.filter_map(|tap| draft.taps_ready.get(tap)));
+            needs.extend(ends.clone().filter_map(|tap| draft.taps_ready.get(tap)));
+            // A switch that mirrors ports, and a bond is one, says then that it cannot, instead of losing the mirror.
+            needs.extend(ends.filter_map(|end| bonded.get(end)).copied());
             needs.sort_unstable();
             needs.dedup();
             let undo = Undo::Command(draft.command(&clear(&new.key)));

@@ -340,6 +340,7 @@ impl State {
         let mut tag = |vlan: &str| tag_of(resolve(ns, vlan).1);
         match self.network.nat(name, words, &mut tag, &known) {
             Answer::Table(header, rows) => table(header, rows, Value::Null),
+            Answer::Told(header, rows, data) => table(header, rows, data),
             Answer::Fail(text) => fail(text),
             Answer::Ok | Answer::Text(_) => ok(),
         }
@@ -348,6 +349,7 @@ impl State {
     fn network(&mut self, name: &str, ns: &Namespace, words: &[&str]) -> Entry {
         let view = View {
             vms: ns.vms.iter().map(|(n, vm)| (n.clone(), vm.nics.iter().map(|n| n.bridge.clone()).collect())).collect(),
+            nics: ns.vms.iter().map(|(n, vm)| (n.clone(), (0..vm.nics.len()).map(|i| tap(vm, i)).collect())).collect(),
             taps: ns.taps.iter().map(|(n, t)| (n.clone(), (t.bridge.clone(), vlan_cell(&t.alias, t.vlan)))).collect(),
         };
         match self.network.run(name, words, &view, &|target| range::expand(target).unwrap()) {
@@ -355,6 +357,7 @@ impl State {
             Some(Answer::Text(text)) => Entry::text("vm", text),
             Some(Answer::Fail(text)) => fail(text),
             Some(Answer::Table(header, rows)) => table(header, rows, Value::Null),
+            Some(Answer::Told(header, rows, data)) => table(header, rows, data),
             None => fail(format!("invalid command: `{}`", words.join(" "))),
         }
     }
@@ -445,6 +448,11 @@ fn act(ns: &mut Namespace, verb: &str, target: &str) -> Entry {
     entry
 }
 
+/// The tap of a NIC.
+fn tap(vm: &Vm, index: usize) -> String {
+    format!("mega_tap{}", vm.pid * 8 + index as u64)
+}
+
 fn vlan_cell(alias: &str, tag: i64) -> String {
     if alias.is_empty() { tag.to_string() } else { format!("{alias} ({tag})") }
 }
@@ -495,7 +503,8 @@ fn vm_info(namespace: &str, ns: &Namespace, network: &Network) -> Entry {
         let nics: Vec<Value> = vm
             .nics
             .iter()
-            .map(|n| json!({"Alias": n.alias, "VLAN": n.vlan, "Bridge": n.bridge, "Tap": "mega_tap0", "MAC": n.mac, "Driver": n.driver, "Raw": n.raw}))
+            .enumerate()
+            .map(|(index, n)| json!({"Alias": n.alias, "VLAN": n.vlan, "Bridge": n.bridge, "Tap": tap(vm, index), "MAC": n.mac, "Driver": n.driver, "Raw": n.raw}))
             .collect();
         json!({
             "UUID": vm.uuid, "VCPUs": number("vcpus", "1"), "Memory": number("memory", "2048"),

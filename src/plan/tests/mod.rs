@@ -10,7 +10,7 @@ mod bonds;
 mod commands;
 mod lifecycle;
 pub(crate) mod minimega;
-mod networks;
+pub(crate) mod networks;
 pub(crate) mod properties;
 mod scenarios;
 mod selection;

@@ -29,7 +29,7 @@ fn without_config(commands: Vec<String>) -> Vec<String> {
     commands.into_iter().filter(|c| !c.contains("vm config")).collect()
 }
 
-fn megaform() -> Minimega {
+pub fn megaform() -> Minimega {
     let mm = Minimega::default();
     mm.0.lock().unwrap().network.megaform = true;
     mm

@@ -120,7 +120,12 @@ fn with_objects() -> impl Strategy<Value = String> {
     let x = prop_oneof![
         Just("x: { networks: [a] }"),
         Just("x: { networks: [a], memory: 96 }"),
-        Just("x: { networks: [a], state: paused }")
+        Just("x: { networks: [a], state: paused }"),
+        Just("x: { networks: [a, a, b], bonds: [{ nics: [0, 1], mode: active-backup }] }"),
+        Just(
+            "x: { networks: [a, a, a], memory: 96, bonds: [{ nics: [1, 2], mode: balance-tcp, lacp: active, name: up }] }"
+        ),
+        Just("x: { networks: [a, b, b], bonds: [{ nics: [1, 2], mode: balance-slb, qinq: true, name: up }] }"),
     ];
     let tap = prop_oneof![Just("10.7.0.1/24, bridge: br1"), Just("10.7.0.1/24")];
     (experiment(), bridge, server, (mirror, nat, plumbing), capture, x, tap).prop_map(
@@ -228,6 +233,7 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
         network.plumbing.iter().flat_map(|(ns, all)| all.iter().map(move |p| (ns, p))).collect();
     pipelines.sort();
     seen.extend(pipelines.iter().map(|pipeline| format!("pipeline {pipeline:?}")));
+    seen.extend(network.bonds.iter().map(|bond| format!("bond {bond:?}")));
     seen.extend(network.mirrors.iter().map(|mirror| format!("mirror {mirror:?}")));
     // A tag that the file gives may be that of an alias too, which depends on what was given out.
     let alias = |space: &String, tag: &u64| {
@@ -279,13 +285,13 @@ proptest! {
 
     /// By way of another experiment, or straight: the same is there.
     #[test]
-    fn the_way_leaves_no_trace(a in with_objects(), b in with_objects()) {
-        let ways_out = a.contains("nat:") || b.contains("nat:");
+    fn the_way_leaves_no_trace(a in with_objects(), b in with_objects(), megaform in any::<bool>()) {
+        let megaform = megaform || a.contains("nat:") || b.contains("nat:");
         let straight = |way: &[&File]| {
             let (mm, mut advice) = (Minimega::default(), Advice::default());
             mm.0.lock().unwrap().shows_addresses = true;
             // Ways out are megaform's own.
-            mm.0.lock().unwrap().network.megaform = ways_out;
+            mm.0.lock().unwrap().network.megaform = megaform;
             for file in way {
                 go(&mm, file, &mut advice, Selection::default()).unwrap();
             }
@@ -305,7 +311,8 @@ proptest! {
         let mm = Minimega::default();
         mm.0.lock().unwrap().shows_addresses = shows;
         // Ways out are megaform's own.
-        mm.0.lock().unwrap().network.megaform = a.contains("nat:") || b.contains("nat:");
+        let megaform = seed % 2 == 0 || a.contains("nat:") || b.contains("nat:");
+        mm.0.lock().unwrap().network.megaform = megaform;
         let (a, b) = (file(&a), file(&b));
         // The journal knows the tap; where the target does not show its address, it knows that too.
         let mut advice = Advice::default();
@@ -346,6 +353,8 @@ proptest! {
             // Without its address, the tap of the target is not the file's; and raw commands are seen nowhere.
             let unseen = |change: &&Change| match change.address.kind {
                 crate::name::Kind::Tap | crate::name::Kind::Dnsmasq => !shows,
+                // minimega tells the names of bonds alone.
+                crate::name::Kind::Bond => !megaform,
                 // The target lists no mirrors, and of tunnels no more than their interfaces.
                 crate::name::Kind::Mirror => true,
                 // Which words of a line are one program is not told.
@@ -363,7 +372,7 @@ proptest! {
         carry_out(&mm, &destroy);
         let state = mm.0.lock().unwrap();
         prop_assert!(state.namespaces.is_empty());
-        prop_assert!(state.network.nat.is_empty() && state.network.plumbing.values().all(Vec::is_empty));
+        prop_assert!(state.network.nat.is_empty() && state.network.bonds.is_empty() && state.network.plumbing.values().all(Vec::is_empty));
         prop_assert!(state.network.dnsmasq.is_empty() && state.network.mirrors.is_empty() && state.network.captures.is_empty());
         let left = |bridge: &super::minimega::network::Bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty();
         prop_assert!(state.network.bridges.values().all(left), "{:?}", state.network.bridges);

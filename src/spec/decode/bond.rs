@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use super::lifecycle::Holder;
 use super::object::Values;
 use super::{At, Decoder};
 use crate::diagnostic::{Diagnostic, Spanned};
@@ -14,7 +15,7 @@ use crate::spec::syntax::{Node, Value};
 
 /// The name of a bond for which the file gives none: the same in every plan, and another for each experiment, because
 /// those of a host share their names.
-fn usual_name(experiment: &Namespace, vm: &VmName, index: usize) -> String {
+pub fn usual_bond(experiment: &str, vm: &str, index: usize) -> String {
     let hash = Sha256::digest(format!("{experiment} {vm} {index}").as_bytes());
     hash.iter().take(5).fold("bond".to_owned(), |name, byte| name + &format!("{byte:02x}"))
 }
@@ -50,6 +51,10 @@ impl Decoder<'_> {
                 // What is usual is left out, so that saying it changes nothing.
                 "fallback" => self.bool(node, at).filter(|yes| !yes).map(|no| no.to_string()),
                 "qinq" => self.bool(node, at).filter(|yes| *yes).map(|yes| yes.to_string()),
+                "lifecycle" => {
+                    bond.lifecycle = self.lifecycle(node, at, Holder::Object(keys::BOND)).lifecycle;
+                    continue;
+                }
                 "name" => self.name(node, at, TapName::new).map(|name| name.to_string()),
                 other => unreachable!("`{other}` is not in the table of bond keys"),
             };
@@ -88,8 +93,11 @@ impl Decoder<'_> {
             for (index, bond) in body.bonds.iter().enumerate() {
                 let mut bond = bond.clone();
                 let said = |text: String| vec![Spanned::new(text, bond.span)];
-                let name =
-                    bond.settings.get("name").cloned().unwrap_or_else(|| said(usual_name(experiment, vm, index)));
+                let name = bond
+                    .settings
+                    .get("name")
+                    .cloned()
+                    .unwrap_or_else(|| said(usual_bond(experiment.as_str(), vm.as_str(), index)));
                 let vm = said(vm.to_string());
                 let key = name[0].value.clone();
                 bond.settings.extend([("name", name), ("vm", vm)]);

@@ -25,6 +25,7 @@ mod scalar;
 mod vm;
 mod wait;
 
+pub use bond::usual_bond;
 pub use command::why_refused;
 use lifecycle::Holder;
 

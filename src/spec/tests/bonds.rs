@@ -32,6 +32,7 @@ fn mistakes_are_found_where_they_stand() {
         ),
         ("{ nics: [0, 1] }", "missing-key", "{ nics: [0, 1] }"),
         ("{ nic: [0, 1], mode: active-backup }", "unknown-key", "nic"),
+        ("{ nics: [0, 1], mode: active-backup, lifecycle: { ignore_changes: [nics, vlan] } }", "unknown-field", "vlan"),
     ] {
         let loaded = web(&format!("bonds: [{bonds}]"));
         assert!(codes(&loaded).contains(&(code, at.to_owned())), "{bonds}: {:?}", codes(&loaded));
@@ -53,7 +54,7 @@ fn what_is_usual_need_not_be_said_and_full_text_means_the_same() {
     let long = web("bonds: [{ nics: [0, 1], mode: balance-slb, lacp: \"off\", fallback: true, qinq: false }]");
     assert_eq!(outline(&short), outline(&long));
     let full = web(
-        "bonds: [{ for_each: [x], nics: [0, 1], mode: balance-tcp, lacp: active, fallback: false, qinq: true, name: \"up{{ each.key }}\" }, { when: false, nics: [2, 7], mode: active-backup }]",
+        "bonds: [{ for_each: [x], nics: [0, 1], mode: balance-tcp, lacp: active, fallback: false, qinq: true, name: \"up{{ each.key }}\", lifecycle: { prevent_destroy: true, ignore_changes: [mode, nics] } }, { when: false, nics: [2, 7], mode: active-backup }]",
     );
     let experiment = full.experiment.as_ref().unwrap_or_else(|| panic!("{}", super::shown(&full)));
     assert_eq!(experiment.of(Kind::Bond).map(|(name, _)| name).collect::<Vec<_>>().len(), 1);

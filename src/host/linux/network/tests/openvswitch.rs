@@ -419,6 +419,43 @@ fn a_bond_fails_over() {
 }
 
 #[test]
+fn a_mirror_of_a_bonded_nic_is_of_that_nic_alone() {
+    on_openvswitch(|| {
+        let lab = Lab::new(Form::Auto);
+        let taps = ["a0", "a1", "b", "c", "d"].map(|tap| vm(tap, Some(if tap == "d" { 2 } else { 1 })));
+        lab.network.create_all(&taps).unwrap();
+        let mirror = |source: &str, destination: &str| Mirror { source: name(source), destination: name(destination) };
+        let bond = Bond {
+            name: name("bond"),
+            taps: ["a0", "a1"].map(name).to_vec(),
+            mode: BondMode::BalanceSlb,
+            lacp: Lacp::Off,
+            fallback: false,
+            qinq: false,
+        };
+        // One from before the bond and one from after it, and one whose copies go to a NIC of it.
+        lab.network.mirror(&mirror("a0", "d")).unwrap();
+        lab.network.bond(&bond).unwrap();
+        lab.network.mirror(&mirror("b", "a1")).unwrap();
+        let wanted = [mirror("a0", "d"), mirror("b", "a1")];
+        assert_eq!(lab.network.mirrors().unwrap(), wanted);
+        let [a0, a1] = [("a0", 1), ("a1", 1)].map(|(tap, id)| Guest::attach(&lab, tap, id));
+        let [b, d] = [("b", 2), ("d", 4)].map(|(tap, id)| Guest::attach(&lab, tap, id));
+        a1.send(b.mac, EXPERIMENT, &[1]);
+        while b.hear() != 1 {}
+        a0.send(b.mac, EXPERIMENT, &[2]);
+        assert_eq!(d.hear(), 2, "what the other NIC sends is not mirrored");
+        b.send([2, 0, 0, 0, 0, 99], EXPERIMENT, &[3]);
+        while a1.hear() != 3 {}
+        // They stay when the bond is dissolved.
+        lab.network.unbond(&bond.name).unwrap();
+        assert_eq!(lab.network.mirrors().unwrap(), wanted);
+        a0.send(b.mac, EXPERIMENT, &[4]);
+        while d.hear() != 4 {}
+    });
+}
+
+#[test]
 fn a_bridge_that_was_deleted_by_hand_exports_netflow_again_when_it_is_back() {
     on_openvswitch(|| {
         let lab = Lab::new(Form::Auto);

@@ -3,28 +3,12 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::qdiscs;
-use super::rows::{BOND, MARK, PORT, Picture, PortRow, is, mark, still_there};
+use super::rows::{BOND, MARK, MIRROR, MirrorRow, PORT, Picture, PortRow, is, mark, still_there};
 use super::{OpenVswitch, wrong};
 use crate::host::linux::switch::SwitchPort;
 use crate::host::{Bond, BondMode, Lacp, NetworkError, Segment};
 use crate::name::TapName;
 use crate::ovsdb::{Datum, Mutation, Operation, Outcome, Row, Uuid};
-
-fn mode_word(mode: BondMode) -> &'static str {
-    match mode {
-        BondMode::ActiveBackup => "active-backup",
-        BondMode::BalanceSlb => "balance-slb",
-        BondMode::BalanceTcp => "balance-tcp",
-    }
-}
-
-fn lacp_word(lacp: Lacp) -> &'static str {
-    match lacp {
-        Lacp::Active => "active",
-        Lacp::Passive => "passive",
-        Lacp::Off => "off",
-    }
-}
 
 /// What it takes to have these interfaces in no port: the ports that go as a whole, and what makes bonds smaller.
 pub(super) fn without<'a>(picture: &'a Picture, names: &HashSet<&str>) -> (BTreeSet<&'a Uuid>, Vec<Operation>) {
@@ -87,6 +71,17 @@ impl OpenVswitch {
                     _ => return Err(wrong(&what, format!("{} is disconnected", port.tap))),
                 }
             }
+            // Its mirrors are of ports, and these are none of their own any more.
+            let mirrored = |port: &PortRow| {
+                let ends = |mirror: &MirrorRow| {
+                    mirror.sources.contains(&port.uuid) || mirror.output.as_ref() == Some(&port.uuid)
+                };
+                picture.mirrors.iter().any(|mirror| mark(&mirror.ids) == Some(MIRROR) && ends(mirror))
+            };
+            if let Some(port) = singles.iter().find(|port| mirrored(port)) {
+                let text = format!("{} is an end of a mirror of Open vSwitch, which would end", port.name);
+                return Err(wrong(&what, format!("{text}; `clear tap mirror` ends it")));
+            }
             let bridge = picture.bridge(segment.bridge.as_str());
             let Some(bridge) = bridge.filter(|bridge| singles.iter().all(|port| bridge.ports.contains(&port.uuid)))
             else {
@@ -108,8 +103,8 @@ impl OpenVswitch {
                 .with("interfaces", Datum::references(interfaces))
                 .with("qos", noop)
                 .with("tag", segment.vlan.get())
-                .with("bond_mode", mode_word(bond.mode))
-                .with("lacp", lacp_word(bond.lacp))
+                .with("bond_mode", bond.mode.word())
+                .with("lacp", bond.lacp.word())
                 .with("external_ids", Datum::map([(MARK, BOND)]));
             if bond.fallback && bond.lacp != Lacp::Off {
                 row = row.with("other_config", Datum::map([("lacp-fallback-ab", "true")]));

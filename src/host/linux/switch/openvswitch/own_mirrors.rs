@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::rows::{MARK, Picture, is, mark, still_there};
+use super::rows::{BOND, MARK, MIRROR, Picture, is, mark, still_there};
 use super::{OpenVswitch, wrong};
 use crate::host::NetworkError;
 use crate::host::linux::switch::SwitchPort;
@@ -21,6 +21,11 @@ impl OpenVswitch {
             };
             let (from, bridge) = find(source)?;
             let (to, other) = find(destination)?;
+            let whole = [(source, from), (destination, to)].into_iter().find(|(_, row)| mark(&row.ids) == Some(BOND));
+            if let Some((port, bond)) = whole {
+                let text = format!("{} is part of bond {}, which Open vSwitch mirrors as a whole", port.tap, bond.name);
+                return Err(wrong(&what, format!("{text}; one NIC of it takes a kernel with CONFIG_NET_CLS_BPF")));
+            }
             if bridge.uuid != other.uuid {
                 let text =
                     format!("{} is on bridge {}, {} on {}", source.tap, bridge.name, destination.tap, other.name);
@@ -42,7 +47,7 @@ impl OpenVswitch {
                 .with("select_src_port", from.uuid.clone())
                 .with("select_dst_port", from.uuid.clone())
                 .with("output_port", to.uuid.clone())
-                .with("external_ids", Datum::map([(MARK, "mirror")]));
+                .with("external_ids", Datum::map([(MARK, MIRROR)]));
             let add = [("mirrors", Mutation::Insert(Uuid::New("mirror".to_owned()).into()))];
             Ok(vec![
                 still_there(bridge),

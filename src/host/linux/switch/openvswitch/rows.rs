@@ -20,6 +20,8 @@ pub(super) const PORT: &str = "port";
 pub(super) const TRUNK: &str = "trunk";
 pub(super) const TUNNEL: &str = "tunnel";
 pub(super) const BOND: &str = "bond";
+/// A mirror of Open vSwitch itself.
+pub(super) const MIRROR: &str = "mirror";
 /// Hears everything, for captures.
 pub(super) const EAR: &str = "ear";
 
