@@ -163,16 +163,16 @@ impl Scope {
         let (along, out) = if destroy { (Reach::NeededBy, Reach::Needs) } else { (Reach::Needs, Reach::NeededBy) };
         let (mut along_too, mut out_too) = (Vec::new(), Vec::new());
         if !selection.excludes.is_empty() {
-            let named: HashSet<Address> = addresses(&selection.excludes).collect();
+            let named = with_former(addresses(&selection.excludes), experiment, live);
             let all = graph.closure(&named, out);
             out_too = all.difference(&named).cloned().collect();
-            scope.without = Names::of(all.into_iter().chain(named));
+            scope.without = Names::of(with_former(all.into_iter().chain(named), experiment, live));
         }
         if !selection.targets.is_empty() {
-            let named: HashSet<Address> = addresses(&selection.targets).collect();
+            let named = with_former(addresses(&selection.targets), experiment, live);
             let all = graph.closure(&named, along);
             along_too = all.difference(&named).filter(|a| !scope.without.has(a.kind, &a.name)).cloned().collect();
-            scope.only = Some(Names::of(all.into_iter().chain(named)));
+            scope.only = Some(Names::of(with_former(all.into_iter().chain(named), experiment, live)));
         }
         scope.note(selection, destroy, &along_too, &out_too);
         scope
@@ -216,6 +216,27 @@ impl Scope {
 
 fn addresses(selectors: &[Selector]) -> impl Iterator<Item = Address> {
     selectors.iter().flat_map(|s| s.names.iter().map(|name| Address { kind: s.kind, name: name.clone() }))
+}
+
+/// The same with the other name of each VM that a plan would rename: the old VM and the new one are one object, so that
+/// whoever leaves out one of them leaves out both.
+fn with_former(
+    addresses: impl Iterator<Item = Address>,
+    experiment: &Experiment,
+    live: &Live,
+) -> HashSet<Address> {
+    let mut all: HashSet<Address> = addresses.collect();
+    for (name, vm) in &experiment.vms {
+        let Some(old) = &vm.renamed_from else { continue };
+        if live.vms.contains_key(name.as_str()) || !live.vms.contains_key(old.as_str()) {
+            continue;
+        }
+        let names = [Address::vm(name), Address::vm(&old.value)];
+        if names.iter().any(|address| all.contains(address)) {
+            all.extend(names);
+        }
+    }
+    all
 }
 
 /// Addresses on one line, sorted, with names as ranges.

@@ -85,6 +85,32 @@ fn a_destroy_takes_what_needs_a_target_and_spares_what_an_exclusion_needs() {
 }
 
 #[test]
+fn the_two_names_of_a_renamed_vm_are_chosen_together() {
+    let (mm, _) = up();
+    let renamed = LAB.replace("lone: { memory: 64 }", "alone: { memory: 64, lifecycle: { renamed_from: lone } }");
+    let lab = file(&renamed);
+    for excluded in ["vm.alone", "vm.lone"] {
+        let plan = with(&mm, &lab, false, chosen(&[], &[excluded], &[]));
+        assert!(plan.is_empty(), "{excluded}: {:?}", actions(&plan));
+    }
+    for target in ["vm.alone", "vm.lone"] {
+        let plan = with(&mm, &lab, false, chosen(&[target], &[], &[]));
+        assert_eq!(actions(&plan), ["-/+ vm.alone"], "{target}");
+    }
+    let plan = with(&mm, &lab, false, chosen(&["vm.db"], &[], &[]));
+    assert!(plan.is_empty(), "{:?}", actions(&plan));
+    // Before the rename it is there under its old name, and goes with a destroy of the new one.
+    let plan = with(&mm, &lab, true, chosen(&["vm.alone"], &[], &[]));
+    assert_eq!(actions(&plan), ["- vm.lone"]);
+    let plan = with(&mm, &lab, true, chosen(&[], &["vm.alone"], &[]));
+    assert!(!actions(&plan).contains(&"- vm.lone".to_owned()), "{:?}", actions(&plan));
+    // Once it is renamed the old name is nobody's.
+    converge(&mm, &lab);
+    let plan = with(&mm, &lab, false, chosen(&[], &["vm.alone"], &[]));
+    assert!(plan.is_empty(), "{:?}", actions(&plan));
+}
+
+#[test]
 fn replacing_what_could_stay() {
     let (mm, lab) = up();
     let plan = with(&mm, &lab, false, chosen(&[], &[], &["vm.web1", "tap.mgmt"]));
