@@ -206,7 +206,7 @@ impl Decoder<'_> {
     /// What only one VM can have, in an entry that stands for several.
     fn refuse_fixed(&mut self, settings: &Settings, key: Span, vms: usize) {
         let fixed = settings.networks.iter().flat_map(|networks| &networks.value);
-        let macs = fixed.filter(|nic| nic.mac.is_some()).map(|nic| (nic.span, "MAC address"));
+        let macs = fixed.filter(|nic| nic.mac.is_some()).map(|nic| (nic.place("mac"), "MAC address"));
         let uuid = settings.fields.iter().find(|(field, _)| field.name == "uuid").map(|(_, uuid)| uuid);
         let uuid = uuid.filter(|uuid| uuid.value != FieldValue::Text(String::new()));
         let bonds = settings.bonds.iter().flatten().filter(|bond| bond.one("name").is_some());
