@@ -103,6 +103,12 @@ pub const REFERENCE: &[(&str, &str)] = &[
     ("zip(list, list)", "Pairs of the elements at the same places, as long as the shorter list."),
 ];
 
+/// How a function is called, and what it gives; None if there is no such function.
+pub fn usage(name: &str) -> Option<String> {
+    let (call, gives) = REFERENCE.iter().find(|(call, _)| call.split('(').next() == Some(name))?;
+    Some(format!("`{call}` gives: {gives}"))
+}
+
 pub fn refuse(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
