@@ -39,6 +39,31 @@ fn variables_of_the_command_line_the_environment_and_files() {
 }
 
 #[test]
+fn one_run_shows_what_is_wrong_and_what_is_alike_once() {
+    let lab = "experiment: lab
+vms:
+  \"w{{ count.index }}\": { count: 200, memroy: 64 }
+  a: { depends_on: b, memory: 0 }
+  b: { depends_on: a }
+locals: { x: \"{{ cidrhost('10.0.0.0/24') }}\", y: \"{{ 'a' | sha256 }}\" }
+";
+    let folder = Folder::new(&[("lab.yaml", lab)]);
+    let (code, _, err) = folder.run(&["validate", "lab.yaml"]);
+    assert_eq!(code, 1);
+    assert_eq!(err.matches("error[unknown-key]").count(), 1, "{err}");
+    assert!(err.contains("and 199 more like this at the same place\nhint: did you mean `memory`?"), "{err}");
+    for more in [
+        "error[out-of-range]",
+        "error[dependency-cycle]: these need each other: vm.a → vm.b → vm.a",
+        "hint: `cidrhost(net, n)` gives: Address `n` of the network",
+        "hint: `sha256` is a function: write `sha256(…)`",
+        "204 errors in lab.yaml",
+    ] {
+        assert!(err.contains(more), "{more}\n{err}");
+    }
+}
+
+#[test]
 fn nothing_sensitive_is_printed() {
     let folder = Folder::new(&[("lab.yaml", LAB)]);
     for args in [

@@ -63,7 +63,7 @@ codes! {
     "duplicate-file" Error "two captures into one file":
         "Each capture writes a file from its beginning, so two would destroy each other's. Give each its own.";
     "duplicate-ip" Error "an address given twice":
-        "Two taps, or a tap and a gateway (`nat`) on its VLAN, would have the same address, and answers would go to either; or a DHCP server would give a gateway's address to a guest. Give each its own.";
+        "Two taps, or a tap and a gateway (`nat`) on its VLAN, would have the same address, and answers would go to either; or a DHCP server would give the address of a gateway or of a tap to a guest. Give each its own.";
     "duplicate-item" Error "an item given twice in a list":
         "The order of this list says nothing, and each item counts once. Remove one of the two.";
     "duplicate-key" Error "a key given twice in one map":
@@ -162,7 +162,8 @@ codes! {
     "out-of-range" Error "a number outside its range":
         "The message gives the range, both ends included.";
     "outside-subnet" Error "an address outside the subnet":
-        "A DHCP server gives out addresses of the network that it is in: the subnet of the tap whose address it listens on.";
+        "A DHCP server gives out addresses of the network that it is in: the subnet of the tap whose address it listens on. The router \
+         that it tells its guests of (`option:router`), or that a `nat` is, lies in that subnet too: no guest reaches another one.";
     "prevent-destroy" Error "an object that must not go":
         "The plan would remove an object, even if only to make it again, and its `lifecycle` has `prevent_destroy`. The message \
          names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
@@ -203,9 +204,10 @@ codes! {
          or give each VM its own copy.";
     "short-secret" Warning "a sensitive value that cannot be hidden":
         "Sensitive values are found in texts by what they are. One of fewer than 4 characters stands everywhere by chance, so it is shown.";
-    "subnet-overlap" Warning "overlapping subnets on different VLANs":
+    "subnet-overlap" Warning "overlapping subnets":
         "The taps are interfaces of one network (the engine's). Where their subnets overlap, the kernel sends everything for the \
-         common addresses through one of them, and the other VLAN is not reached.";
+         common addresses through one of them, and the other VLAN is not reached. On one VLAN, two prefix lengths make neighbours \
+         disagree about who is reached directly.";
     "syntax" Error "not valid YAML or TOML":
         "The message is that of the parser and points at where it could not go on; the mistake is there or just before.";
     "tag-held" Error "a tag that an alias holds which is not selected":

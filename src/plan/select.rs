@@ -220,11 +220,7 @@ fn addresses(selectors: &[Selector]) -> impl Iterator<Item = Address> {
 
 /// The same with the other name of each VM that a plan would rename: the old VM and the new one are one object, so that
 /// whoever leaves out one of them leaves out both.
-fn with_former(
-    addresses: impl Iterator<Item = Address>,
-    experiment: &Experiment,
-    live: &Live,
-) -> HashSet<Address> {
+fn with_former(addresses: impl Iterator<Item = Address>, experiment: &Experiment, live: &Live) -> HashSet<Address> {
     let mut all: HashSet<Address> = addresses.collect();
     for (name, vm) in &experiment.vms {
         let Some(old) = &vm.renamed_from else { continue };
