@@ -47,6 +47,9 @@ codes! {
     "cannot-quote" Error "a value that the command language cannot carry":
         "Commands are lines of words; a NUL, or a mix of quotes that no quoting carries, cannot be sent. Write the value \
          without it.";
+    "cannot-replace" Error "an object that cannot be made anew":
+        "`--replace` names a VLAN alias. What is on it would lose its network, and the new one would be the same: give the alias another \
+         tag in the file.";
     "capture-shared" Error "a capture of somebody else that would be stopped along":
         "minimega stops all captures of a VM, or of a bridge, by one command. Captures of the experiment that are stopped along are started again; one that it does not know is not, so the plan is refused. Stop it by hand first.";
     "cpu-topology" Error "virtual CPUs that do not fill their sockets, cores and threads":
@@ -233,6 +236,8 @@ codes! {
         "A target shows a tunnel as the name of an interface, not where it leads. Where there are more tunnels on a bridge than megaform made, it cannot tell which one is to go. Remove it by hand, then plan again.";
     "undefined-name" Error "a name that an expression does not know":
         "Names are `var.NAME`, `local.NAME`, `module.NAME.OUTPUT`, `experiment.name`, `prefix`, and in repeated entries `each` and `count`. `x | default(1)` stands in for what may be missing.";
+    "unknown-address" Error "an address of nothing":
+        "`--target`, `--exclude` and `--replace` take addresses of what is in the file or is live and the experiment's. `megaform plan -v FILE` lists them.";
     "unknown-bridge" Warning "a bridge that nothing is on":
         "Nothing of the file is on this bridge, so the name may be misspelt. A bridge of the host that is there all the same can be added to `bridges` without settings.";
     "unknown-colocate" Warning "a VM beside which another is to run, and which the file does not have":
@@ -259,6 +264,8 @@ codes! {
          `name: {}` declares one whose tag is given out.";
     "unknown-vm" Error "a VM that does not exist":
         "`depends_on` names VMs of this experiment; VMs of a range by their numbered names.";
+    "unmanaged-address" Error "an address of what is not the experiment's":
+        "`--target`, `--exclude` or `--replace` names an object that somebody else made. megaform touches nothing of others.";
     "unmanaged-vm" Error "a VM of that name that is not megaform's":
         "A VM in the namespace has the name, but not the tag that says it belongs to this experiment, so somebody else made it. \
          megaform touches nothing of others. The message has the command that removes it and the one that adopts it.";
@@ -329,7 +336,7 @@ mod tests {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
         let mut codes = BTreeSet::new();
         for text in &texts {
-            for start in ["Diagnostic::error(", "Diagnostic::warning(", ".problem(", ".once(", "code: "] {
+            for start in ["Diagnostic::error(", "Diagnostic::warning(", "problem(", ".once(", "code: "] {
                 for part in text.split(start).skip(1) {
                     let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
                     let code = rest.split('"').next().unwrap();

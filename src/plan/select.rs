@@ -29,13 +29,13 @@ pub struct Selector {
 #[derive(Debug, thiserror::Error)]
 pub enum SelectorError {
     /// It has no kind.
-    #[error("`{text}` does not say of what kind it is, expected vm.{text}, tap.{text}, vlan.{text} or command.{text}")]
+    #[error("`{text}` does not say of what kind it is, expected KIND.{text}, where KIND is {}", kinds())]
     Bare {
         /// The text.
         text: String,
     },
     /// There is no such kind.
-    #[error("`{word}` is no kind of object, expected vm.NAME, tap.NAME, vlan.NAME or command.NAME{}", hint(nearest))]
+    #[error("`{word}` is no kind of object, expected {}{}", kinds(), hint(nearest))]
     Kind {
         /// What stands for the kind.
         word: String,
@@ -57,6 +57,12 @@ pub enum SelectorError {
         /// The text.
         text: String,
     },
+}
+
+/// The words of the kinds.
+fn kinds() -> String {
+    let [kinds @ .., last] = Kind::ALL.map(Kind::word);
+    format!("{} or {last}", kinds.join(", "))
 }
 
 fn hint(nearest: &Option<String>) -> String {
@@ -154,7 +160,7 @@ impl Scope {
             }
             for selector in selection.replaces.iter().filter(|s| s.kind == Kind::Vlan) {
                 let message = format!("`--replace {}`: a VLAN alias cannot be made anew", selector.text);
-                let hint = "only VMs, taps and raw commands can; give the alias another tag in the file".to_owned();
+                let hint = "everything else can; give the alias another tag in the file".to_owned();
                 scope.problems.push(problem("cannot-replace", message, hint));
             }
             scope.replace = Names::of(addresses(&selection.replaces));

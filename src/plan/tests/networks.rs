@@ -202,6 +202,8 @@ fn captures_start_before_their_guest_and_share_settings() {
     );
     let commands = without_config(apply(&mm, &bigger, &mut known));
     assert_eq!(commands[..2], ["capture pcap delete vm web", "vm kill web"]);
+    let gone = text(&learned(&mm, &bigger, &known, true).unwrap());
+    assert!(gone.contains("cost: the capture ends\n"), "what goes does not begin anew: {gone}");
     // What somebody else captures of it must not go with ours.
     mm.by_hand("namespace lab capture pcap vm web 1 /theirs.pcap");
     let problems = refused(learned(&mm, &lab(""), &known, false));
