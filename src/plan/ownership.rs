@@ -141,6 +141,7 @@ mod tests {
             lifecycle: Default::default(),
             bonds: Vec::new(),
             links: Default::default(),
+            beneath: Vec::new(),
         }
     }
 

@@ -148,6 +148,8 @@ pub struct VmBody {
     pub bonds: Vec<Object>,
     /// Where the links stand that shape NICs, by the NIC's index.
     pub links: BTreeMap<usize, Span>,
+    /// Where values of profiles stand that others won over, or were merged with (`tags`), by key, the latest last.
+    pub beneath: Vec<(&'static str, Span)>,
 }
 
 /// What must be seen of a VM that runs before what depends on it goes on.
