@@ -50,6 +50,9 @@ codes! {
     "cannot-replace" Error "an object that cannot be made anew":
         "`--replace` names a VLAN alias. What is on it would lose its network, and the new one would be the same: give the alias another \
          tag in the file.";
+    "capture-left-out" Error "a capture that is left out and would be stopped along":
+        "minimega stops all captures of a VM, or of a bridge, by one command. One of them is to change, and another one was left out by \
+         `--exclude`: it would end, and its file begin anew. Leave both out, or neither.";
     "capture-shared" Error "a capture of somebody else that would be stopped along":
         "minimega stops all captures of a VM, or of a bridge, by one command. Captures of the experiment that are stopped along are started again; one that it does not know is not, so the plan is refused. Stop it by hand first.";
     "cpu-topology" Error "virtual CPUs that do not fill their sockets, cores and threads":

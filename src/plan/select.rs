@@ -214,6 +214,11 @@ impl Scope {
         self.only.as_ref().is_some_and(|only| only.has(kind, name)) && !self.without.has(kind, name)
     }
 
+    /// Whether an object is one that must be left alone, or needs one.
+    pub fn excludes(&self, kind: Kind, name: &str) -> bool {
+        self.without.has(kind, name)
+    }
+
     /// Whether an object is to be made anew whatever it is like.
     pub fn replaces(&self, kind: Kind, name: &str) -> bool {
         self.replace.has(kind, name)

@@ -211,7 +211,7 @@ fn json_of(node: &syntax::Node) -> serde_json::Value {
     match &node.value {
         Node::Null | Node::Date => serde_json::Value::Null,
         Node::Bool(truth) => (*truth).into(),
-        Node::Int(number) => serde_json::Number::from_i128(*number).map_or(serde_json::Value::Null, Into::into),
+        Node::Int(number) => serde_json::Number::from_i128(*number).map_or_else(|| (*number as f64).into(), Into::into),
         Node::Float(number) => (*number).into(),
         Node::String(text) => (**text).into(),
         Node::List(list) => list.iter().map(json_of).collect(),

@@ -91,6 +91,7 @@ fn functions_of_expressions() {
         ("abspath('a.txt')", "\"/lab/a.txt\""),
         ("yamldecode(file('sub/b.yaml')).n", "3"),
         ("jsondecode('[1, null]')", "[1,null]"),
+        ("2 ** 70", "1.1805916207174113e+21"),
         ("jsonencode({'a': [1]})", "\"{\\\"a\\\":[1]}\""),
         ("base64decode(base64encode('é'))", "\"é\""),
         ("sha256('')", "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\""),
