@@ -39,6 +39,53 @@ fn variables_of_the_command_line_the_environment_and_files() {
 }
 
 #[test]
+fn one_run_shows_what_is_wrong_and_what_is_alike_once() {
+    let lab = "experiment: lab
+vms:
+  \"w{{ count.index }}\": { count: 200, memroy: 64 }
+  a: { depends_on: b, memory: 0 }
+  b: { depends_on: a }
+locals: { x: \"{{ cidrhost('10.0.0.0/24') }}\", y: \"{{ 'a' | sha256 }}\" }
+";
+    let folder = Folder::new(&[("lab.yaml", lab)]);
+    let (code, _, err) = folder.run(&["validate", "lab.yaml"]);
+    assert_eq!(code, 1);
+    assert_eq!(err.matches("error[unknown-key]").count(), 1, "{err}");
+    assert!(err.contains("and 199 more like this at the same place\nhint: did you mean `memory`?"), "{err}");
+    for more in [
+        "error[out-of-range]",
+        "error[dependency-cycle]: these need each other: vm.a → vm.b → vm.a",
+        "hint: `cidrhost(net, n)` gives: Address `n` of the network",
+        "hint: `sha256` is a function: write `sha256(…)`",
+        "204 errors in lab.yaml",
+    ] {
+        assert!(err.contains(more), "{more}\n{err}");
+    }
+}
+
+#[test]
+fn an_expanded_file_tells_which_profile_won() {
+    let lab = "experiment: lab
+profiles:
+  base: { memory: 64, tags: { os: linux } }
+  big: { profile: base, memory: 128 }
+  web: { profile: base, tags: { role: web }, vcpus: 2 }
+vms:
+  a: { profile: [web, big], vcpus: 4 }
+  b: { profile: [big, web] }
+";
+    let folder = Folder::new(&[("lab.yaml", lab)]);
+    let (code, out, _) = folder.run(&["expand", "lab.yaml"]);
+    assert_eq!(code, 0);
+    let (a, b) = out.split_once("\n  b:").expect("there are two");
+    assert!(a.contains("memory: 128  # lab.yaml:4, over lab.yaml:3\n"), "{a}");
+    assert!(a.contains("vcpus: 4  # lab.yaml:7, over lab.yaml:5\n"), "{a}");
+    assert!(a.contains("tags: { os: linux, role: web }  # lab.yaml:3, and lab.yaml:5\n"), "{a}");
+    assert!(b.contains("memory: 64  # lab.yaml:3, over lab.yaml:4\n"), "{b}");
+    assert!(b.contains("vcpus: 2  # lab.yaml:5\n"), "{b}");
+}
+
+#[test]
 fn nothing_sensitive_is_printed() {
     let folder = Folder::new(&[("lab.yaml", LAB)]);
     for args in [
@@ -59,6 +106,14 @@ fn nothing_sensitive_is_printed() {
     let (_, plan, _) = folder.run(&["plan", "lab.yaml", "--var", "n=1"]);
     assert!(plan.contains("vm config append (sensitive)\n"), "{plan}");
     assert!(plan.contains("# note: sensitive values are shown as (sensitive)"), "{plan}");
+    // A saved plan holds what its commands hold, says so, and nothing else that is sensitive.
+    let lab = format!("{LAB}  other: \"{{{{ var.other }}}}\"\n")
+        .replace("vlans:", "  other: { type: string, sensitive: true, default: swordfish }\nvlans:");
+    std::fs::write(folder.path().join("lab.yaml"), lab).expect("a file");
+    let (_, out, err) = folder.run(&["plan", "lab.yaml", "--out", "saved.plan", "--var", "n=1"]);
+    assert!(!out.contains("hunter2") && err.contains("saved.plan holds sensitive values"), "{out}{err}");
+    let saved = std::fs::read_to_string(folder.path().join("saved.plan")).expect("it was written");
+    assert!(saved.contains("hunter2") && !saved.contains("swordfish"), "{saved}");
     let (_, out, _) = folder.run(&["eval", "--reveal", "lab.yaml", "var.token", "--var", "n=1"]);
     assert_eq!(out, "hunter2-hunter2\n");
 }

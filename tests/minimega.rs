@@ -345,6 +345,11 @@ fn a_launch_that_fails_silently_is_a_failed_step() {
         assert!(failed.err.contains("web1 is error: qemu-system-x86_64: cannot set up guest memory"), "{}", failed.err);
         let states: Vec<u64> = lab.states().into_iter().map(|(_, state)| state).collect();
         assert_eq!(states, [2, 2, 16, 2], "one bad VM does not keep the others down");
+        // The text of an error stands by itself, and leaves the table as narrow as it is.
+        let shown = lab.run(&["show", "lab.yaml"]).ends(0).out;
+        let row = shown.lines().find(|line| line.starts_with("web1 ")).unwrap_or_default();
+        assert!(row.contains("error ") && row.len() < 60 && !row.contains("memory"), "{shown}");
+        assert!(shown.contains("\nweb1  qemu-system-x86_64: cannot set up guest memory\n"), "{shown}");
         // Once its cause is gone, the next apply goes on from there.
         lab.minimega.state().broken.clear();
         lab.take_changes();

@@ -10,7 +10,8 @@ use crate::spec::written;
 
 /// Print an experiment with nothing left to compute: expressions, repetition, included files and profiles resolved.
 ///
-/// The text is an experiment file that means the same. Behind each value stands the file and line that it comes from.
+/// The text is an experiment file that means the same. Behind each value stands the file and line that it comes from, and
+/// those of the values of profiles that it won over.
 #[derive(Debug, Args)]
 pub struct ExpandArgs {
     /// The experiment file (.yaml, .yml, .toml); `-` reads YAML from standard input.

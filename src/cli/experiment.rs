@@ -242,7 +242,7 @@ pub fn load_ahead(path: &Path, vars: &VarArgs, target: &Target) -> Option<(Loade
 }
 
 fn understand(loaded: spec::Loaded, here: Option<&Target>) -> Option<Loaded> {
-    let spec::Loaded { sources, experiment, outputs, secrets, mut diagnostics } = loaded;
+    let spec::Loaded { sources, experiment, rest, outputs, secrets, mut diagnostics } = loaded;
     if let (Some(experiment), Some(machine)) = (&experiment, here.and_then(machine)) {
         diagnostics.extend(spec::machine(experiment, &machine));
     }
@@ -250,6 +250,12 @@ fn understand(loaded: spec::Loaded, here: Option<&Target>) -> Option<Loaded> {
     // Copies of one entry have the same to say.
     let mut said = HashSet::new();
     diagnostics.retain(|d| said.insert((d.code, d.span, d.message.clone())));
+    // A VM that depends on itself is reported, and would be a cycle too.
+    if let Some(Err(cycles)) =
+        rest.filter(|_| diagnostics.iter().all(|d| d.code != "self-dependency")).map(|e| Graph::new(&e))
+    {
+        diagnostics.extend(cycles);
+    }
     let graph = experiment.as_ref().map(Graph::new);
     let graph = match graph {
         Some(Ok(graph)) => Some(graph),

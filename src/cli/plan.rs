@@ -61,8 +61,10 @@ pub fn run(args: &PlanArgs, target: &Target) -> Result<Exit, CommandError> {
     };
     let (mut plan, note) = planned(target, &loaded, &options, ahead)?;
     plan.notes.splice(0..0, note.map(|note| format!("{note}: planning as if nothing runs")));
-    if let Some(path) = &args.out {
-        saved::save(path, &plan, target, &loaded.secrets)?;
+    if let Some(path) = &args.out
+        && saved::save(path, &plan, target, &loaded.secrets)?
+    {
+        eprintln!("note: {} holds sensitive values; only you can read it, so keep it to yourself", path.display());
     }
     if args.json {
         let mut text = plan_json(&plan, &loaded.secrets)?;

@@ -37,17 +37,24 @@ pub fn open(path: &Path) -> Result<Option<Saved>, CommandError> {
     Ok(Some(saved))
 }
 
-/// Save a plan. Its commands hold sensitive values, so only its owner can read the file.
-pub fn save(path: &Path, plan: &Plan, target: &Target, secrets: &Secrets) -> Result<(), CommandError> {
+/// Save a plan. Its commands hold sensitive values, so only its owner can read the file. True if there are any.
+pub fn save(path: &Path, plan: &Plan, target: &Target, secrets: &Secrets) -> Result<bool, CommandError> {
     let (_, hidden) = veiled(plan, secrets);
-    let text = saved::write(plan, &absolute(&target.socket), &hidden.values().collect::<Vec<_>>());
+    let socket = absolute(&target.socket);
+    let mut text = saved::write(plan, &socket, &[]);
+    // Secrets that nothing of the plan has are not for the file.
+    let held: Vec<&str> = hidden.values().filter(|value| text.contains(value)).collect();
+    if !held.is_empty() {
+        text = saved::write(plan, &socket, &held);
+    }
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         file.write_all(text.as_bytes())
     });
-    written.map_err(|source| CommandError::Write { what: path.display().to_string(), source })
+    written.map_err(|source| CommandError::Write { what: path.display().to_string(), source })?;
+    Ok(!held.is_empty())
 }
 
 /// The target of a saved plan must be the one that is meant.

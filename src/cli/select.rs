@@ -10,8 +10,8 @@ const WHAT: &str = "Which objects";
 /// Choose objects by address.
 #[derive(Debug, Clone, Args)]
 pub struct SelectArgs {
-    /// Only this object and what it needs (for a destroy: what needs it); may be repeated. Addresses are vm.NAME, tap.NAME,
-    /// vlan.ALIAS and command.NAME, with ranges as in vm.web[0-9].
+    /// Only this object and what it needs (for a destroy: what needs it); may be repeated. Addresses are those that plans
+    /// show, such as vm.web3, tap.mgmt, capture.wire or command.edge, with ranges as in vm.web[0-9].
     #[arg(long = "target", value_name = "ADDRESS", help_heading = WHAT)]
     targets: Vec<Selector>,
     /// Not this object, nor what needs it (for a destroy: what it needs); may be repeated.
@@ -22,8 +22,8 @@ pub struct SelectArgs {
 /// Choose objects to be made anew.
 #[derive(Debug, Clone, Args)]
 pub struct ReplaceArgs {
-    /// Remove this VM or tap and make it again, or take these raw commands back and run them again, even if that is as it is
-    /// to be; may be repeated.
+    /// Remove this object and make it again, or take these raw commands back and run them again, even if that is as it is to
+    /// be; may be repeated. Anything but a VLAN alias.
     #[arg(long = "replace", value_name = "ADDRESS", help_heading = WHAT)]
     replaces: Vec<Selector>,
 }

@@ -1,6 +1,5 @@
 //! `megaform show`.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -133,14 +132,15 @@ fn text(
         .map(|vm| {
             let vm = &live.vms[*vm];
             let nics: Vec<String> = vm.nics.iter().map(place).collect();
-            let mut state = vm.state.word().to_owned();
-            if let Some(error) = &vm.error {
-                let _infallible = write!(state, ": {}", error.trim());
-            }
+            let state = vm.state.word().to_owned();
             vec![vm.name.clone(), state, vm.host.clone(), nics.join(", "), managed(owns(name, vm))]
         })
         .collect();
     table(&mut out, &["vm", "state", "host", "networks", "owner"], vms);
+    // Errors are long, and would push the other columns out of sight.
+    let errors =
+        names.iter().filter_map(|vm| Some(vec![(*vm).to_owned(), live.vms[*vm].error.as_ref()?.trim().to_owned()]));
+    table(&mut out, &["vm", "error"], errors.collect());
     let vlans = live.vlans.iter().map(|(alias, tag)| vec![alias.clone(), tag.to_string()]).collect();
     table(&mut out, &["vlan", "tag"], vlans);
     let taps = live.taps.iter().map(|(tap, t)| {
@@ -153,7 +153,9 @@ fn text(
     for (kind, objects) in &live.objects {
         let rows = objects.iter().map(|(key, object)| {
             let facts = object.facts.iter().filter(|(fact, values)| {
-                !values.is_empty() && values.as_slice() != std::slice::from_ref(key) && fact.as_str() != "preexisting"
+                !values.iter().all(String::is_empty)
+                    && values.as_slice() != std::slice::from_ref(key)
+                    && fact.as_str() != "preexisting"
             });
             let facts: Vec<String> = facts.map(|(fact, values)| format!("{fact} {}", values.join(" "))).collect();
             let owner = match object_managed(*kind, key) {

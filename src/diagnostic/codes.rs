@@ -50,6 +50,12 @@ codes! {
     "cannot-quote" Error "a value that the command language cannot carry":
         "Commands are lines of words; a NUL, or a mix of quotes that no quoting carries, cannot be sent. Write the value \
          without it.";
+    "cannot-replace" Error "an object that cannot be made anew":
+        "`--replace` names a VLAN alias. What is on it would lose its network, and the new one would be the same: give the alias another \
+         tag in the file.";
+    "capture-left-out" Error "a capture that is left out and would be stopped along":
+        "minimega stops all captures of a VM, or of a bridge, by one command. One of them is to change, and another one was left out by \
+         `--exclude`: it would end, and its file begin anew. Leave both out, or neither.";
     "capture-shared" Error "a capture of somebody else that would be stopped along":
         "minimega stops all captures of a VM, or of a bridge, by one command. Captures of the experiment that are stopped along are started again; one that it does not know is not, so the plan is refused. Stop it by hand first.";
     "cpu-topology" Error "virtual CPUs that do not fill their sockets, cores and threads":
@@ -66,7 +72,7 @@ codes! {
     "duplicate-file" Error "two captures into one file":
         "Each capture writes a file from its beginning, so two would destroy each other's. Give each its own.";
     "duplicate-ip" Error "an address given twice":
-        "Two taps, or a tap and a gateway (`nat`) on its VLAN, would have the same address, and answers would go to either; or a DHCP server would give a gateway's address to a guest. Give each its own.";
+        "Two taps, or a tap and a gateway (`nat`) on its VLAN, would have the same address, and answers would go to either; or a DHCP server would give the address of a gateway or of a tap to a guest. Give each its own.";
     "duplicate-item" Error "an item given twice in a list":
         "The order of this list says nothing, and each item counts once. Remove one of the two.";
     "duplicate-key" Error "a key given twice in one map":
@@ -168,7 +174,8 @@ codes! {
     "out-of-range" Error "a number outside its range":
         "The message gives the range, both ends included.";
     "outside-subnet" Error "an address outside the subnet":
-        "A DHCP server gives out addresses of the network that it is in: the subnet of the tap whose address it listens on.";
+        "A DHCP server gives out addresses of the network that it is in: the subnet of the tap whose address it listens on. The router \
+         that it tells its guests of (`option:router`), or that a `nat` is, lies in that subnet too: no guest reaches another one.";
     "prevent-destroy" Error "an object that must not go":
         "The plan would remove an object, even if only to make it again, and its `lifecycle` has `prevent_destroy`. The message \
          names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
@@ -209,9 +216,10 @@ codes! {
          or give each VM its own copy.";
     "short-secret" Warning "a sensitive value that cannot be hidden":
         "Sensitive values are found in texts by what they are. One of fewer than 4 characters stands everywhere by chance, so it is shown.";
-    "subnet-overlap" Warning "overlapping subnets on different VLANs":
+    "subnet-overlap" Warning "overlapping subnets":
         "The taps are interfaces of one network (the engine's). Where their subnets overlap, the kernel sends everything for the \
-         common addresses through one of them, and the other VLAN is not reached.";
+         common addresses through one of them, and the other VLAN is not reached. On one VLAN, two prefix lengths make neighbours \
+         disagree about who is reached directly.";
     "syntax" Error "not valid YAML or TOML":
         "The message is that of the parser and points at where it could not go on; the mistake is there or just before.";
     "tag-held" Error "a tag that an alias holds which is not selected":
@@ -237,6 +245,8 @@ codes! {
         "A target shows a tunnel as the name of an interface, not where it leads. Where there are more tunnels on a bridge than megaform made, it cannot tell which one is to go. Remove it by hand, then plan again.";
     "undefined-name" Error "a name that an expression does not know":
         "Names are `var.NAME`, `local.NAME`, `module.NAME.OUTPUT`, `experiment.name`, `prefix`, and in repeated entries `each` and `count`. `x | default(1)` stands in for what may be missing.";
+    "unknown-address" Error "an address of nothing":
+        "`--target`, `--exclude` and `--replace` take addresses of what is in the file or is live and the experiment's. `megaform plan -v FILE` lists them.";
     "unknown-bridge" Warning "a bridge that nothing is on":
         "Nothing of the file is on this bridge, so the name may be misspelt. A bridge of the host that is there all the same can be added to `bridges` without settings.";
     "unknown-colocate" Warning "a VM beside which another is to run, and which the file does not have":
@@ -263,6 +273,8 @@ codes! {
          `name: {}` declares one whose tag is given out.";
     "unknown-vm" Error "a VM that does not exist":
         "`depends_on` names VMs of this experiment; VMs of a range by their numbered names.";
+    "unmanaged-address" Error "an address of what is not the experiment's":
+        "`--target`, `--exclude` or `--replace` names an object that somebody else made. megaform touches nothing of others.";
     "unmanaged-vm" Error "a VM of that name that is not megaform's":
         "A VM in the namespace has the name, but not the tag that says it belongs to this experiment, so somebody else made it. \
          megaform touches nothing of others. The message has the command that removes it and the one that adopts it.";
@@ -333,7 +345,7 @@ mod tests {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
         let mut codes = BTreeSet::new();
         for text in &texts {
-            for start in ["Diagnostic::error(", "Diagnostic::warning(", ".problem(", ".once(", "code: "] {
+            for start in ["Diagnostic::error(", "Diagnostic::warning(", "problem(", ".once(", "code: "] {
                 for part in text.split(start).skip(1) {
                     let Some(rest) = part.trim_start().strip_prefix('"') else { continue };
                     let code = rest.split('"').next().unwrap();

@@ -150,6 +150,8 @@ struct Source {
     name: String,
     text: String,
     line_starts: Vec<usize>,
+    /// Its lines are not shown.
+    veiled: bool,
 }
 
 /// A place as people write it: 1-based line and column, the column counted in characters.
@@ -181,8 +183,13 @@ impl SourceMap {
         let mut line_starts = vec![0];
         line_starts.extend(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
         let id = SourceId(u32::try_from(self.sources.len()).expect("fewer than 2^32 sources"));
-        self.sources.push(Source { name: name.into(), text, line_starts });
+        self.sources.push(Source { name: name.into(), text, line_starts, veiled: false });
         id
+    }
+
+    /// Show no line of a source, because something in it is not to be seen.
+    pub fn veil(&mut self, id: SourceId) {
+        self.sources[id.0 as usize].veiled = true;
     }
 
     /// The name of a source.

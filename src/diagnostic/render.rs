@@ -3,6 +3,7 @@
 //! Not by miette's graphical handler: that hides the place inside its frame, so that no line begins with what an editor
 //! or `grep` takes (`--> FILE:LINE:COLUMN`), and it scans a file from its beginning for every snippet.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthChar;
@@ -11,6 +12,8 @@ use super::{Diagnostic, Severity, Source, SourceMap, Span};
 
 /// No more diagnostics than this are printed; the closing line counts all.
 const MAX_PRINTED: usize = 50;
+/// As many diagnostics of one kind at one place are printed as one.
+const MIN_ALIKE: usize = 3;
 /// No more other places than this are shown for one diagnostic.
 const MAX_LABELS: usize = 8;
 /// The widest piece of a source line that is shown, in columns.
@@ -31,10 +34,24 @@ const COLOR: Style =
     Style { error: "\x1b[1;31m", warning: "\x1b[1;33m", frame: "\x1b[34m", bold: "\x1b[1m", end: "\x1b[0m" };
 
 /// Print diagnostics by place, each with its source line, and a closing line that counts them. Of very many the errors are
-/// printed first. Empty for no diagnostics. `color` adds ANSI colours.
+/// printed first, and of several of one kind at one place, as copies of an entry have them, only one. Empty for no diagnostics. `color` adds ANSI colours.
 pub fn render(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> String {
     let style = if color { &COLOR } else { &PLAIN };
     let mut shown: Vec<&Diagnostic> = diagnostics.iter().collect();
+    shown.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
+    let all = shown.len();
+    let mut alike: HashMap<(&str, Span), usize> = HashMap::new();
+    for diagnostic in &shown {
+        if let Some(span) = diagnostic.span {
+            *alike.entry((diagnostic.code, span)).or_default() += 1;
+        }
+    }
+    let more = |diagnostic: &Diagnostic| {
+        let alike = diagnostic.span.and_then(|span| alike.get(&(diagnostic.code, span)).copied());
+        alike.filter(|alike| *alike >= MIN_ALIKE).map_or(0, |alike| alike - 1)
+    };
+    shown.dedup_by(|a, b| a.span.is_some() && (a.code, a.span) == (b.code, b.span) && more(b) > 0);
+    let folded = all - shown.len();
     if shown.len() > MAX_PRINTED {
         shown.sort_by_key(|d| (std::cmp::Reverse(d.severity), d.span, d.code));
         shown.truncate(MAX_PRINTED);
@@ -42,10 +59,10 @@ pub fn render(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> S
     shown.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
     let mut text = String::new();
     for diagnostic in &shown {
-        one(&mut text, diagnostic, sources, style);
+        one(&mut text, diagnostic, more(diagnostic), sources, style);
         text.push('\n');
     }
-    closing(&mut text, diagnostics, shown.len(), sources);
+    closing(&mut text, diagnostics, shown.len() + folded, sources);
     text
 }
 
@@ -81,7 +98,7 @@ struct Mark<'d> {
     primary: bool,
 }
 
-fn one(text: &mut String, diagnostic: &Diagnostic, sources: &SourceMap, style: &Style) {
+fn one(text: &mut String, diagnostic: &Diagnostic, more: usize, sources: &SourceMap, style: &Style) {
     let color = match diagnostic.severity {
         Severity::Error => style.error,
         Severity::Warning => style.warning,
@@ -110,7 +127,7 @@ fn one(text: &mut String, diagnostic: &Diagnostic, sources: &SourceMap, style: &
         let mut previous: Option<(Span, usize)> = None;
         for mark in &marks {
             let source = sources.source(mark.span);
-            if source.text.is_empty() {
+            if source.text.is_empty() || source.veiled {
                 continue;
             }
             let same_line = previous.is_some_and(|(s, l)| s.source == mark.span.source && l == mark.line);
@@ -134,6 +151,9 @@ fn one(text: &mut String, diagnostic: &Diagnostic, sources: &SourceMap, style: &
         if hidden > 0 {
             line(format_args!("{:width$} {frame}={end} and {hidden} more places", ""));
         }
+    }
+    if more > 0 {
+        line(format_args!("and {more} more like this at the same place"));
     }
     if let Some(hint) = &diagnostic.hint {
         line(format_args!("{bold}hint:{end} {hint}"));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::select::list;
-use super::{Action, Change, Expect, Plan, Reason, Step};
+use super::{Action, Change, Cost, Expect, Plan, Reason, Step};
 use crate::language::range;
 
 /// How to show a plan.
@@ -75,7 +75,11 @@ fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
         writeln!(text, "#       {drift}{}", reason_text(reason, change.action))?;
     }
     if !change.costs.is_empty() {
-        let words: Vec<&str> = change.costs.iter().map(|c| c.words()).collect();
+        let words = |cost: &Cost| match (cost, change.action) {
+            (Cost::CaptureRestarted, Action::Destroy) => "the capture ends",
+            (cost, _) => cost.words(),
+        };
+        let words: Vec<&str> = change.costs.iter().map(words).collect();
         writeln!(text, "#       cost: {}", words.join(", "))?;
     }
     Ok(())

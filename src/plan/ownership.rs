@@ -143,6 +143,7 @@ mod tests {
             lifecycle: Default::default(),
             bonds: Vec::new(),
             links: Default::default(),
+            beneath: Vec::new(),
         }
     }
 

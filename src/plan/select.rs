@@ -29,13 +29,13 @@ pub struct Selector {
 #[derive(Debug, thiserror::Error)]
 pub enum SelectorError {
     /// It has no kind.
-    #[error("`{text}` does not say of what kind it is, expected vm.{text}, tap.{text}, vlan.{text} or command.{text}")]
+    #[error("`{text}` does not say of what kind it is, expected KIND.{text}, where KIND is {}", kinds())]
     Bare {
         /// The text.
         text: String,
     },
     /// There is no such kind.
-    #[error("`{word}` is no kind of object, expected vm.NAME, tap.NAME, vlan.NAME or command.NAME{}", hint(nearest))]
+    #[error("`{word}` is no kind of object, expected {}{}", kinds(), hint(nearest))]
     Kind {
         /// What stands for the kind.
         word: String,
@@ -57,6 +57,12 @@ pub enum SelectorError {
         /// The text.
         text: String,
     },
+}
+
+/// The words of the kinds.
+fn kinds() -> String {
+    let [kinds @ .., last] = Kind::ALL.map(Kind::word);
+    format!("{} or {last}", kinds.join(", "))
 }
 
 fn hint(nearest: &Option<String>) -> String {
@@ -154,7 +160,7 @@ impl Scope {
             }
             for selector in selection.replaces.iter().filter(|s| s.kind == Kind::Vlan) {
                 let message = format!("`--replace {}`: a VLAN alias cannot be made anew", selector.text);
-                let hint = "only VMs, taps and raw commands can; give the alias another tag in the file".to_owned();
+                let hint = "everything else can; give the alias another tag in the file".to_owned();
                 scope.problems.push(problem("cannot-replace", message, hint));
             }
             scope.replace = Names::of(addresses(&selection.replaces));
@@ -163,16 +169,16 @@ impl Scope {
         let (along, out) = if destroy { (Reach::NeededBy, Reach::Needs) } else { (Reach::Needs, Reach::NeededBy) };
         let (mut along_too, mut out_too) = (Vec::new(), Vec::new());
         if !selection.excludes.is_empty() {
-            let named: HashSet<Address> = addresses(&selection.excludes).collect();
+            let named = with_former(addresses(&selection.excludes), experiment, live);
             let all = graph.closure(&named, out);
             out_too = all.difference(&named).cloned().collect();
-            scope.without = Names::of(all.into_iter().chain(named));
+            scope.without = Names::of(with_former(all.into_iter().chain(named), experiment, live));
         }
         if !selection.targets.is_empty() {
-            let named: HashSet<Address> = addresses(&selection.targets).collect();
+            let named = with_former(addresses(&selection.targets), experiment, live);
             let all = graph.closure(&named, along);
             along_too = all.difference(&named).filter(|a| !scope.without.has(a.kind, &a.name)).cloned().collect();
-            scope.only = Some(Names::of(all.into_iter().chain(named)));
+            scope.only = Some(Names::of(with_former(all.into_iter().chain(named), experiment, live)));
         }
         scope.note(selection, destroy, &along_too, &out_too);
         scope
@@ -208,6 +214,11 @@ impl Scope {
         self.only.as_ref().is_some_and(|only| only.has(kind, name)) && !self.without.has(kind, name)
     }
 
+    /// Whether an object is one that must be left alone, or needs one.
+    pub fn excludes(&self, kind: Kind, name: &str) -> bool {
+        self.without.has(kind, name)
+    }
+
     /// Whether an object is to be made anew whatever it is like.
     pub fn replaces(&self, kind: Kind, name: &str) -> bool {
         self.replace.has(kind, name)
@@ -216,6 +227,23 @@ impl Scope {
 
 fn addresses(selectors: &[Selector]) -> impl Iterator<Item = Address> {
     selectors.iter().flat_map(|s| s.names.iter().map(|name| Address { kind: s.kind, name: name.clone() }))
+}
+
+/// The same with the other name of each VM that a plan would rename: the old VM and the new one are one object, so that
+/// whoever leaves out one of them leaves out both.
+fn with_former(addresses: impl Iterator<Item = Address>, experiment: &Experiment, live: &Live) -> HashSet<Address> {
+    let mut all: HashSet<Address> = addresses.collect();
+    for (name, vm) in &experiment.vms {
+        let Some(old) = &vm.renamed_from else { continue };
+        if live.vms.contains_key(name.as_str()) || !live.vms.contains_key(old.as_str()) {
+            continue;
+        }
+        let names = [Address::vm(name), Address::vm(&old.value)];
+        if names.iter().any(|address| all.contains(address)) {
+            all.extend(names);
+        }
+    }
+    all
 }
 
 /// Addresses on one line, sorted, with names as ranges.

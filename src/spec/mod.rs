@@ -41,6 +41,8 @@ pub struct Loaded {
     pub sources: SourceMap,
     /// The experiment; None if there is any error.
     pub experiment: Option<Experiment>,
+    /// What could be read of one with errors, in which more of them may be found.
+    pub rest: Option<Experiment>,
     /// Its outputs.
     pub outputs: Vec<Output>,
     /// What no text may show.
@@ -271,7 +273,7 @@ pub fn read(path: &Path) -> Result<File, Box<Loaded>> {
 impl Loaded {
     fn refused(sources: SourceMap, diagnostic: Diagnostic) -> Self {
         let (outputs, secrets) = (Vec::new(), Secrets::default());
-        Self { sources, experiment: None, outputs, secrets, diagnostics: vec![diagnostic] }
+        Self { sources, experiment: None, rest: None, outputs, secrets, diagnostics: vec![diagnostic] }
     }
 }
 
@@ -323,10 +325,11 @@ pub fn parse_with(name: &str, text: &str, format: Format, inputs: &Inputs, files
             diagnostics.extend(found);
         }
     }
+    let mut rest = None;
     if diagnostics.iter().any(|d| d.severity == Severity::Error) {
-        experiment = None;
+        rest = experiment.take();
     }
-    Loaded { sources, experiment, outputs, secrets, diagnostics }
+    Loaded { sources, experiment, rest, outputs, secrets, diagnostics }
 }
 
 /// What an entry or a value that could not be computed makes others look like.

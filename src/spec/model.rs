@@ -2,7 +2,9 @@
 //!
 //! All maps are sorted, so that nothing downstream depends on the order in the file.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -147,6 +149,8 @@ pub struct VmBody {
     pub bonds: Vec<Object>,
     /// Where the links stand that shape NICs, by the NIC's index.
     pub links: BTreeMap<usize, Span>,
+    /// Where values of profiles stand that others won over, or were merged with (`tags`), by key, the latest last.
+    pub beneath: Vec<(&'static str, Span)>,
 }
 
 /// What must be seen of a VM that runs before what depends on it goes on.
@@ -196,6 +200,43 @@ pub struct Nic {
     pub qos: Option<Qos>,
     /// The address that a new VM is given where the file gives none, because something in the file depends on it.
     pub assigned: Option<Mac>,
+    /// Where its settings stand.
+    pub places: Places,
+}
+
+impl Spanned<Nic> {
+    /// Where a setting stands; the NIC itself where it is not given.
+    pub fn place(&self, key: &str) -> Span {
+        self.value.places.0.get(key).copied().unwrap_or(self.span)
+    }
+}
+
+/// Where settings stand, by key. It is no part of what they say: all are equal.
+#[derive(Debug, Clone, Default)]
+pub struct Places(pub BTreeMap<&'static str, Span>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Places {}
+
+impl PartialOrd for Places {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Places {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+impl Hash for Places {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// A host tap: an interface of the engine on a VLAN.

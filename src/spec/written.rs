@@ -1,9 +1,9 @@
 //! An experiment written out in full: nothing left to compute, no profiles, and behind each value the place that it comes
-//! from.
+//! from, and where what it won over stands.
 
 use std::fmt::Write as _;
 
-use super::model::{Experiment, Lifecycle, Nic, VlanRef};
+use super::model::{Experiment, Lifecycle, Nic, VlanRef, VmBody};
 use crate::diagnostic::{SourceMap, Span};
 use crate::language::field::FieldValue;
 use crate::language::qos::Qos;
@@ -37,9 +37,11 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
         for (field, value) in body.config.changed() {
             let span = body.spans.get(field.name).copied();
             text.line(2, &field.key(), &field_value(value), span);
+            text.beneath(body, field.name);
         }
         if !body.networks.is_empty() {
             text.open(2, "networks", body.spans.get("networks").copied());
+            text.beneath(body, "networks");
             for nic in &body.networks {
                 text.item(3, &self::nic(nic), nic.span);
             }
@@ -59,6 +61,7 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
             text.item(3, &format!("{{ {} }}", given.join(", ")), bond.span);
         }
         text.line(2, "state", body.state.word(), body.spans.get("state").copied());
+        text.beneath(body, "state");
         if !body.depends_on.is_empty() {
             text.open(2, "depends_on", None);
             for other in &body.depends_on {
@@ -67,6 +70,7 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
         }
         if let Some(wait) = &body.wait_for {
             text.open(2, "wait_for", Some(wait.span));
+            text.beneath(body, "wait_for");
             if wait.cc {
                 text.line(3, "cc", "true", None);
             }
@@ -218,12 +222,29 @@ impl Writer<'_> {
         }
     }
 
+    /// Say in the comment of the last line what its value won over; the nearest first.
+    fn beneath(&mut self, body: &VmBody, key: &str) {
+        let mut said = body.spans.get(key).map(|span| self.place(*span)).into_iter().collect::<Vec<_>>();
+        let how = if key == "tags" { "and" } else { "over" };
+        for (_, span) in body.beneath.iter().rev().filter(|(of, _)| *of == key) {
+            let place = self.place(*span);
+            if !said.contains(&place) {
+                let end = self.text.trim_end().len();
+                self.text.truncate(end);
+                let _infallible = writeln!(self.text, ", {how} {place}");
+                said.push(place);
+            }
+        }
+    }
+
+    /// The file and the line, for a comment.
+    fn place(&self, span: Span) -> String {
+        let place = self.sources.place(span);
+        format!("{}:{}", place.file.replace(|c: char| c.is_control(), "?"), place.line)
+    }
+
     fn put(&mut self, depth: usize, line: &str, span: Option<Span>) {
-        let comment = span.map_or(String::new(), |span| {
-            let place = self.sources.place(span);
-            let file = place.file.replace(|c: char| c.is_control(), "?");
-            format!("  # {file}:{}", place.line)
-        });
+        let comment = span.map_or(String::new(), |span| format!("  # {}", self.place(span)));
         let _infallible = writeln!(self.text, "{:width$}{line}{comment}", "", width = depth * 2);
     }
 }

@@ -152,6 +152,15 @@ impl Captures {
                 draft.problems.push(scene.problem("capture-shared", None, message, hint));
                 continue;
             };
+            if scene.scope.excludes(Kind::Capture, item.name) {
+                let message = format!(
+                    "capture.{} is left out, and would be stopped with capture.{because}: minimega stops all captures of {group} at once",
+                    item.name
+                );
+                let hint = format!("leave capture.{because} out too, or take capture.{} in", item.name);
+                draft.problems.push(scene.problem("capture-left-out", Some(item.object.span), message, hint));
+                continue;
+            }
             draft.unchanged.retain(|address| *address != Address::new(Kind::Capture, item.name));
             let reason = Reason {
                 field: group.to_string(),

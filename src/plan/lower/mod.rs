@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::draft::{Draft, Extra};
-use super::select::Scope;
+use super::select::{Scope, list};
 use super::{Action, Options, Reason, ownership};
 use crate::diagnostic::{Diagnostic, Place, Severity, Span};
 use crate::graph::Graph;
@@ -208,6 +208,7 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     for kind in kinds.iter_mut() {
         kind.diff(scene, draft);
     }
+    note_followers(scene, draft);
     for kind in kinds.iter_mut().rev() {
         kind.remove(scene, draft);
     }
@@ -221,6 +222,30 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     if let Some(barrier) = draft.barrier {
         let first = |step: &&mut super::Step| step.needs.is_empty() && step.after.is_empty();
         draft.steps[barrier..].iter_mut().filter(first).for_each(|step| step.after.push(barrier));
+    }
+}
+
+/// Say what ends with VMs that are launched anew and is not made again, because the plan is not about it.
+fn note_followers(scene: &Scene<'_>, draft: &mut Draft) {
+    if scene.destroy() || !scene.options.selection.is_partial() {
+        return;
+    }
+    let again = draft.launched.iter().filter(|name| scene.live.vms.contains_key(name.as_str()));
+    let (mut vms, mut left) = (Vec::new(), BTreeSet::new());
+    for vm in again.map(|name| Address { kind: Kind::Vm, name: name.clone() }) {
+        let users = scene.graph.needed_by(&vm).into_iter().map(|(user, _)| user);
+        let follows = |user: &Address| user.kind != Kind::Vm && !scene.has(user.kind, &user.name);
+        let before = left.len();
+        left.extend(users.filter(follows));
+        vms.extend((left.len() > before).then_some(vm));
+    }
+    if !left.is_empty() {
+        vms.sort();
+        draft.notes.push(format!(
+            "not selected, so missing from the new {} until planned: {}",
+            list(&vms),
+            list(&left)
+        ));
     }
 }
 

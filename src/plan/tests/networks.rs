@@ -164,7 +164,13 @@ fn captures_start_before_their_guest_and_share_settings() {
     let settings: Vec<_> = commands.iter().filter(|c| c.contains("snaplen")).collect();
     assert_eq!(settings, ["capture pcap snaplen 96", "capture pcap snaplen 1600"]);
     assert_eq!(mm.0.lock().unwrap().network.captures.iter().map(|c| c.snaplen).collect::<Vec<_>>(), [96, 96]);
-    // minimega stops all of a VM at once, so what stays is started again, and the plan says so.
+    // minimega stops all of a VM at once, so what is left out would be stopped too.
+    let moved = lab(&both.replace("/b.pcap", "/new.pcap"));
+    let selection = Selection { excludes: super::selection::selectors(&["capture.a"]), ..Selection::default() };
+    let options_of = Options { selection, ..options(&moved, &known) };
+    let problems = refused(super::super::plan(&moved.experiment, &moved.graph, &live(&mm, &moved), &options_of));
+    assert_eq!(problems[0].0, "capture-left-out", "{problems:?}");
+    // What stays is started again, and the plan says so.
     let one = lab("captures:\n  a: { vm: web, file: a.pcap, snaplen: 96 }\n");
     let plan = learned(&mm, &one, &known, false).unwrap();
     assert_eq!(actions(&plan), ["-/+ capture.a", "- capture.b"]);
@@ -202,6 +208,30 @@ fn captures_start_before_their_guest_and_share_settings() {
     );
     let commands = without_config(apply(&mm, &bigger, &mut known));
     assert_eq!(commands[..2], ["capture pcap delete vm web", "vm kill web"]);
+    let selected = |file: &File, targets: &[&str], excludes: &[&str]| {
+        let texts = [targets, excludes].map(super::selection::selectors);
+        let [targets, excludes] = texts;
+        let selection = Selection { targets, excludes, replaces: Vec::new() };
+        super::super::plan(
+            &file.experiment,
+            &file.graph,
+            &live(&mm, file),
+            &Options { selection, ..options(file, &known) },
+        )
+    };
+    // Without its captures a VM goes on without them, which is said.
+    let again = file(
+        &format!("{TWO}captures:\n  a: {{ vm: web, file: a.pcap, snaplen: 96 }}\n")
+            .replace("web: {", "web: { memory: 65,"),
+    );
+    let part = selected(&again, &["vm.web"], &[]).unwrap();
+    assert!(
+        part.notes.contains(&"not selected, so missing from the new vm.web until planned: capture.a".to_owned()),
+        "{:?}",
+        part.notes
+    );
+    let gone = text(&learned(&mm, &bigger, &known, true).unwrap());
+    assert!(gone.contains("cost: the capture ends\n"), "what goes does not begin anew: {gone}");
     // What somebody else captures of it must not go with ours.
     mm.by_hand("namespace lab capture pcap vm web 1 /theirs.pcap");
     let problems = refused(learned(&mm, &lab(""), &known, false));

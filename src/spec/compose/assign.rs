@@ -80,7 +80,7 @@ impl Composer<'_> {
         let mut leaves = Vec::new();
         value::leaves(value, &mut leaves);
         for leaf in leaves {
-            if !self.secrets.add(&leaf) {
+            if !self.secrets.add_words(&leaf) {
                 self.push(
                     Diagnostic::warning(
                         "short-secret",

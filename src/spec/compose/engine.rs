@@ -2,7 +2,7 @@
 //!
 //! Must not know what an experiment is, nor which names are in scope.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,9 @@ pub const MAX_FUEL: u64 = 200_000;
 
 /// How many steps all expressions of an experiment may take together.
 pub const MAX_TOTAL_FUEL: u64 = 200_000_000;
+
+/// How much text all expressions of an experiment may make together, in bytes: as much as a file may have.
+pub const MAX_MADE: u64 = 64 << 20;
 
 /// How many parts the value of one expression may have: elements, entries, and all inside them.
 pub const MAX_PARTS: u64 = 200_000;
@@ -46,7 +49,7 @@ pub struct Compiled {
     /// The name under which the environment keeps it, which is its source.
     name: String,
     /// It is one expression, whose value is kept.
-    lone: bool,
+    pub lone: bool,
     /// How many bytes `name` has before the user's text begins, and where in the user's text that is.
     before: usize,
     at: usize,
@@ -70,9 +73,13 @@ type Tried = Rc<Result<Compiled, Failure>>;
 pub struct Engine {
     env: Environment<'static>,
     cache: RefCell<HashMap<Arc<str>, Tried>>,
+    /// What each expression of a text gave, while that is to be known.
+    pieces: Arc<Mutex<Option<Vec<String>>>>,
     /// The folder of the file whose expression is evaluated, from which `file` and others go out.
     folder: Arc<Mutex<String>>,
-    used: std::cell::Cell<u64>,
+    used: Cell<u64>,
+    /// How much text was made, in bytes.
+    made: Cell<u64>,
     names: Vec<String>,
 }
 
@@ -91,13 +98,25 @@ impl Engine {
         env.remove_global("namespace");
         let folder = Arc::new(Mutex::new(String::new()));
         functions::add(&mut env, &files, &folder);
+        let pieces = Arc::new(Mutex::new(None::<Vec<String>>));
+        let watched = pieces.clone();
+        env.set_formatter(move |output, state, value| {
+            if let Some(pieces) = watched.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                pieces.push(value.to_string());
+            }
+            minijinja::escape_formatter(output, state, value)
+        });
         let names = env.globals().map(|(name, _)| name.to_owned()).collect();
-        Self { env, cache: RefCell::default(), folder, used: std::cell::Cell::new(0), names }
+        Self { env, cache: RefCell::default(), pieces, folder, used: Cell::new(0), made: Cell::new(0), names }
     }
 
-    /// The expressions have taken all the steps that they may take together.
-    pub fn exhausted(&self) -> bool {
-        self.used.get() >= MAX_TOTAL_FUEL
+    /// What the expressions have used up of what they may use together.
+    pub fn exhausted(&self) -> Option<String> {
+        if self.used.get() >= MAX_TOTAL_FUEL {
+            return Some(format!("the expressions take more than {MAX_TOTAL_FUEL} steps together"));
+        }
+        let limit = MAX_MADE >> 20;
+        (self.made.get() > MAX_MADE).then(|| format!("the expressions make more than {limit} MiB of text together"))
     }
 
     /// The names of the functions.
@@ -176,7 +195,9 @@ impl Engine {
         let fuel = captured.state().fuel_levels().map_or(0, |(used, _)| used);
         self.used.set(self.used.get().saturating_add(fuel));
         if !compiled.lone {
-            return Ok(Some(Value::from(captured.into_output())));
+            let output = captured.into_output();
+            self.make(output.len());
+            return Ok(Some(Value::from(output)));
         }
         let value = captured.state().lookup("value").unwrap_or_default();
         if value.is_undefined() {
@@ -193,7 +214,25 @@ impl Engine {
             }
         })?;
         self.used.set(self.used.get().saturating_add(parts));
+        self.make(text_length(&value));
         Ok(Some(value))
+    }
+
+    /// What the expressions of a text that was computed gave, in order, each with its own text where the two can be told to
+    /// belong together.
+    pub fn pieces(&self, compiled: &Compiled, context: Value) -> Vec<(Option<Arc<str>>, String)> {
+        let recorder = || self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        *recorder() = Some(Vec::new());
+        // It was computed before, so that there is nothing new to say of an error.
+        let _ = self.env.get_template(&compiled.name).and_then(|template| template.render(context));
+        let pieces = recorder().take().unwrap_or_default();
+        let own = expressions(&compiled.name).filter(|own| own.len() == pieces.len()).unwrap_or_default();
+        let own = own.into_iter().map(Some).chain(std::iter::repeat(None));
+        own.zip(pieces).collect()
+    }
+
+    fn make(&self, bytes: usize) {
+        self.made.set(self.made.get().saturating_add(bytes as u64));
     }
 
     fn explain(&self, error: &Error, before: usize, at: usize) -> Failure {
@@ -230,6 +269,9 @@ impl Engine {
                 let name = word.as_deref().or(name).unwrap_or_default().to_owned();
                 let known = functions::FILTERS.iter().copied().chain(self.names.iter().map(String::as_str));
                 hint = Some(match Suggester::default().nearest(&name, known) {
+                    _ if what == "filter" && self.names.contains(&name) => {
+                        format!("`{name}` is a function: write `{name}(…)`")
+                    }
                     Some(known) => format!("did you mean `{known}`?"),
                     None => "docs/experiment.md lists the functions".to_owned(),
                 });
@@ -238,6 +280,7 @@ impl Engine {
             ErrorKind::UndefinedError => ("undefined-name", "a value is undefined".to_owned()),
             kind => {
                 let message = if detail.is_empty() { kind.to_string() } else { detail };
+                hint = word.as_deref().and_then(functions::usage);
                 ("expression", format!("the expression has no value: {message}"))
             }
         };
@@ -305,6 +348,27 @@ fn too_many_words(text: &str) -> Option<std::ops::Range<usize>> {
     None
 }
 
+/// The expressions of a text, each with its braces; None where statements decide which of them are computed.
+fn expressions(text: &str) -> Option<Vec<Arc<str>>> {
+    if text.contains("{%") || text.contains("{#") {
+        return None;
+    }
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(open) = text[at..].find("{{") {
+        let start = at + open;
+        let mut end = start + 2;
+        while !text.as_bytes()[end..].starts_with(b"}}") {
+            end += match text.as_bytes().get(end)? {
+                b'"' | b'\'' => quoted(&text.as_bytes()[end..]),
+                _ => 1,
+            };
+        }
+        at = end + 2;
+        found.push(Arc::from(text.get(start..at)?));
+    }
+    Some(found)
+}
+
 fn word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
@@ -344,6 +408,19 @@ fn materialised(value: &Value, depth: usize, parts: &mut u64) -> Result<Value, O
         }
         _ => value.clone(),
     })
+}
+
+/// How many bytes the texts of a materialised value have.
+fn text_length(value: &Value) -> usize {
+    let items = || value.try_iter().into_iter().flatten();
+    match value.kind() {
+        ValueKind::String => value.as_str().map_or(0, str::len),
+        ValueKind::Seq => items().map(|item| text_length(&item)).sum(),
+        ValueKind::Map => {
+            items().map(|key| text_length(&key) + value.get_item(&key).map_or(0, |item| text_length(&item))).sum()
+        }
+        _ => 0,
+    }
 }
 
 /// The expression that is alone in a text, and where it begins.
@@ -407,6 +484,7 @@ fn root_missing(engine: &Engine, path: &[String], context: &Value, text: &str) -
         _ => (
             format!("there is no name `{}`", shown(name)),
             match Suggester::default().nearest(name, known.iter().map(String::as_str)) {
+                _ if functions::FILTERS.contains(&name.as_str()) => format!("`{name}` is a filter: write `… | {name}`"),
                 Some(known) => format!("did you mean `{known}`?"),
                 None => "names begin with var, local, each, count, module or experiment; quote text: 'text'".to_owned(),
             },

@@ -103,6 +103,12 @@ pub const REFERENCE: &[(&str, &str)] = &[
     ("zip(list, list)", "Pairs of the elements at the same places, as long as the shorter list."),
 ];
 
+/// How a function is called, and what it gives; None if there is no such function.
+pub fn usage(name: &str) -> Option<String> {
+    let (call, gives) = REFERENCE.iter().find(|(call, _)| call.split('(').next() == Some(name))?;
+    Some(format!("`{call}` gives: {gives}"))
+}
+
 pub fn refuse(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
@@ -205,7 +211,7 @@ fn json_of(node: &syntax::Node) -> serde_json::Value {
     match &node.value {
         Node::Null | Node::Date => serde_json::Value::Null,
         Node::Bool(truth) => (*truth).into(),
-        Node::Int(number) => serde_json::Number::from_i128(*number).map_or(serde_json::Value::Null, Into::into),
+        Node::Int(number) => serde_json::Number::from_i128(*number).map_or_else(|| (*number as f64).into(), Into::into),
         Node::Float(number) => (*number).into(),
         Node::String(text) => (**text).into(),
         Node::List(list) => list.iter().map(json_of).collect(),

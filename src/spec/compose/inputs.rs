@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::unit::Unit;
+use super::variables::Declaration;
 use super::{Composer, format};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::section::wrong_type;
@@ -43,7 +44,7 @@ impl Composer<'_> {
             let upper = name.to_ascii_uppercase();
             let found = [name.to_string(), upper].into_iter().find_map(|key| inputs.environment.get_key_value(&key));
             if let Some((key, text)) = found
-                && let Some(node) = self.outside(&format!("MEGAFORM_VAR_{key}"), text, declaration.ty.is_text())
+                && let Some(node) = self.outside(&format!("MEGAFORM_VAR_{key}"), text, declaration)
             {
                 given.insert(name.clone(), (node, false));
             }
@@ -62,13 +63,14 @@ impl Composer<'_> {
             };
             let name = name.trim();
             let Some(declaration) = unit.declarations.iter().find(|d| &*d.name == name) else {
-                let span = self.source("--var", text);
-                self.unknown(unit, name, Span { end: span.start + name.len(), ..span });
+                // A slip in the name of a secret must not show it.
+                let span = self.source("--var", name);
+                self.unknown(unit, name, span);
                 continue;
             };
-            let (name, is_text) = (declaration.name.clone(), declaration.ty.is_text());
-            if let Some(node) = self.outside(&format!("--var {name}"), value, is_text) {
-                given.insert(name, (node, false));
+            let name = &declaration.name;
+            if let Some(node) = self.outside(&format!("--var {name}"), value, declaration) {
+                given.insert(name.clone(), (node, false));
             }
         }
         given
@@ -81,9 +83,12 @@ impl Composer<'_> {
     }
 
     /// A text from outside as a node: itself, or what it means as YAML.
-    fn outside(&mut self, name: &str, text: &str, is_text: bool) -> Option<Node> {
+    fn outside(&mut self, name: &str, text: &str, declaration: &Declaration) -> Option<Node> {
         let span = self.source(name, text);
-        if is_text {
+        if declaration.sensitive {
+            self.sources.veil(span.source);
+        }
+        if declaration.ty.is_text() {
             return Some(Node { value: Value::String(Arc::from(text)), span });
         }
         let (node, diagnostics) = syntax::read(text, span.source, Format::Yaml);
@@ -128,6 +133,10 @@ impl Composer<'_> {
             }
         };
         let span = self.source(&name, &text);
+        // Where a secret stands in a file that cannot be read is not known.
+        if unit.declarations.iter().any(|declaration| declaration.sensitive) {
+            self.sources.veil(span.source);
+        }
         let (root, diagnostics) = syntax::read(&text, span.source, format);
         diagnostics.into_iter().for_each(|diagnostic| self.push(diagnostic));
         match root.map(|root| (root.value.clone(), root)) {

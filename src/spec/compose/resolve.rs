@@ -1,12 +1,12 @@
 //! What a file's expressions may refer to: variables, locals, included files and their outputs, each computed when it is
 //! first needed, so that their order in the file means nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use minijinja::value::{Value as Computed, ValueKind};
 
-use super::engine::{self, Failure, is_template};
+use super::engine::{self, Compiled, Failure, is_template};
 use super::unit::{Local, State, Unit};
 use super::variables::{Reader, bad_identifier, is_identifier};
 use super::{Composer, Extra, Known, value};
@@ -169,36 +169,24 @@ impl Composer<'_> {
                 return None;
             }
         };
-        let mut tainted = false;
         let mut known = true;
         for path in &compiled.refs {
-            let second = path.get(1).map(String::as_str);
-            match (path[0].as_str(), second) {
-                ("var", Some(name)) => {
-                    known &= !unit.broken.contains(name);
-                    tainted |= unit.variables.get(name).is_some_and(|v| v.tainted);
-                }
-                ("var", None) => tainted |= unit.variables.values().any(|v| v.tainted),
-                ("local", Some(name)) => {
-                    known &= self.local(unit, name);
-                    tainted |= unit.locals.get(name).and_then(|l| done(&l.state)).is_some_and(|l| l.tainted);
-                }
+            match (path[0].as_str(), path.get(1).map(String::as_str)) {
+                ("var", Some(name)) => known &= !unit.broken.contains(name),
+                ("local", Some(name)) => known &= self.local(unit, name),
                 ("local", None) => {
                     let names: Vec<Arc<str>> = unit.locals.keys().cloned().collect();
                     for name in names {
                         known &= self.local(unit, &name);
                     }
-                    tainted |= unit.locals.values().any(|l| done(&l.state).is_some_and(|l| l.tainted));
                 }
                 ("module", name) => {
                     let names: Vec<Arc<str>> = unit.includes.keys().cloned().collect();
                     for other in names.iter().filter(|other| name.is_none_or(|name| ***other == *name)) {
                         known &= self.module(unit, other);
-                        tainted |= unit.includes.get(other).and_then(|m| done(&m.state)).is_some_and(|m| m.tainted);
                     }
                 }
                 ("experiment", _) => known &= self.ensure_name(unit),
-                ("each" | "count", _) => tainted |= extra.tainted,
                 _ => {}
             }
         }
@@ -207,9 +195,8 @@ impl Composer<'_> {
         }
         let context = context(unit, extra);
         let result = self.engine.eval(compiled, context, &unit.folder);
-        if self.engine.exhausted() {
+        if let Some(message) = self.engine.exhausted() {
             self.stopped = true;
-            let message = format!("the expressions take more than {} steps together", super::MAX_TOTAL_FUEL);
             self.push(Diagnostic::error("template-limit", span, message).hint("make fewer or simpler expressions"));
             return None;
         }
@@ -236,14 +223,36 @@ impl Composer<'_> {
                 return None;
             }
         };
+        let tainted = tainted(unit, compiled, extra);
         if tainted {
             let mut leaves = Vec::new();
             value::leaves(&value, &mut leaves);
-            leaves.iter().for_each(|leaf| {
-                self.secrets.add(leaf);
-            });
+            for leaf in leaves {
+                if compiled.lone {
+                    self.secrets.add_words(&leaf)
+                } else {
+                    self.secrets.add(&leaf)
+                };
+            }
+            if !compiled.lone {
+                self.hide_pieces(unit, compiled, extra);
+            }
         }
         Some(Known { value, tainted })
+    }
+
+    /// Hide what the sensitive expressions of a text gave, which may come to stand apart from the rest of it.
+    fn hide_pieces(&mut self, unit: &mut Unit, compiled: &Compiled, extra: &Extra) {
+        let mut shown = HashMap::new();
+        for (own, piece) in self.engine.pieces(compiled, context(unit, extra)) {
+            let sensitive = own.as_ref().is_none_or(|own| match &*self.engine.compile(own) {
+                Ok(compiled) => *shown.entry(own.clone()).or_insert_with(|| tainted(unit, compiled, extra)),
+                Err(_) => true,
+            });
+            if sensitive {
+                self.secrets.add_words(&piece);
+            }
+        }
     }
 
     /// Report a failure, once for all copies of an entry; it names the first that has it.
@@ -344,6 +353,24 @@ pub fn done(state: &State<Known>) -> Option<Known> {
 }
 
 /// The names that an expression sees.
+/// Whether something sensitive is among what a text refers to, all of which is computed.
+fn tainted(unit: &Unit, compiled: &Compiled, extra: &Extra) -> bool {
+    let local = |local: &Local| done(&local.state).is_some_and(|known| known.tainted);
+    compiled.refs.iter().any(|path| match (path[0].as_str(), path.get(1).map(String::as_str)) {
+        ("var", Some(name)) => unit.variables.get(name).is_some_and(|known| known.tainted),
+        ("var", None) => unit.variables.values().any(|known| known.tainted),
+        ("local", Some(name)) => unit.locals.get(name).is_some_and(local),
+        ("local", None) => unit.locals.values().any(local),
+        ("module", name) => unit
+            .includes
+            .iter()
+            .filter(|(other, _)| name.is_none_or(|name| ***other == *name))
+            .any(|(_, module)| done(&module.state).is_some_and(|known| known.tainted)),
+        ("each" | "count", _) => extra.tainted,
+        _ => false,
+    })
+}
+
 fn context(unit: &Unit, extra: &Extra) -> Computed {
     let (local, module) = unit.settled.clone().unwrap_or_else(|| {
         let locals = unit.locals.iter().filter_map(|(name, local)| Some((name.clone(), done(&local.state)?.value)));

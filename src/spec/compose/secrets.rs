@@ -29,14 +29,26 @@ impl Secrets {
         self.matcher = OnceLock::new();
         // As it stands in JSON and in a quoted argument of the command language.
         let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+        // As a setting that is words has it, however they were parted.
+        self.values.insert(value.split_whitespace().collect::<Vec<_>>().join(" "));
         let lines: Vec<&str> = value.lines().filter(|line| line.trim().chars().count() >= SHORTEST).collect();
         if lines.len() > 1 {
             self.values.extend(lines.iter().map(|line| line.trim().to_owned()));
-            self.values.insert(value.split_whitespace().collect::<Vec<_>>().join(" "));
         }
         self.values.insert(quoted);
         self.values.insert(value.to_owned());
         true
+    }
+
+    /// Hide a value, and each of its words, which may come to stand apart from each other. False if it is too short.
+    pub fn add_words(&mut self, value: &str) -> bool {
+        let mut words = value.split_whitespace();
+        if words.by_ref().nth(1).is_some() {
+            for word in value.split_whitespace() {
+                self.add(word);
+            }
+        }
+        self.add(value)
     }
 
     /// Everything that is hidden, sorted.

@@ -91,6 +91,7 @@ fn functions_of_expressions() {
         ("abspath('a.txt')", "\"/lab/a.txt\""),
         ("yamldecode(file('sub/b.yaml')).n", "3"),
         ("jsondecode('[1, null]')", "[1,null]"),
+        ("2 ** 70", "1.1805916207174113e+21"),
         ("jsonencode({'a': [1]})", "\"{\\\"a\\\":[1]}\""),
         ("base64decode(base64encode('é'))", "\"é\""),
         ("sha256('')", "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\""),
@@ -481,6 +482,58 @@ vms: { a: { kernel: k, append: "t={{ local.copy }}", networks: ["{{ var.token }}
 }
 
 #[test]
+fn no_part_of_what_is_sensitive_is_left_when_a_text_is_taken_apart() {
+    let text = r#"
+experiment: lab
+variables:
+  token: { type: string, sensitive: true }
+  phrase: { type: string, sensitive: true, default: correct horse }
+  site: { default: paris }
+  on: { default: true }
+vms:
+  a:
+    kernel: k
+    append: "quiet   site={{ var.site }}  hash={{ base64encode(var.token) }}"
+    tags:
+      one: "{% if var.on %}{{ sha256(var.token) }}{% endif %} splash"
+      two: "{{ var.phrase }}"
+"#;
+    let loaded = load_with(text, &vars(&["token=hunter2"]), &Memory::default());
+    assert!(loaded.experiment.is_some(), "{}", shown(&loaded));
+    let hash = "f52fbd32b2b3b86ff88ef6c490628285f482af15ddcb29541f94bcf526a3f6c7";
+    let text =
+        format!("[quiet, site=paris, hash=aHVudGVyMg==], append quiet site=paris hash=aHVudGVyMg==, {hash}, horse");
+    let masked = loaded.secrets.mask(&text);
+    for secret in ["aHVudGVyMg", hash, "horse"] {
+        assert!(!masked.contains(secret), "{masked}");
+    }
+    assert!(masked.starts_with("[quiet, site=paris, hash=(sensitive)]"), "{masked}");
+}
+
+#[test]
+fn the_texts_that_give_a_secret_are_not_shown() {
+    let text = r#"
+experiment: lab
+variables:
+  pin: { type: integer, sensitive: true }
+  keys: { type: map(string), sensitive: true, default: {} }
+  word: { type: string, sensitive: true, pattern: "[a-z]{2}", default: ab }
+"#;
+    for (given, code) in [
+        ("pin=x9", "wrong-type"),
+        ("keys={a: hunter2", "syntax"),
+        ("word=A7", "variable-rule"),
+        ("wrod=hunter2", "unknown-variable"),
+    ] {
+        let loaded = load_with(text, &vars(&["pin=1234", given]), &Memory::default());
+        let text = shown(&loaded);
+        assert!(text.contains(code), "{text}");
+        let (_, value) = given.split_once('=').unwrap();
+        assert!(!text.contains(value), "{given}:\n{text}");
+    }
+}
+
+#[test]
 fn what_would_not_end_is_refused() {
     let codes = |text: &str| {
         let loaded = load(text);
@@ -535,6 +588,10 @@ fn what_would_not_end_is_refused() {
         assert_eq!(codes(&one(&format!("{{%{word} %}}{{{{ a }}}}"))), ["template-syntax"]);
     }
     assert_eq!(codes(&one("{{ range(10000) | list | tojson(indent=99999999) }}")), ["expression"]);
+    // Texts that are no work to make, and far too much to keep.
+    let loaded =
+        load("experiment: lab\nvms: { \"v{{ count.index }}\": { count: 5000, machine: \"{{ 'abc' * 10000 }}\" } }\n");
+    assert!(shown(&loaded).contains("make more than 64 MiB of text together"), "{}", shown(&loaded));
     // A million values.
     let nested = "experiment: lab\nvms:\n  \"v{{ each.key }}\":\n    for_each: \"{{ range(10000) }}\"\n    networks: [{ for_each: \"{{ range(200) }}\", vlan: \"{{ each.value + 1 }}\" }]\n";
     assert_eq!(codes(nested), ["expansion-limit"]);

@@ -34,7 +34,7 @@ impl Decoder<'_> {
     fn bond(&mut self, node: &Node, at: At<'_>) -> Option<Object> {
         let owner = format!("a bond of {}", at.owner);
         let entries = self.section(node, &owner, &keys::names(keys::BOND))?;
-        let before = self.diagnostics.len();
+        let before = self.errors;
         self.require(&entries, keys::BOND, node.span, &owner);
         let mut bond = Object { span: node.span, settings: BTreeMap::new(), lifecycle: Lifecycle::default() };
         for (key, _, node) in entries {
@@ -69,7 +69,7 @@ impl Decoder<'_> {
             let hint = "add `lacp: active` or `lacp: passive`, or take this out";
             self.push_once(Diagnostic::error("bond-lacp", bond.place(key), message).hint(hint));
         }
-        (self.diagnostics.len() == before).then_some(bond)
+        (self.errors == before).then_some(bond)
     }
 
     /// Indexes of NICs, in their order.

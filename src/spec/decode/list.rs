@@ -143,7 +143,7 @@ impl Decoder<'_> {
         let owner = format!("an override of {}", at.owner);
         let mut overrides = Vec::new();
         for item in items {
-            let before = self.diagnostics.len();
+            let before = self.errors;
             let entries = self.section(item, &owner, &keys::names(keys::OVERRIDE))?;
             self.require(&entries, keys::OVERRIDE, item.span, &owner);
             let (mut matched, mut replacement) = (None, None);
@@ -156,7 +156,7 @@ impl Decoder<'_> {
                 }
                 *(if key == "match" { &mut matched } else { &mut replacement }) = text;
             }
-            if self.diagnostics.len() == before {
+            if self.errors == before {
                 overrides.push(Override { matched: matched?, replacement: replacement? });
             }
         }

@@ -11,7 +11,7 @@ use super::section::{self, Entries};
 use super::shown;
 use super::suggest::Suggester;
 use super::syntax::{Node, SpannedKey, Value};
-use crate::diagnostic::{Diagnostic, SourceId, SourceMap, Span, Spanned};
+use crate::diagnostic::{Diagnostic, Severity, SourceId, SourceMap, Span, Spanned};
 use crate::name::{CommandName, Kind, NameError, Namespace, ProfileName, TapName, VlanAlias, VlanTag, VmName};
 
 mod bond;
@@ -73,6 +73,7 @@ pub fn decode(root: &Node, from: &From<'_>) -> (Option<Draft>, Vec<Diagnostic>) 
         files: from.files,
         folders: from.folders,
         diagnostics: Vec::new(),
+        errors: 0,
         suggester: Suggester::default(),
         resolved: HashMap::new(),
         said: std::collections::HashSet::new(),
@@ -86,6 +87,8 @@ struct Decoder<'a> {
     files: &'a dyn Files,
     folders: &'a HashMap<SourceId, String>,
     diagnostics: Vec<Diagnostic>,
+    /// How many errors were found; what comes with a warning alone is whole.
+    errors: usize,
     suggester: Suggester,
     /// Paths that were looked for, so that a thousand VMs with one kernel ask once.
     resolved: HashMap<String, Option<String>>,
@@ -108,6 +111,7 @@ impl std::fmt::Display for At<'_> {
 
 impl Decoder<'_> {
     fn push(&mut self, diagnostic: Diagnostic) {
+        self.errors += usize::from(diagnostic.severity == Severity::Error);
         if self.diagnostics.len() < MAX_DIAGNOSTICS {
             self.diagnostics.push(diagnostic);
         }
@@ -225,7 +229,7 @@ impl Decoder<'_> {
         let vlan_blacklist = get("vlan_blacklist").map(|node| self.vlan_blacklist(node, at("vlan_blacklist")));
         let vlan_blacklist = vlan_blacklist.unwrap_or_default();
         let profiles = get("profiles").map(|node| self.profiles(node)).unwrap_or_default();
-        let before = self.diagnostics.len();
+        let before = self.errors;
         let mut book = vm::Profiles::new(profiles);
         let mut vms = get("vms").map(|node| self.vms(node, &mut book)).unwrap_or_default();
         let links = get("links").map(|node| self.links(node)).unwrap_or_default();
@@ -242,7 +246,7 @@ impl Decoder<'_> {
         }
         self.assign_macs(name.as_ref(), &objects, &mut vms);
         let commands = get("commands").map(|node| self.commands(node)).unwrap_or_default();
-        let partial = self.diagnostics.len() > before;
+        let partial = self.errors > before;
         let unused_profiles = self.finish_profiles(&mut book);
         Some(Draft { name, vlans, vlan_range, vlan_blacklist, vms, taps, objects, commands, unused_profiles, partial })
     }

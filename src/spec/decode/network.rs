@@ -4,7 +4,7 @@ use super::{At, Decoder};
 use crate::diagnostic::{Diagnostic, Spanned};
 use crate::language::netspec::{DRIVERS, NetSpec};
 use crate::name::{BridgeName, Mac, MacError};
-use crate::spec::model::Nic;
+use crate::spec::model::{Nic, Places};
 use crate::spec::syntax::{Node, Value};
 use crate::spec::{keys, shown};
 
@@ -48,6 +48,7 @@ impl Decoder<'_> {
                 connected: true,
                 qos: None,
                 assigned: None,
+                places: Places::default(),
             },
         };
         Some(Spanned::new(nic, node.span))
@@ -58,8 +59,9 @@ impl Decoder<'_> {
         let entries = self.section(node, &owner, &keys::names(keys::NIC))?;
         self.require(&entries, keys::NIC, node.span, &owner);
         let (mut vlan, mut mac, mut driver, mut bridge, mut qos) = (None, None, None, None, None);
-        let mut connected = true;
+        let (mut connected, mut places) = (true, Places::default());
         for (key, _, node) in entries {
+            places.0.insert(key, node.span);
             let at = At { key, owner: &owner };
             match key {
                 "vlan" => vlan = self.vlan_ref(node, at),
@@ -71,7 +73,7 @@ impl Decoder<'_> {
                 other => unreachable!("`{other}` is not in the table of NIC keys"),
             }
         }
-        Some(Nic { vlan: vlan?.value, mac, driver, bridge, connected, qos, assigned: None })
+        Some(Nic { vlan: vlan?.value, mac, driver, bridge, connected, qos, assigned: None, places })
     }
 
     pub(super) fn mac(&mut self, node: &Node, at: At<'_>) -> Option<Mac> {

@@ -106,7 +106,7 @@ impl Decoder<'_> {
                 },
             };
             self.require(&entries, kind.keys, key.span, &owner);
-            let before = self.diagnostics.len();
+            let before = self.errors;
             let mut object = Object { span: key.span, settings: BTreeMap::new(), lifecycle: Lifecycle::default() };
             for (key, _, node) in entries {
                 let at = At { key, owner: &owner };
@@ -116,7 +116,7 @@ impl Decoder<'_> {
                     object.settings.insert(key, values);
                 }
             }
-            if self.diagnostics.len() == before {
+            if self.errors == before {
                 (kind.complete)(self, &owner, &mut object);
             }
             if let Some(name) = name {

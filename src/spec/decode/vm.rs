@@ -30,11 +30,19 @@ struct Settings {
     wait_for: Option<WaitFor>,
     lifecycle: Option<Lifecycle>,
     bonds: Option<Vec<Object>>,
+    /// Where what others won over stands, by key, the latest last.
+    beneath: Vec<(&'static str, Span)>,
 }
 
 impl Settings {
     /// Let another's settings win over these.
     fn apply(&mut self, other: &Settings) {
+        let spans = self.spans();
+        let won = spans
+            .into_iter()
+            .filter(|(key, span)| other.spans().into_iter().any(|(other, winner)| other == *key && winner != *span));
+        let won: Vec<_> = won.chain(other.beneath.iter().copied()).collect();
+        self.beneath.extend(won);
         self.kind = other.kind.or(self.kind);
         for (field, value) in &other.fields {
             let set = self.fields.iter_mut().find(|(set, _)| set.name == field.name).map(|(_, value)| value);
@@ -65,6 +73,15 @@ impl Settings {
         }
     }
 
+    /// The keys that are set, each with the place of its value.
+    fn spans(&self) -> Vec<(&'static str, Span)> {
+        let fields = self.fields.iter().map(|(field, value)| (field.name, value.span));
+        let networks = self.networks.iter().map(|networks| ("networks", networks.span));
+        let state = self.state.iter().map(|state| ("state", state.span));
+        let wait = self.wait_for.iter().map(|wait| ("wait_for", wait.span));
+        fields.chain(networks).chain(state).chain(wait).collect()
+    }
+
     fn body(self) -> VmBody {
         let mut config = VmConfig::new();
         let mut spans: BTreeMap<&'static str, Span> = BTreeMap::new();
@@ -91,6 +108,7 @@ impl Settings {
             lifecycle: self.lifecycle.unwrap_or_default(),
             bonds: self.bonds.unwrap_or_default(),
             links: BTreeMap::new(),
+            beneath: self.beneath,
         }
     }
 }
@@ -206,7 +224,7 @@ impl Decoder<'_> {
     /// What only one VM can have, in an entry that stands for several.
     fn refuse_fixed(&mut self, settings: &Settings, key: Span, vms: usize) {
         let fixed = settings.networks.iter().flat_map(|networks| &networks.value);
-        let macs = fixed.filter(|nic| nic.mac.is_some()).map(|nic| (nic.span, "MAC address"));
+        let macs = fixed.filter(|nic| nic.mac.is_some()).map(|nic| (nic.place("mac"), "MAC address"));
         let uuid = settings.fields.iter().find(|(field, _)| field.name == "uuid").map(|(_, uuid)| uuid);
         let uuid = uuid.filter(|uuid| uuid.value != FieldValue::Text(String::new()));
         let bonds = settings.bonds.iter().flatten().filter(|bond| bond.one("name").is_some());

@@ -17,10 +17,10 @@ const MAX_TIMEOUT: u64 = 86_400;
 impl Decoder<'_> {
     pub(super) fn wait_for(&mut self, node: &Node, at: At<'_>) -> Option<WaitFor> {
         let what = at.to_string();
-        let before = self.diagnostics.len();
+        let before = self.errors;
         let entries = self.section(node, &what, &keys::names(keys::WAIT_FOR))?;
         // A key that was refused may be the condition that is meant.
-        let refused = self.diagnostics.len() > before;
+        let refused = self.errors > before;
         let mut wait = WaitFor {
             span: node.span,
             timeout: DEFAULT_TIMEOUT,

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::{Body, Checks};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::name::{Kind, TapName, VlanAlias, VmName};
+use crate::name::{BridgeName, Kind, TapName, VlanAlias, VmName};
 use crate::spec::model::VlanRef;
 
 impl<'d> Checks<'d> {
@@ -95,6 +95,7 @@ impl<'d> Checks<'d> {
         struct Seen<'d> {
             net: IpNet,
             vlan: &'d VlanRef,
+            bridge: Option<&'d BridgeName>,
             name: &'d TapName,
             span: Span,
         }
@@ -107,13 +108,27 @@ impl<'d> Checks<'d> {
             let Some(ip) = &tap.ip else { continue };
             let (address, prefix) = ip.value;
             let net = IpNet::new(address, prefix).expect("the decoder checked the prefix length");
-            let vlan = &tap.vlan.value;
-            let clash = seen.iter().find(|other| {
-                // The same address on both is said already.
-                *other.vlan != *vlan
-                    && other.net.addr() != address
-                    && (other.net.contains(&net) || net.contains(&other.net))
+            let (vlan, bridge) = (&tap.vlan.value, tap.bridge.as_ref().map(|bridge| &bridge.value));
+            let overlaps = |other: &Seen<'_>| other.net.contains(&net) || net.contains(&other.net);
+            // The same address on both is said already.
+            let clash =
+                seen.iter().find(|other| *other.vlan != *vlan && other.net.addr() != address && overlaps(other));
+            let unlike = seen.iter().find(|other| {
+                let beside = *other.vlan == *vlan && other.bridge == bridge;
+                beside && other.net.trunc() != net.trunc() && overlaps(other)
             });
+            if let Some(other) = unlike {
+                let message = format!(
+                    "`{name}` and `{}` are both on {vlan}, and the subnets {} and {} that they say it has differ",
+                    other.name,
+                    net.trunc(),
+                    other.net.trunc(),
+                );
+                let diagnostic = Diagnostic::warning("subnet-overlap", ip.span, message)
+                    .label(other.span, "the other one")
+                    .hint("give both one prefix length");
+                self.push(diagnostic);
+            }
             // Once for two VLANs, however many taps they have.
             let first = clash.is_some_and(|other| said.insert((vlan.min(other.vlan), vlan.max(other.vlan))));
             if let Some(other) = clash.filter(|_| first) {
@@ -130,7 +145,7 @@ impl<'d> Checks<'d> {
                         .hint("give each VLAN a subnet of its own"),
                 );
             }
-            seen.push(Seen { net, vlan, name, span: ip.span });
+            seen.push(Seen { net, vlan, bridge, name, span: ip.span });
         }
     }
 
@@ -149,7 +164,7 @@ impl<'d> Checks<'d> {
         for (name, vm) in &draft.vms {
             for (index, nic) in vm.body.networks.iter().enumerate() {
                 if watching.is_empty() || !watching.contains(&*format!("{name}.{index}")) {
-                    member(&nic.vlan, nic.span);
+                    member(&nic.vlan, nic.place("vlan"));
                 }
             }
         }

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::Checks;
+use super::objects::routers;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::name::BridgeName;
 use crate::spec::model::{Object, Tap};
@@ -16,7 +17,8 @@ fn usual() -> BridgeName {
     BridgeName::default_bridge()
 }
 
-fn of_tap(tap: &Tap) -> (String, String) {
+/// The VLAN and the bridge of a tap.
+pub(super) fn place_of_tap(tap: &Tap) -> (String, String) {
     let bridge = tap.bridge.as_ref().map_or_else(usual, |bridge| bridge.value.clone());
     (tap.vlan.value.to_string(), bridge.to_string())
 }
@@ -54,7 +56,7 @@ impl<'d> Checks<'d> {
     /// A tap on the VLAN that has the address, or a network without the gateway.
     fn taken(&mut self, (name, net, span): (&str, Ipv4Net, Span), on: Place<'_>) {
         for (tap, settings) in &self.draft.taps {
-            let (vlan, bridge) = of_tap(settings);
+            let (vlan, bridge) = place_of_tap(settings);
             let Some(ip) = settings.ip.as_ref().filter(|_| (vlan.as_str(), bridge.as_str()) == on) else { continue };
             if ip.value.0 == IpAddr::V4(net.addr()) {
                 let message = format!("the gateway of nat `{name}` has the address {} of the tap `{tap}`", net.addr());
@@ -70,11 +72,26 @@ impl<'d> Checks<'d> {
     fn served(&mut self, (name, net, span): (&str, Ipv4Net, Span), on: Place<'_>, server: &str, object: &Object) {
         let address = object.one("address").and_then(|address| address.parse::<IpAddr>().ok());
         let listens = |tap: &&Tap| tap.ip.as_ref().is_some_and(|ip| Some(ip.value.0) == address);
-        let tap = self.draft.taps.values().find(listens).map(of_tap);
-        if tap.is_none_or(|(vlan, bridge)| (vlan.as_str(), bridge.as_str()) != on) {
+        let Some(tap) = self.draft.taps.values().find(listens) else { return };
+        let (vlan, bridge) = place_of_tap(tap);
+        if (vlan.as_str(), bridge.as_str()) != on {
             return;
         }
         let gateway = net.addr();
+        if let Some(ip) = &tap.ip
+            && let Ok(subnet) = IpNet::new(ip.value.0, ip.value.1)
+            && !subnet.contains(&IpAddr::V4(gateway))
+        {
+            let subnet = subnet.trunc();
+            let message = format!(
+                "the gateway {gateway} of nat `{name}` is outside the subnet {subnet} that dnsmasq `{server}` gives out addresses of"
+            );
+            let diagnostic = Diagnostic::error("outside-subnet", span, message)
+                .label(ip.span, "the address of the server's tap")
+                .hint("choose an address of the subnet: no guest reaches a router outside its own");
+            self.push(diagnostic);
+            return;
+        }
         let range: Vec<Ipv4Addr> = object.all("range").iter().filter_map(|value| value.parse().ok()).collect();
         if let [low, high] = range.as_slice()
             && (low..=high).contains(&&gateway)
@@ -97,9 +114,9 @@ impl<'d> Checks<'d> {
                 self.push(diagnostic);
             }
         }
-        // The options of dnsmasq name the router by its word or by its number (RFC 2132); a file may say anything.
-        let routers = |option: &str| option.starts_with("option:router") || option.starts_with("3,") || option == "3";
-        let told = object.all("options").iter().any(|option| routers(option)) || object.one("config").is_some();
+        // A file may say anything.
+        let told =
+            object.all("options").iter().any(|option| routers(option).is_some()) || object.one("config").is_some();
         if let (false, Some(address)) = (told, address) {
             let message = format!(
                 "dnsmasq `{server}` tells its guests to use {address} as their router, and the way out of VLAN {} is {gateway}",

@@ -32,7 +32,7 @@ pub fn minimega(experiment: &Experiment) -> Vec<Diagnostic> {
         }
         for (index, nic) in vm.body.networks.iter().enumerate() {
             let Some(qos) = nic.qos.filter(crate::language::qos::Qos::is_combined) else { continue };
-            let span = vm.body.links.get(&index).copied().unwrap_or(nic.span);
+            let span = vm.body.links.get(&index).copied().unwrap_or_else(|| nic.place("qos"));
             let message =
                 format!("NIC {index} of `{name}` is to have `{qos}`, and minimega has a rate, or delay and loss");
             found.push(

@@ -146,7 +146,7 @@ impl<'d> Checks<'d> {
 
     fn networks(&mut self, body: &'d VmBody) {
         for nic in &body.networks {
-            self.vlan(&nic.vlan, nic.span);
+            self.vlan(&nic.vlan, nic.place("vlan"));
         }
     }
 
@@ -255,9 +255,9 @@ impl<'d> Checks<'d> {
     }
 
     fn addresses(&mut self, bodies: &[Body<'d>]) {
-        let macs = bodies
-            .iter()
-            .flat_map(|(name, _, body)| body.networks.iter().filter_map(move |nic| Some((nic.mac?, *name, nic.span))));
+        let macs = bodies.iter().flat_map(|(name, _, body)| {
+            body.networks.iter().filter_map(move |nic| Some((nic.mac?, *name, nic.place("mac"))))
+        });
         self.unique(
             macs,
             "duplicate-mac",

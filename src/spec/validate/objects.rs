@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::Checks;
-use crate::diagnostic::{Diagnostic, Span};
-use crate::name::{Kind, pipeline_key};
-use crate::spec::model::{Object, nic_of_vm};
+use super::gateways::place_of_tap;
+use crate::diagnostic::{Diagnostic, Span, Spanned};
+use crate::name::{Kind, TapName, pipeline_key};
+use crate::spec::model::{Object, Tap, nic_of_vm};
 use crate::spec::shown;
 
 impl<'d> Checks<'d> {
@@ -176,8 +177,9 @@ impl<'d> Checks<'d> {
         let who = format!("dnsmasq `{name}`");
         let address: Option<Ipv4Addr> = server.one("address").and_then(|address| address.parse().ok());
         let Some(address) = address else { return };
-        let on = draft.taps.values().find(|tap| tap.ip.as_ref().is_some_and(|ip| ip.value.0 == IpAddr::V4(address)));
-        let Some(ip) = on.and_then(|tap| tap.ip.as_ref()) else {
+        let has = |tap: &Tap, address| tap.ip.as_ref().is_some_and(|ip| ip.value.0 == IpAddr::V4(address));
+        let on = draft.taps.values().find(|tap| has(tap, address));
+        let Some((on, ip)) = on.and_then(|tap| Some((tap, tap.ip.as_ref()?))) else {
             // Of a tap that was refused the address is not known.
             if !draft.partial {
                 let message = format!("{who} listens on {address}, which no tap has");
@@ -207,10 +209,32 @@ impl<'d> Checks<'d> {
             let message = format!("the range of {who} begins at {low} and ends at {high}");
             self.push(Diagnostic::error("out-of-range", *span, message).hint("put the smaller address first"));
         }
+        for option in server.all("options") {
+            for router in routers(option).into_iter().flatten().filter(|router| !router.is_unspecified()) {
+                inside(self, "the router", router, option.span);
+            }
+        }
+        // The server keeps its own address from the range, and no other one.
+        let there = |tap: &&(&TapName, &Tap)| place_of_tap(tap.1) == place_of_tap(on);
+        let taps: Vec<_> = draft.taps.iter().collect();
+        for (tap, settings) in taps.iter().filter(there) {
+            let Some(Spanned { value: (IpAddr::V4(taken), _), span }) = settings.ip else { continue };
+            let leases = server.all("leases").iter().filter(|lease| lease_address(lease) == Some(taken));
+            let leases = leases.map(|lease| (lease.span, "a lease"));
+            let ranged = matches!(range.as_slice(), [(low, _), (high, _)] if (*low..=*high).contains(&taken));
+            let ranged = (ranged && taken != address).then(|| (server.place("range"), "the range"));
+            for (place, what) in leases.chain(ranged) {
+                let message = format!("{what} of {who} has {taken}, the address of the tap `{tap}`");
+                let diagnostic = Diagnostic::error("duplicate-ip", place, message)
+                    .label(span, "the tap's address")
+                    .hint("choose another address for one of the two");
+                self.push(diagnostic);
+            }
+        }
         let mut seen: HashMap<String, (String, Span)> = HashMap::new();
         for lease in server.all("leases") {
             let Some((nic, text)) = lease.split_once(' ') else { continue };
-            if let Ok(address) = text.parse() {
+            if let Some(address) = lease_address(lease) {
                 inside(self, "a lease", address, lease.span);
             }
             for (value, what) in [(nic, "NIC"), (text, "address")] {
@@ -224,4 +248,17 @@ impl<'d> Checks<'d> {
             }
         }
     }
+}
+
+/// The address that a lease gives.
+fn lease_address(lease: &str) -> Option<Ipv4Addr> {
+    lease.split_once(' ')?.1.parse().ok()
+}
+
+/// The routers that an option of dnsmasq names, by its word or by its number (RFC 2132); None for any other option.
+pub(super) fn routers(option: &str) -> Option<impl Iterator<Item = Ipv4Addr>> {
+    let ahead = |word: &str| ["tag:", "set:", "vendor:", "encap:"].iter().any(|ahead| word.starts_with(ahead));
+    let mut words = option.split(',').map(str::trim).skip_while(move |word| ahead(word));
+    words.next().filter(|word| ["option:router", "3"].contains(word))?;
+    Some(words.filter_map(|word| word.parse().ok()))
 }

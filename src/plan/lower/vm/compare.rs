@@ -231,14 +231,14 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         grows = Some(reason);
     }
     for (i, (wanted, nic)) in body.networks.iter().zip(&live.nics).enumerate() {
-        let place = || scene.place(wanted.span);
+        let place = |key| scene.place(wanted.place(key));
         let driver = wanted.driver.as_deref().unwrap_or(DEFAULT_DRIVER);
         match &nic.driver {
             Some(observed) if observed != driver => reasons.push(Reason {
                 field: format!("networks[{i}].driver"),
                 old: Some(observed.clone()),
                 new: Some(driver.to_owned()),
-                place: place(),
+                place: place("driver"),
                 drift: false,
             }),
             Some(_) => {}
@@ -251,7 +251,7 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
                 field: format!("networks[{i}].mac"),
                 old: Some(nic.mac.clone()),
                 new: Some(mac.to_string()),
-                place: place(),
+                place: place("mac"),
                 drift: false,
             });
         }
@@ -310,7 +310,7 @@ fn replugged(vm: &Vm, live: &LiveVm) -> bool {
 fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &mut Difference) -> bool {
     let mut drifted = true;
     for (index, (wanted, nic)) in vm.body.networks.iter().zip(&live.nics).enumerate() {
-        let place = || scene.place(wanted.span);
+        let place = |key| scene.place(wanted.place(key));
         let bridge = wanted.bridge.as_ref().map_or(BridgeName::DEFAULT, BridgeName::as_str);
         let ignored = || vm.body.lifecycle.ignores(&format!("networks[{index}]"));
         if !wanted.connected {
@@ -320,7 +320,7 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
                     field: format!("networks[{index}].connected"),
                     old: Some("true".to_owned()),
                     new: Some("false".to_owned()),
-                    place: place(),
+                    place: place("connected"),
                     drift: launched,
                 });
                 let vlan = nic.alias.clone().or_else(|| nic.vlan.map(|v| v.to_string())).unwrap_or_default();
@@ -344,7 +344,7 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
                 field: format!("networks[{index}].vlan"),
                 old: Some(vlan_text(nic.alias.as_deref(), nic.vlan)),
                 new: Some(scene.wanted_vlan(&wanted.vlan)),
-                place: place(),
+                place: place("vlan"),
                 drift: moved,
             });
         }
@@ -353,7 +353,7 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
                 field: format!("networks[{index}].bridge"),
                 old: Some(nic.bridge.clone()),
                 new: Some(bridge.to_string()),
-                place: place(),
+                place: place("bridge"),
                 drift: moved,
             });
         }

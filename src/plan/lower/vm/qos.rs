@@ -85,7 +85,7 @@ pub(super) fn shapes(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, reasons: &mut Ve
             continue;
         }
         let text = |qos: Qos| (!qos.is_none()).then(|| qos.to_string());
-        let span = vm.body.links.get(&index).copied().unwrap_or(nic.span);
+        let span = vm.body.links.get(&index).copied().unwrap_or_else(|| nic.place("qos"));
         let applied = scene.options.advice.qos.get(&(live.name.clone(), index));
         reasons.push(Reason {
             field: path,
