@@ -88,7 +88,7 @@ impl Decoder<'_> {
             return Some(SerialText { span: node.span, port: 0, sought });
         }
         let owner = format!("a serial text of {}", at.owner);
-        let before = self.diagnostics.len();
+        let before = self.errors;
         let entries = self.section(node, &owner, &keys::names(keys::SERIAL))?;
         let (mut port, mut found) = (0, None::<(Sought, Span)>);
         for (key, span, node) in entries {
@@ -107,7 +107,7 @@ impl Decoder<'_> {
                 other => unreachable!("`{other}` is not in the table of a serial text's keys"),
             }
         }
-        if found.is_none() && self.diagnostics.len() == before {
+        if found.is_none() && self.errors == before {
             let diagnostic = Diagnostic::error("missing-key", node.span, format!("{owner} has no text"));
             self.push(diagnostic.hint("add `text` or `pattern`: what the guest is to write"));
         }
