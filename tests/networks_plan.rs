@@ -218,7 +218,7 @@ fn a_way_out_is_refused_where_the_target_has_none() {
         minimega.take_log();
         for command in [&["plan", "lab.yaml"][..], &["apply", "--yes", "lab.yaml"]] {
             let said = ends(run(folder.path(), &minimega.socket, command), 1);
-            assert!(said.contains("error[no-such-command]: nat.out needs the command `nat`"), "{said}");
+            assert!(said.contains("error[target-lacks]: nat.out takes `nat`"), "{said}");
             assert!(said.contains("--> lab.yaml:5:3"), "{said}");
         }
         assert_eq!(changes(minimega.take_log(), "lab"), [] as [&str; 0]);

@@ -79,7 +79,7 @@ codes! {
     "duplicate-nat" Error "two ways out of one VLAN":
         "A way out is a gateway on a VLAN of a bridge, and is known by the VLAN. Give each VLAN one. Guests of two subnets on one VLAN need a router of their own.";
     "duplicate-pipeline" Error "a pipeline given twice":
-        "A pipeline is known by its elements, and an engine refuses the same a second time. Remove one. In a file that is included twice, make a variable part of the names of its pipes.";
+        "A pipeline is known by its elements, and an engine refuses the same a second time. Remove one. In a file that is included twice, declare its pipes in `pipes`, so that each copy gets its own by the prefix.";
     "duplicate-tag" Error "a VLAN tag given twice":
         "Two aliases with the same tag are one broadcast domain under two names. Use one alias, or another tag.";
     "duplicate-trunk" Error "an interface that is a trunk of two bridges":
@@ -148,8 +148,6 @@ codes! {
         "A DHCP server tells its guests to use the server itself as router, and the engine forwards nothing. A guest that is to use the way out of its VLAN needs the gateway's address.\n\n    options: option:router,10.0.0.254";
     "needs-kernel" Error "append or initrd without kernel":
         "QEMU passes both to a kernel that it boots directly (`-kernel`). With a disk, the guest's boot loader has its own.";
-    "no-such-command" Error "a kind of object that the target has no commands for":
-        "The target answered that it does not have the command, so an entry that needs it cannot be carried out there.";
     "not-carried" Error "a value that the command language would change":
         "The target expands `$NAME`, and fetches words that begin with `file:`, `http:` or `tar:`, before a command sees them, \
          so this value would arrive as another. The message says which part it is.";
@@ -163,6 +161,8 @@ codes! {
         "The message gives the range, both ends included.";
     "outside-subnet" Error "an address outside the subnet":
         "A DHCP server gives out addresses of the network that it is in: the subnet of the tap whose address it listens on.";
+    "pipe-loop" Error "pipes that feed themselves":
+        "Pipelines lead from a pipe back to it with no program in between, so a message would go round for ever, and an engine refuses the pipeline that closes the round. Take one out, or put a program in between that drops messages. Names that `pipes` does not declare are not looked at: they may be programs.";
     "prevent-destroy" Error "an object that must not go":
         "The plan would remove an object, even if only to make it again, and its `lifecycle` has `prevent_destroy`. The message \
          names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
@@ -262,6 +262,8 @@ codes! {
          megaform touches nothing of others. The message has the command that removes it and the one that adopts it.";
     "unreadable" Error "a file that cannot be read":
         "The message is that of the operating system.";
+    "unused-pipe" Warning "a pipe that no pipeline has, and one with almost its name":
+        "`pipes` declares a pipe, no pipeline names it, and one names something that differs by a letter or two, which is another pipe then. A pipe that only clients (`megaform pipe`) and commands use needs no pipeline, and is not warned of.";
     "unused-profile" Warning "a profile that no VM uses":
         "Perhaps a misspelled name, or left over.";
     "unused-vlan" Warning "a VLAN that nothing is on":

@@ -155,7 +155,8 @@ pub fn write(found: &Found, source: &str) -> String {
         for (name, facts) in objects {
             let parts: Vec<String> =
                 facts.iter().map(|(key, values)| format!("{key}: {}", setting(key, values))).collect();
-            writeln!(text, "  {}: {{ {} }}", scalar(name), parts.join(", ")).expect("a string takes everything");
+            let parts = if parts.is_empty() { String::new() } else { format!(" {} ", parts.join(", ")) };
+            writeln!(text, "  {}: {{{parts}}}", scalar(name)).expect("a string takes everything");
         }
     }
     text

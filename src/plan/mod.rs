@@ -215,7 +215,7 @@ impl Change {
     /// A digest of the object as it is; None where it is not there.
     pub fn observed(&self, live: &Live) -> Option<String> {
         match &*self.goal {
-            Goal::Object { key, .. } => goal::object(self.address.kind, key, live),
+            Goal::Object { key, facts } => goal::object(self.address.kind, key, live, facts.is_none()),
             _ => goal::observed(self.was(), live),
         }
     }

@@ -122,9 +122,20 @@ impl Minimega {
             c == "namespace"
                 || c.starts_with("shell ")
                 || c == "help nat"
-                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq", " plumb"]
-                    .iter()
-                    .any(|e| c.ends_with(e))
+                || [
+                    " vm info",
+                    " vlans",
+                    " tap",
+                    " ns queueing",
+                    " bridge",
+                    " nat",
+                    " capture",
+                    " dnsmasq",
+                    " plumb",
+                    " pipe",
+                ]
+                .iter()
+                .any(|e| c.ends_with(e))
                 || network::is_a_list(c)
         };
         log.into_iter().filter(|c| !observes(c)).collect()
@@ -341,7 +352,7 @@ impl State {
         match self.network.nat(name, words, &mut tag, &known) {
             Answer::Table(header, rows) => table(header, rows, Value::Null),
             Answer::Fail(text) => fail(text),
-            Answer::Ok | Answer::Text(_) => ok(),
+            Answer::Ok | Answer::Text(_) | Answer::Told(..) => ok(),
         }
     }
 
@@ -355,6 +366,7 @@ impl State {
             Some(Answer::Text(text)) => Entry::text("vm", text),
             Some(Answer::Fail(text)) => fail(text),
             Some(Answer::Table(header, rows)) => table(header, rows, Value::Null),
+            Some(Answer::Told(header, rows, data)) => table(header, rows, serde_json::from_str(&data).unwrap()),
             None => fail(format!("invalid command: `{}`", words.join(" "))),
         }
     }
