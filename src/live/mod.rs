@@ -20,7 +20,7 @@ mod table;
 mod vm;
 
 pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, same_key};
-pub use plumbing::{ELEMENTS, OTHERS, same_program};
+pub use plumbing::{ELEMENTS, OTHERS, is_unset_pipe, is_unused_pipe, same_program};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};
 

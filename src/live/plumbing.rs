@@ -1,10 +1,13 @@
 //! Pipes and pipelines, as the tables of `pipe` and `plumb` show them. Must not know what is wanted.
 
-use super::object::{LiveObject, Objects};
+use std::collections::HashMap;
+
+use super::Live;
+use super::object::{Facts, LiveObject, Objects};
 use super::table::Table;
 use crate::language::entry::Entry;
 use crate::language::program;
-use crate::name::{Namespace, pipeline_elements, pipeline_key, pipeline_pipes};
+use crate::name::{Kind, Namespace, pipeline_elements, pipeline_key, pipeline_pipes};
 
 /// The fact with the elements of a pipeline as the target shows them, where it leaves no doubt about them.
 pub const ELEMENTS: &str = "elements";
@@ -36,6 +39,13 @@ pub(super) fn pipelines(namespace: &Namespace, entries: &[Entry]) -> Objects {
 /// namespace, which no command reaches.
 pub(super) fn pipes(namespace: &Namespace, entries: &[Entry], pipelines: &Objects) -> Objects {
     let prefix = format!("{namespace}//");
+    // How many pipelines of the namespace read and write each.
+    let mut own: HashMap<String, (usize, usize)> = HashMap::new();
+    for pipe in pipelines.values().filter_map(|pipeline| pipeline.id.as_deref()).flat_map(pipeline_pipes) {
+        let (read, written) = own.entry(pipe.name).or_default();
+        *read += usize::from(pipe.read);
+        *written += usize::from(pipe.written);
+    }
     let mut objects = Objects::new();
     for entry in entries {
         let records = entry.data.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -58,13 +68,9 @@ pub(super) fn pipes(namespace: &Namespace, entries: &[Entry], pipelines: &Object
                 }
             }
             let count = |column: &str| row.get(column).and_then(|cell| cell.parse::<usize>().ok());
-            let (mut readers, mut writers) = (count("readers"), count("writers"));
-            for pipe in pipelines.values().filter_map(|pipeline| pipeline.id.as_deref()).flat_map(pipeline_pipes) {
-                if pipe.name == whole {
-                    readers = readers.map(|count| count.saturating_sub(usize::from(pipe.read)));
-                    writers = writers.map(|count| count.saturating_sub(usize::from(pipe.written)));
-                }
-            }
+            let (read, written) = own.get(whole).copied().unwrap_or_default();
+            let readers = count("readers").map(|count| count.saturating_sub(read));
+            let writers = count("writers").map(|count| count.saturating_sub(written));
             let others: Vec<String> = [("reader", readers), ("writer", writers)]
                 .into_iter()
                 .filter_map(|(what, count)| match count {
@@ -86,4 +92,21 @@ pub(super) fn pipes(namespace: &Namespace, entries: &[Entry], pipelines: &Object
 /// Whether two programs with their arguments are the same, as far as a target tells: not every one shows which words are one.
 pub fn same_program(wanted: &str, seen: &str) -> bool {
     wanted == seen || program::split(wanted).is_ok_and(|words| words.join(" ") == seen)
+}
+
+/// Whether a pipe is as it is when it is first named, as far as the target tells.
+pub fn is_unset_pipe(facts: &Facts) -> bool {
+    let is = |key: &str, usual: Option<&str>| {
+        facts.get(key).is_none_or(|values| values.is_empty() || values.first().map(String::as_str) == usual)
+    };
+    is("mode", Some("all")) && is("log", Some("false")) && is("via", None)
+}
+
+/// Whether a pipe of a namespace is there, without settings, and nobody uses it.
+pub fn is_unused_pipe(live: &Live, namespace: &Namespace, name: &str) -> bool {
+    let whole = format!("{namespace}//{name}");
+    let pipe = live.objects.get(&Kind::Pipe).and_then(|pipes| pipes.get(name));
+    let mut lines = live.objects.get(&Kind::Plumbing).into_iter().flatten().filter_map(|(_, of)| of.id.as_deref());
+    pipe.is_some_and(|pipe| is_unset_pipe(&pipe.facts) && !pipe.facts.contains_key(OTHERS))
+        && !lines.any(|line| pipeline_pipes(line).iter().any(|pipe| pipe.name == whole))
 }

@@ -13,8 +13,9 @@ use super::object::{Item, Rules, Seen, Work, all, diff, one, words};
 use super::plumbing::{PIPELINE, elements};
 use super::{Lower, PIPE, Scene};
 use crate::language::program;
-use crate::live::{Facts, LiveObject, OTHERS, same_program};
+use crate::live::{Facts, LiveObject, OTHERS, is_unset_pipe, same_program};
 use crate::name::{Address, Kind, Namespace, pipeline_key, pipeline_pipes};
+use crate::spec::model::Object;
 
 /// What stands for a setting that neither the target tells nor the journal.
 const UNKNOWN: &str = "not known";
@@ -33,15 +34,15 @@ pub(super) struct Pipes {
     work: Vec<Work>,
 }
 
-/// Whether a pipe is other than it is when it is first named, as far as the target tells.
-fn is_set(facts: &Facts) -> bool {
-    ["mode", "log", "via"].iter().any(|key| one(facts, key).is_some_and(|value| Some(value) != usual(key)))
-}
-
 /// The name by which a namespace's own commands call the pipe that an element of a pipeline is, if it is one.
 fn short<'e>(namespace: &Namespace, element: &'e str) -> &'e str {
     let own = element.split_once("//").filter(|(of, _)| *of == namespace.as_str());
     own.map_or(element, |(_, name)| name)
+}
+
+/// The entry of a pipe.
+fn object<'a>(scene: &Scene<'a>, name: &str) -> Option<&'a Object> {
+    scene.experiment.objects.get(&Kind::Pipe)?.get(name)
 }
 
 /// The names of the pipes of the namespace in a line of `plumb`.
@@ -86,7 +87,7 @@ fn change(name: &str, key: &str, values: &[String]) -> Vec<String> {
 
 impl Pipes {
     fn items<'a>(scene: &Scene<'a>) -> Vec<Item<'a>> {
-        let item = |(name, object): (&'a str, &'a crate::spec::model::Object)| {
+        let item = |(name, object): (&'a str, &'a Object)| {
             let mut item = Item::new(name, object, name.to_owned());
             for key in ["mode", "log", "via"] {
                 let values = || usual(key).map(str::to_owned).into_iter().collect();
@@ -98,7 +99,7 @@ impl Pipes {
     }
 
     /// What is live, as far as it concerns the experiment or somebody else set it.
-    fn seen(scene: &Scene<'_>, items: &[Item<'_>]) -> Seen {
+    fn seen(scene: &Scene<'_>) -> Seen {
         let mut found = Seen::new();
         let advice = &scene.options.advice;
         let pipelines = scene.live.objects.get(&Kind::Plumbing).into_iter().flat_map(|all| all.values());
@@ -106,17 +107,21 @@ impl Pipes {
             pipelines.filter_map(|pipeline| pipeline.id.as_deref()).flat_map(|line| of_line(scene, line)).collect();
         plumbed.extend(named(scene).map(|(_, name)| name.to_owned()));
         for (name, live) in scene.live.objects.get(&Kind::Pipe).into_iter().flatten() {
-            let item = items.iter().find(|item| item.key == *name);
+            let item = object(scene, name);
             let address = (Kind::Pipe, name.clone());
             let made = advice.objects.get(&address);
-            let foreign = is_set(&live.facts) || (others(live).is_some() && !plumbed.contains(name));
+            let foreign = !is_unset_pipe(&live.facts) || (others(live).is_some() && !plumbed.contains(name));
             if item.is_none() && made.is_none() && !foreign {
+                continue;
+            }
+            // One that was set back, or never was set: it goes as what pipelines leave behind does.
+            let protected = item.is_some_and(|item| item.lifecycle.prevent_destroy.is_some());
+            if scene.destroy() && made.is_none() && is_unset_pipe(&live.facts) && !protected {
                 continue;
             }
             let mut pipe = live.clone();
             pipe.facts.remove(OTHERS);
-            if let (Some(wanted), Some(found)) =
-                (item.and_then(|item| one(&item.facts, "via")), one(&live.facts, "via"))
+            if let (Some(wanted), Some(found)) = (item.and_then(|item| item.one("via")), one(&live.facts, "via"))
                 && same_program(wanted, found)
                 && !live.facts.contains_key("log")
             {
@@ -125,7 +130,7 @@ impl Pipes {
             // A target that does not tell what is logged, and nobody else who does: what the file asks for is set.
             if !live.facts.contains_key("log") {
                 let unsure = advice.unsure.contains(&address);
-                let asked = item.and_then(|item| one(&item.facts, "log")) == Some("true");
+                let asked = item.and_then(|item| item.one("log")) == Some("true");
                 let log = match made {
                     Some(made) if !unsure => all(&made.facts, "log").to_vec(),
                     _ if unsure || asked => words(&[UNKNOWN]),
@@ -169,6 +174,8 @@ impl Pipes {
         if scene.destroy() {
             let ours = named(scene).filter(|(pipeline, _)| scene.has(Kind::Plumbing, pipeline));
             names.extend(ours.map(|(_, name)| name.to_owned()));
+            let declared = scene.experiment.of(Kind::Pipe).map(|(name, _)| name);
+            names.extend(declared.filter(|name| scene.has(Kind::Pipe, name)).map(str::to_owned));
         }
         names
     }
@@ -217,14 +224,14 @@ impl<'a> Lower<'a> for Pipes {
             forced: &|_| None,
             cost: Cost::PipelineEnds,
         };
-        let seen = Self::seen(scene, &items);
+        let seen = Self::seen(scene);
         self.work = diff(scene, draft, &rules, &items, &seen);
         for work in &self.work {
             let change = &mut draft.changes[work.change];
             // No pipe goes that anybody uses.
             change.costs.clear();
             if change.action == Action::Create {
-                let object = items.iter().find(|item| item.name == work.name).map(|item| item.object);
+                let object = object(scene, &work.name);
                 change.reasons.retain(|reason| object.is_some_and(|o| o.settings.contains_key(reason.field.as_str())));
             }
         }
@@ -266,7 +273,7 @@ impl<'a> Lower<'a> for Pipes {
         for name in Self::left_over(scene, draft) {
             let Some(pipe) = live.and_then(|pipes| pipes.get(&name)) else { continue };
             let entry = declared(&name) || self.work.iter().any(|work| work.name == name);
-            if entry || used.contains(&name) || others(pipe).is_some() || is_set(&pipe.facts) {
+            if entry || used.contains(&name) || others(pipe).is_some() || !is_unset_pipe(&pipe.facts) {
                 continue;
             }
             // An entry that the plan leaves out.
@@ -275,12 +282,14 @@ impl<'a> Lower<'a> for Pipes {
             }
             let reason = Reason {
                 field: "pipe".to_owned(),
-                old: Some("without a pipeline".to_owned()),
-                new: None,
+                old: Some("no pipeline has it any more".to_owned()),
+                new: Some("cleared".to_owned()),
                 place: None,
                 drift: false,
             };
-            let change = draft.change(Address::new(Kind::Pipe, &name), Action::Destroy, None, vec![reason], Vec::new());
+            let reasons = if scene.destroy() { Vec::new() } else { vec![reason] };
+            let place = object(scene, &name).and_then(|object| scene.place(object.span));
+            let change = draft.change(Address::new(Kind::Pipe, &name), Action::Destroy, place, reasons, Vec::new());
             draft.changes[change].goal = Arc::new(Goal::Object { key: name.clone(), facts: None });
             let undo = Undo::Command(draft.command(&["pipe", &name, "mode", "all"]));
             let extra = Extra { after: after.clone(), undo, ..Extra::default() };
@@ -291,7 +300,7 @@ impl<'a> Lower<'a> for Pipes {
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         for work in &self.work {
             let Some(new) = &work.new else { continue };
-            let object = scene.experiment.of(Kind::Pipe).find(|(name, _)| *name == work.name).map(|(_, object)| object);
+            let object = object(scene, &work.name);
             let serves: Arc<[usize]> = Arc::from([work.change]);
             let old = work.old.as_ref();
             let mut now = old.cloned().unwrap_or_else(|| Made { key: new.key.clone(), facts: Facts::new() });

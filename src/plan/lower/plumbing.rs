@@ -9,7 +9,7 @@ use super::super::{Cost, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, all, diff, seen, words};
 use super::{Lower, PLUMB, Scene};
 use crate::live::{ELEMENTS, Facts};
-use crate::name::{Kind, pipeline_key, pipeline_words};
+use crate::name::{Kind, ObjectName, pipeline_key, pipeline_words};
 use crate::spec::model::Object;
 
 /// The key with the elements.
@@ -139,7 +139,16 @@ impl<'a> Lower<'a> for Pipelines {
         let mut steps: Vec<StepId> = Vec::new();
         for (work, readers) in ordered(&made) {
             let Some(new) = &work.new else { continue };
-            let undo = Undo::Command(draft.command(&clear(all(&new.facts, PIPELINE))));
+            let live = scene.live.objects.get(&Kind::Pipe);
+            let is_new = |name: &&String| live.is_none_or(|pipes| !pipes.contains_key(*name));
+            let names: Vec<String> = all(&new.facts, PIPELINE)
+                .iter()
+                .filter(|element| scene.experiment.pipe(element).is_none())
+                .map(|element| pipeline_key(scene.name(), element))
+                .filter(|name| ObjectName::new(name).is_ok() && is_new(&name))
+                .collect();
+            let command = draft.command(&clear(all(&new.facts, PIPELINE)));
+            let undo = Undo::Plumb { command, pipes: names.into() };
             let after = readers.into_iter().map(|at| steps[at]).collect();
             let mut needs = needs.clone();
             // The first message finds its pipes as they are to be.
