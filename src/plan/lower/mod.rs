@@ -254,9 +254,11 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
     let name = scene.name();
     let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm)).map(|vm| format!("vm.{}", vm.name));
     let taps = scene.live.taps.keys().filter(|tap| !tap::owned(scene, tap)).map(|tap| format!("tap.{tap}"));
-    let goes = |address: &&Address| matches!(address.kind, Kind::Nat | Kind::Plumbing);
+    let goes = |address: &&Address| matches!(address.kind, Kind::Nat | Kind::Pipe | Kind::Plumbing);
     let objects = draft.unmanaged.iter().filter(goes).map(Address::to_string);
     let pipes = scene.live.objects.get(&Kind::Pipe).into_iter().flatten();
+    let unmanaged = |name: &str| draft.unmanaged.iter().any(|other| other.kind == Kind::Pipe && other.name == name);
+    let pipes = pipes.filter(|(pipe, _)| !unmanaged(pipe));
     let pipes = pipes.filter_map(|(pipe, live)| Some(format!("pipe.{pipe} ({})", pipe::others(live)?)));
     let left: Vec<String> = vms.chain(taps).chain(objects).chain(pipes).collect();
     if !left.is_empty() {

@@ -257,4 +257,6 @@ fn pipes_need_a_target_that_has_them() {
     unmanaged.by_hand("namespace lab pipe theirs mode random");
     let plan = learned(&unmanaged, &lab("pipes: { a: {} }\n"), &Advice::default(), false).unwrap();
     assert!(plan.unmanaged.contains(&crate::name::Address::new(Kind::Pipe, "theirs")));
+    let plan = learned(&unmanaged, &lab("pipes: { a: {} }\n"), &Advice::default(), true).unwrap();
+    assert!(text(&plan).contains("namespace lab stays") && plan.steps.is_empty(), "{}", text(&plan));
 }
