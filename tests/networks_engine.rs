@@ -22,6 +22,11 @@ vms:
   ids: { memory: 16, state: paused, networks: [dmz, watch] }
 links:
   slow: { ends: [web0.1, ids.0], rate: 1500 kbit }
+pipes:
+  alerts: { mode: random, log: true, via: "sed -u s/eth0/uplink/" }
+plumbing:
+  found: { pipeline: [alerts, "grep --line-buffered down", urgent] }
+  kept: { pipeline: [urgent, stored] }
 bridges:
   br1: { trunks: eth1, tunnels: [vxlan 10.9.0.2 7, vxlan 10.9.0.3 8] }
 taps:
@@ -66,23 +71,6 @@ fn ip(args: &str) -> bool {
     Command::new("ip").args(args.split(' ')).stdout(Stdio::null()).status().expect("ip is there").success()
 }
 
-#[track_caller]
-fn apply(lab: &Lab, text: &str) {
-    lab.file("lab.yaml", text);
-    lab.run(&["apply", "--yes", "lab.yaml"]).ok();
-}
-
-/// The commands of a plan, without their namespace.
-#[track_caller]
-fn commands(lab: &Lab, text: &str) -> Vec<String> {
-    lab.file("lab.yaml", text);
-    let plan: serde_json::Value =
-        serde_json::from_str(&lab.run(&["plan", "--json", "lab.yaml"]).ok().out).expect("JSON");
-    let steps = plan["steps"].as_array().expect("a plan has steps");
-    let words = |step: &serde_json::Value| step["command"].as_str().expect("a step has a command").to_owned();
-    steps.iter().map(|step| words(step).replace("namespace lab ", "")).collect()
-}
-
 /// The only cell of a table with one row.
 fn cell(lab: &Lab, line: &str) -> String {
     lab.e(&format!(".annotate false .headers false {line}")).ok().out.trim().to_owned()
@@ -103,9 +91,9 @@ fn drifts(lab: &Lab, text: &str, cases: &[(&str, &[&str])]) {
     for (by_hand, expected) in cases {
         let by_hand = by_hand.replace("TUNNEL", &tunnel(lab));
         lab.e(&format!("namespace lab {by_hand}")).ok();
-        assert_eq!(commands(lab, text), *expected, "after {by_hand}");
-        apply(lab, text);
-        assert!(commands(lab, text).is_empty(), "after {by_hand}: {:?}", commands(lab, text));
+        assert_eq!(lab.commands(text), *expected, "after {by_hand}");
+        lab.apply(text);
+        assert!(lab.commands(text).is_empty(), "after {by_hand}: {:?}", lab.commands(text));
     }
 }
 
@@ -131,6 +119,19 @@ const DRIFTS: &[(&str, &[&str])] = &[
     ("nat delete dmz", &["nat add dmz 10.5.0.254/24 br1"]),
     ("bridge notrunk br1 eth1", &["bridge trunk br1 eth1"]),
     ("bridge notunnel br1 TUNNEL", &["bridge tunnel vxlan br1 10.9.0.2 7"]),
+    ("pipe alerts mode all", &["pipe alerts mode random"]),
+    ("pipe alerts log false", &["pipe alerts log true"]),
+    ("clear pipe alerts via", &["pipe alerts via sed -u s/eth0/uplink/"]),
+    (
+        "clear pipe alerts",
+        &[
+            "pipe alerts mode random",
+            "pipe alerts via sed -u s/eth0/uplink/",
+            "pipe alerts log true",
+            "plumb lab//alerts \"grep --line-buffered down\" urgent",
+        ],
+    ),
+    ("clear pipe urgent", &["plumb urgent stored", "plumb lab//alerts \"grep --line-buffered down\" urgent"]),
     ("tap delete far", &["tap create dmz bridge br1 name far"]),
     ("tap delete mon", &["tap create watch name mon", "tap mirror gw mon"]),
 ];
@@ -145,6 +146,18 @@ const REMOVALS: &[(&str, &str, &[&str])] = &[
     ("  plain: { vm: web1, interface: 1, file: plain.pcap }\n", "", &["capture pcap delete vm web1"]),
     ("  far: { vlan: dmz, bridge: br1 }\n", "", &["tap delete far"]),
     ("  far: { vlan: dmz, bridge: br1, ip: 10.5.0.254/24 }\n", "", &["nat delete dmz br1"]),
+    ("log: true, via", "via", &["pipe alerts log false"]),
+    (
+        "  alerts: {",
+        "  others: {",
+        &[
+            "clear pipe alerts via",
+            "clear pipe alerts mode",
+            "pipe others mode random",
+            "pipe others via sed -u s/eth0/uplink/",
+        ],
+    ),
+    ("  kept: { pipeline: [urgent, stored] }\n", "", &["clear plumb lab//urgent lab//stored", "clear pipe stored"]),
     ("10.0.0.254/24", "10.0.0.253/24", &["nat delete lan mega_bridge", "nat add lan 10.0.0.253/24"]),
 ];
 
@@ -154,13 +167,13 @@ fn dnsmasq_is_started_again(lab: &Lab, text: &str) {
     wait_for("the server to be seen to have ended", || {
         cell(lab, ".columns pid namespace lab dnsmasq").contains("ended")
     });
-    let planned = commands(lab, text);
+    let planned = lab.commands(text);
     assert!(planned[0].starts_with("dnsmasq kill "), "{planned:?}");
     assert_eq!(planned[1], "dnsmasq start 10.0.0.1 10.0.0.10 10.0.0.99");
     assert!(planned[2..].iter().all(|command| command.starts_with("dnsmasq configure 10.0.0.1 ")), "{planned:?}");
     assert_eq!(planned.len(), 6, "{planned:?}");
-    apply(lab, text);
-    assert!(commands(lab, text).is_empty());
+    lab.apply(text);
+    assert!(lab.commands(text).is_empty());
     let id = cell(lab, ".columns id namespace lab dnsmasq");
     assert_eq!(lab.rows(&format!(".columns mac,ip namespace lab dnsmasq configure {id} ip")).len(), 2);
 }
@@ -171,11 +184,23 @@ fn a_dead_way_out_is_made_again(lab: &Lab, text: &str) {
     wait_for("the gateway to be seen to have ended", || {
         cell(lab, ".columns pid .filter bridge=mega_bridge namespace lab nat").contains("ended")
     });
-    assert_eq!(commands(lab, text), ["nat delete lan mega_bridge", "nat add lan 10.0.0.254/24"]);
+    assert_eq!(lab.commands(text), ["nat delete lan mega_bridge", "nat add lan 10.0.0.254/24"]);
     let shown = lab.run(&["plan", "lab.yaml"]).ok().out;
     assert!(shown.contains("≠ nat.out restore") && shown.contains("stopped: ended"), "{shown}");
-    apply(lab, text);
-    assert!(commands(lab, text).is_empty());
+    lab.apply(text);
+    assert!(lab.commands(text).is_empty());
+}
+
+/// The pipes of the experiment: name, mode, whether messages are logged, and via.
+fn pipes(lab: &Lab) -> Vec<String> {
+    let answer = lab.e(".json true namespace lab pipe").ok().out;
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    let rows = answer[0]["Tabular"].as_array().expect("rows").iter();
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let line = |(row, record): (&serde_json::Value, &serde_json::Value)| {
+        format!("{} {} {} {}", text(&row[0]).replace("lab//", ""), text(&row[1]), record["log"], text(&row[5]))
+    };
+    rows.zip(answer[0]["Data"].as_array().expect("a record for each")).map(line).collect()
 }
 
 /// What the file says is what the engine has, as the engine says it.
@@ -186,6 +211,7 @@ fn everything_is_there(lab: &Lab) {
     }
     let row = |line: &str| cell(lab, line);
     assert!(row(".filter bridge=br1 bridge").contains("[eth1] | [mega_vxlan0, mega_vxlan1]"), "{}", row("bridge"));
+    assert_eq!(pipes(lab), ["alerts random true sed -u s/eth0/uplink/", "stored all false ", "urgent all false "]);
     let captures = lab.e(".json true namespace lab capture").ok().out;
     let captures: serde_json::Value = serde_json::from_str(&captures).expect("JSON");
     let of = |file: &str| {
@@ -205,9 +231,9 @@ fn every_kind_is_restored_and_leaves_nothing() {
     }
     leave_the_host();
     let lab = Lab::new();
-    apply(&lab, LAB);
+    lab.apply(LAB);
     everything_is_there(&lab);
-    assert!(commands(&lab, LAB).is_empty(), "{:?}", commands(&lab, LAB));
+    assert!(lab.commands(LAB).is_empty(), "{:?}", lab.commands(LAB));
     let again = lab.run(&["apply", "--yes", "lab.yaml"]).ok();
     assert!(again.out.contains("No changes"), "{}", again.out);
 
@@ -217,7 +243,7 @@ fn every_kind_is_restored_and_leaves_nothing() {
 
     // What runs, as a file, is the experiment.
     let imported = lab.run(&["import", "lab"]).ok().out;
-    let planned = commands(&lab, &imported);
+    let planned = lab.commands(&imported);
     assert!(planned.is_empty(), "{planned:#?}\n{imported}");
     for part in
         ["vxlan 10.9.0.2 7", "snaplen: 96", "filter: \"tcp port 80\"", "rate: 1500kbit", "trunks: eth1", "vlan: lan"]
@@ -236,12 +262,12 @@ fn every_kind_is_restored_and_leaves_nothing() {
         text = text.replacen(old, new, 1);
         let tunnel = tunnel(&lab);
         let expected: Vec<String> = expected.iter().map(|command| command.replace("TUNNEL", &tunnel)).collect();
-        assert_eq!(commands(&lab, &text), expected, "without {old}");
-        apply(&lab, &text);
-        assert!(commands(&lab, &text).is_empty(), "without {old}");
+        assert_eq!(lab.commands(&text), expected, "without {old}");
+        lab.apply(&text);
+        assert!(lab.commands(&text).is_empty(), "without {old}");
     }
     assert!(ip("link show eth1"), "the trunk is the host's again");
-    apply(&lab, LAB);
+    lab.apply(LAB);
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
     nothing_is_left(&lab);
 }
@@ -267,9 +293,9 @@ fn every_kind_on_open_vswitch() {
     daemon.args(["daemon", "--switch", "openvswitch"]);
     lab.start_daemon_by(daemon);
     let text = LAB.replace("br1: {", "br1: { config: { stp_enable: \"true\" },") + FLOWS.trim_start_matches('\n');
-    apply(&lab, &text);
+    lab.apply(&text);
     everything_is_there(&lab);
-    assert!(commands(&lab, &text).is_empty(), "{:?}", commands(&lab, &text));
+    assert!(lab.commands(&text).is_empty(), "{:?}", lab.commands(&text));
     let flows = lab.rows(".columns mode,compress,path namespace lab capture").concat();
     assert!(flows.contains(&"ascii".to_owned()) && flows.contains(&"udp:127.0.0.1:9995".to_owned()), "{flows:?}");
     drifts(
@@ -286,12 +312,12 @@ fn every_kind_on_open_vswitch() {
         ],
     );
     lab.e("namespace lab capture netflow delete bridge mega_bridge").ok();
-    let planned = commands(&lab, &text);
+    let planned = lab.commands(&text);
     assert!(planned.contains(&"capture netflow bridge mega_bridge udp 127.0.0.1:9995".to_owned()), "{planned:?}");
     assert!(planned.iter().all(|command| command.starts_with("capture netflow ")), "{planned:?}");
-    apply(&lab, &text);
+    lab.apply(&text);
     let imported = lab.run(&["import", "lab"]).ok().out;
-    let planned = commands(&lab, &imported);
+    let planned = lab.commands(&imported);
     assert!(planned.is_empty(), "{planned:#?}\n{imported}");
     lab.file("lab.yaml", &text);
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
@@ -334,17 +360,17 @@ fn what_was_deleted_beneath_it_is_restored_by_the_next_apply() {
         let mut daemon = lab.program();
         daemon.args(["daemon", "--switch", if openvswitch { "openvswitch" } else { "linux" }]);
         lab.start_daemon_by(daemon);
-        apply(&lab, LAB);
+        lab.apply(LAB);
         everything_is_there(&lab);
         break_by_hand(&lab, openvswitch);
         assert_eq!(cell(&lab, ".columns qos .filter name=web0 namespace lab vm info"), "[]");
-        let planned = commands(&lab, LAB);
+        let planned = lab.commands(LAB);
         for part in ["vm net connect", "qos set ids 0 rate=1500kbit", "qos set web0 1 rate=1500kbit"] {
             assert!(planned.iter().any(|command| command.starts_with(part)), "{part}: {planned:#?}");
         }
         let said = lab.run(&["apply", "--yes", "lab.yaml"]);
         assert_eq!(said.code, 0, "{}{}\n{planned:#?}", said.out, said.err);
-        assert!(commands(&lab, LAB).is_empty(), "{:?}", commands(&lab, LAB));
+        assert!(lab.commands(LAB).is_empty(), "{:?}", lab.commands(LAB));
         everything_is_there(&lab);
         lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
         assert!(lab.qemus().is_empty() && !lab.mounted(), "{:?} {:?}", lab.files(), lab.rows("bridge"));
@@ -371,6 +397,9 @@ fn killed_after(lab: &Lab, ended: usize) -> bool {
 /// The way from one to the other changes every kind and no VM.
 fn edited() -> String {
     LAB.replace("10 mbit", "20 mbit")
+        .replace("mode: random, log: true", "mode: round-robin")
+        .replace("s/eth0/uplink/", "s/eth1/uplink/")
+        .replace("[urgent, stored]", "[urgent, everything]")
         .replace("1500 kbit", "2 mbit")
         .replace("trunks: eth1, tunnels: [vxlan 10.9.0.2 7, ", "tunnels: [vxlan 10.9.0.2 9, vxlan 10.9.0.4 10, ")
         .replace("10.0.0.99", "10.0.0.98")
@@ -418,9 +447,9 @@ fn what_a_failed_run_did_to_networks_is_taken_back() {
     assert!(planned.iter().all(|(_, action)| action == "create"), "{planned:?}");
     assert_eq!(unmanaged, serde_json::json!([]));
     // From one to the other and back.
-    apply(&lab, LAB);
+    lab.apply(LAB);
     let said = fails(&edited());
-    assert!(commands(&lab, LAB).is_empty(), "{:#?}\n{said}", commands(&lab, LAB));
+    assert!(lab.commands(LAB).is_empty(), "{:#?}\n{said}", lab.commands(LAB));
     assert_eq!(actions(&lab, LAB).1, serde_json::json!([]));
     everything_is_there(&lab);
     // What was taken away and made again is the experiment's still: it goes when it leaves the file.
@@ -446,7 +475,7 @@ fn killed_between_any_two_steps_the_networks_converge() {
     let converges = |text: &str, point: usize| {
         let answer = lab.run(&["apply", "--yes", "lab.yaml"]);
         assert_eq!(answer.code, 0, "killed after {point} commands:\n{}{}", answer.out, answer.err);
-        let left = commands(&lab, text);
+        let left = lab.commands(text);
         assert!(left.is_empty(), "killed after {point} commands: {left:#?}");
         let settings = ["snaplen", "filter"].map(|what| lab.e(&format!("namespace lab capture pcap {what}")).ok().out);
         assert_eq!(settings.concat().replace("vm: ", "").trim(), "1600", "killed after {point} commands");
@@ -458,7 +487,7 @@ fn killed_between_any_two_steps_the_networks_converge() {
         lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
         nothing_is_left(&lab);
     }
-    apply(&lab, LAB);
+    lab.apply(LAB);
     let mut point = 1;
     for text in [edited.as_str(), LAB].into_iter().cycle() {
         lab.file("lab.yaml", text);
@@ -488,8 +517,8 @@ fn the_example_of_networks() {
         .filter(|line| !["kernel:", "initrd:", "append:"].iter().any(|key| line.trim().starts_with(key)))
         .fold(String::new(), |text, line| text + line + "\n");
     let text = text.replace("memory: 128", "memory: 16\n    state: paused");
-    apply(&lab, &text);
-    assert!(commands(&lab, &text).is_empty());
+    lab.apply(&text);
+    assert!(lab.commands(&text).is_empty());
     let qos = cell(&lab, ".columns name,qos namespace networks vm info");
     for part in ["[0: rate 100mbit, 1: rate 10mbit]", "[0: rate 2mbit]"] {
         assert!(qos.contains(part), "{part}: {qos}");
@@ -577,10 +606,10 @@ fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
             lab.start_daemon_by(daemon);
         };
         daemon(&mut lab);
-        apply(&lab, &without);
+        lab.apply(&without);
         assert_eq!(state_of("eth1"), up, "nobody named it");
-        assert_eq!(commands(&lab, with), ["bridge trunk br1 eth1"]);
-        apply(&lab, with);
+        assert_eq!(lab.commands(with), ["bridge trunk br1 eth1"]);
+        lab.apply(with);
         assert!(!ip("link show eth1"), "it is still the host's");
         // What is on the network behind it is reached, without a tag.
         wait_for("an answer from behind the interface", || {
@@ -589,11 +618,11 @@ fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
         // What it was is not only in the daemon's memory.
         lab.kill_daemon();
         daemon(&mut lab);
-        assert!(commands(&lab, with).is_empty(), "{:?}", commands(&lab, with));
-        assert_eq!(commands(&lab, &without), ["bridge notrunk br1 eth1"]);
-        apply(&lab, &without);
+        assert!(lab.commands(with).is_empty(), "{:?}", lab.commands(with));
+        assert_eq!(lab.commands(&without), ["bridge notrunk br1 eth1"]);
+        lab.apply(&without);
         is_as_it_was("eth1", &up);
-        apply(&lab, with);
+        lab.apply(with);
         lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
         is_as_it_was("eth1", &up);
         assert!(!lab.mounted(), "{:?}", lab.files());
@@ -602,7 +631,7 @@ fn an_interface_of_the_host_is_lent_and_given_back_as_it_was() {
     assert!(ip("link set eth1 promisc off down"));
     let down = state_of("eth1");
     let lab = Lab::new();
-    apply(&lab, with);
+    lab.apply(with);
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
     is_as_it_was("eth1", &down);
 }
@@ -631,10 +660,10 @@ fn bonds_are_made_restored_and_dissolved_on_open_vswitch() {
     let mut daemon = lab.program();
     daemon.args(["daemon", "--switch", "openvswitch"]);
     lab.start_daemon_by(daemon);
-    apply(&lab, BONDS);
+    lab.apply(BONDS);
     assert_eq!(cell(&lab, ".columns bond namespace lab vm info"), "[back, uplink]");
     assert_eq!(cell(&lab, ".columns qinq namespace lab vm info"), "[back]");
-    assert!(commands(&lab, BONDS).is_empty(), "{:?}", commands(&lab, BONDS));
+    assert!(lab.commands(BONDS).is_empty(), "{:?}", lab.commands(BONDS));
     let uplink = "vm net bond web 0,1 active-backup off name uplink";
     drifts(&lab, BONDS, &[("clear vm net bond web uplink", &[uplink])]);
     // Another under the same name is seen, and what differs is said.
@@ -646,28 +675,28 @@ fn bonds_are_made_restored_and_dissolved_on_open_vswitch() {
     }
     assert!(!plan.contains("mode: ") && !plan.contains("nics: "), "{plan}");
     let back = "vm net bond web 2,3 balance-tcp active no-lacp-fallback name back qinq";
-    assert_eq!(commands(&lab, BONDS), ["clear vm net bond web back", back]);
-    apply(&lab, BONDS);
-    assert!(commands(&lab, BONDS).is_empty(), "{:?}", commands(&lab, BONDS));
+    assert_eq!(lab.commands(BONDS), ["clear vm net bond web back", back]);
+    lab.apply(BONDS);
+    assert!(lab.commands(BONDS).is_empty(), "{:?}", lab.commands(BONDS));
     // The NICs of a bond are moved together.
     let moved = BONDS.replace("[lan, lan,", "[dmz, dmz,");
     let [clear, one, two] = ["clear vm net bond web uplink", "vm net connect web 0 dmz", "vm net connect web 1 dmz"];
-    assert_eq!(commands(&lab, &moved), [clear, one, two, uplink]);
-    apply(&lab, &moved);
-    assert!(commands(&lab, &moved).is_empty(), "{:?}", commands(&lab, &moved));
+    assert_eq!(lab.commands(&moved), [clear, one, two, uplink]);
+    lab.apply(&moved);
+    assert!(lab.commands(&moved).is_empty(), "{:?}", lab.commands(&moved));
     // Another VM is another switch port.
     let bigger = moved.replace("memory: 16", "memory: 17");
-    apply(&lab, &bigger);
+    lab.apply(&bigger);
     assert_eq!(cell(&lab, ".columns bond namespace lab vm info"), "[back, uplink]");
     let one = bigger.lines().filter(|line| !line.contains("name: back")).collect::<Vec<_>>().join("\n");
-    assert_eq!(commands(&lab, &one), ["clear vm net bond web back"]);
-    apply(&lab, &one);
+    assert_eq!(lab.commands(&one), ["clear vm net bond web back"]);
+    lab.apply(&one);
     assert_eq!(cell(&lab, ".columns bond namespace lab vm info"), "[uplink]");
     // What is imported is what is there.
-    apply(&lab, &bigger);
+    lab.apply(&bigger);
     let imported = lab.run(&["import", "lab"]).ok().out;
     assert!(imported.contains("name: uplink") && imported.contains("mode: balance-tcp"), "{imported}");
-    let left = commands(&lab, &imported).into_iter().filter(|command| !command.starts_with("vm tag"));
+    let left = lab.commands(&imported).into_iter().filter(|command| !command.starts_with("vm tag"));
     assert_eq!(left.collect::<Vec<_>>(), [""; 0], "{imported}");
     lab.file("lab.yaml", &bigger);
     lab.run(&["destroy", "--yes", "lab.yaml"]).ok();

@@ -25,6 +25,8 @@ mirrors: { watch: { from: web1.0, to: web1.1 } }
 captures:
   wire: { vm: web0, file: wire.pcap, snaplen: 96 }
   flows: { type: netflow, bridge: mega_bridge, to: "udp://10.0.0.5:9995" }
+pipes: { alerts: { mode: random, log: true, via: "sed -u s/a/b/" } }
+plumbing: { found: { pipeline: [alerts, "grep down", urgent] } }
 "#;
 
 fn run(folder: &Path, socket: &Path, words: &[&str]) -> (i32, String) {
@@ -63,13 +65,17 @@ fn every_kind_is_applied_restored_and_destroyed() {
     for text in ["web0.1", "delay 20ms loss 0.1", "10.0.0.1", "udp://10.0.0.5:9995", "eth1"] {
         assert!(shown.contains(text), "{text}: {shown}");
     }
-    for by_hand in
-        ["clear qos web1 0", "bridge notrunk br1 eth1", "dnsmasq kill 1", "capture netflow delete bridge mega_bridge"]
-    {
+    for by_hand in [
+        "clear qos web1 0",
+        "bridge notrunk br1 eth1",
+        "dnsmasq kill 1",
+        "capture netflow delete bridge mega_bridge",
+        "clear pipe alerts",
+    ] {
         minimega.by_hand(&format!("namespace lab {by_hand}"));
     }
     let plan = ends(go(&["plan", "--detailed-exitcode", "lab.yaml"]), 2);
-    for address in ["vm.web1", "bridge.br1", "dnsmasq.lan", "capture.flows"] {
+    for address in ["vm.web1", "bridge.br1", "dnsmasq.lan", "capture.flows", "pipe.alerts", "plumbing.found"] {
         assert!(plan.contains(address), "{address}: {plan}");
     }
     ends(go(&["apply", "--yes", "lab.yaml"]), 0);
@@ -78,6 +84,7 @@ fn every_kind_is_applied_restored_and_destroyed() {
     let state = minimega.state();
     assert!(!state.namespaces.contains_key("lab"));
     let network = &state.network;
+    assert!(network.pipes.is_empty() && network.plumbing.values().all(Vec::is_empty), "{:?}", network.pipes);
     assert!(network.dnsmasq.is_empty() && network.captures.is_empty() && network.mirrors.is_empty());
     assert!(network.bridges.values().all(|bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty()));
 }
@@ -94,7 +101,7 @@ fn networks(minimega: &Minimega) -> String {
         (name, vm.state, nics, vm.tags.get("role"))
     });
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         bridges.collect::<Vec<_>>(),
         servers.collect::<Vec<_>>(),
         vms.collect::<Vec<_>>(),
@@ -106,6 +113,8 @@ fn networks(minimega: &Minimega) -> String {
             .collect::<std::collections::BTreeSet<_>>(),
         network.qos,
         network.blacklist,
+        network.pipes,
+        network.plumbing,
     )
 }
 
@@ -143,6 +152,9 @@ fn a_connection_lost_anywhere_in_a_plan_with_every_kind_is_recovered() {
         "vm net disconnect",
         "vm tag ids role",
         "vlans blacklist",
+        "pipe alerts log",
+        "pipe alerts via",
+        "plumb lab//alerts",
         "vm launch",
         "vm start",
     ] {
@@ -218,7 +230,7 @@ fn a_way_out_is_refused_where_the_target_has_none() {
         minimega.take_log();
         for command in [&["plan", "lab.yaml"][..], &["apply", "--yes", "lab.yaml"]] {
             let said = ends(run(folder.path(), &minimega.socket, command), 1);
-            assert!(said.contains("error[no-such-command]: nat.out needs the command `nat`"), "{said}");
+            assert!(said.contains("error[target-lacks]: nat.out takes `nat`"), "{said}");
             assert!(said.contains("--> lab.yaml:5:3"), "{said}");
         }
         assert_eq!(changes(minimega.take_log(), "lab"), [] as [&str; 0]);

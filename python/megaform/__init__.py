@@ -3056,7 +3056,7 @@ class minimega:
             pipe
             pipe <pipe> <data>
 
-        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one. `.json` tells which are logged.
 
         With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
         mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
@@ -3081,7 +3081,7 @@ class minimega:
 
             pipe <pipe> <log,> <true,false>
 
-        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one. `.json` tells which are logged.
 
         With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
         mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
@@ -3105,7 +3105,7 @@ class minimega:
 
             pipe <pipe> <mode,> <all,round-robin,random>
 
-        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one. `.json` tells which are logged.
 
         With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
         mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.
@@ -3129,7 +3129,7 @@ class minimega:
 
             pipe <pipe> <via,> <command>...
 
-        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one.
+        A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: how many read and write each, how many messages it took, and the last one. `.json` tells which are logged.
 
         With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.
         mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.

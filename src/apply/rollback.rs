@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::executor::chain;
 use super::journal::Journal;
 use super::{Connect, End, Outcome};
-use crate::live::{INTERFACES, Live, LiveVm, VmState, observe};
+use crate::live::{INTERFACES, Live, LiveVm, VmState, is_unused_pipe, observe};
 use crate::name::Kind;
 use crate::plan::ownership::owns;
 use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb};
@@ -114,9 +114,14 @@ impl Back<'_> {
             | Undo::Commands(_)
             | Undo::Together { .. }
             | Undo::Tunnel { .. }
+            | Undo::Plumb { .. }
             | Undo::Reconnect(_)
             | Undo::Lines { .. }
                 if *end != End::Done => {}
+            Undo::Plumb { command, pipes } => {
+                self.send_line(command.clone(), step.mark.as_ref().and_then(Mark::reversed));
+                self.clear_pipes(pipes);
+            }
             Undo::Tunnel { bridge, tunnel } => self.remove_tunnel(step, bridge, tunnel),
             Undo::Command(command) | Undo::Reconnect(command) => {
                 let command = self.named(step, command);
@@ -175,6 +180,15 @@ impl Back<'_> {
         let interface = interface.map_or("INTERFACE", String::as_str);
         let command = format!("namespace {} bridge notunnel {bridge} {interface}", self.plan.experiment);
         self.send_line(command, step.mark.as_ref().and_then(Mark::reversed));
+    }
+
+    /// Clear those pipes among these that are there and that nobody uses.
+    fn clear_pipes(&mut self, names: &[String]) {
+        let Some(live) = self.look().filter(|_| !names.is_empty()) else { return };
+        let namespace = &self.plan.experiment;
+        let unused = names.iter().filter(|name| is_unused_pipe(&live, namespace, name));
+        let commands: Vec<String> = unused.map(|name| format!("namespace {namespace} clear pipe {name}")).collect();
+        commands.into_iter().for_each(|command| self.send(command));
     }
 
     fn rebind(&mut self, alias: &str, tag: u16, undo: &Undo) {

@@ -17,7 +17,7 @@ use crate::plan::advice::{Advice, CommandAdvice};
 use crate::plan::ownership::owns;
 use crate::spec::model::Object;
 
-/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, pipelines, dnsmasq
+/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, pipes, pipelines, dnsmasq
 /// servers and raw commands, what is managed, and the outputs of the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
@@ -76,8 +76,16 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
             };
             keys.iter().any(|of| object.one(of).is_some_and(|value| same_key(value, key)))
         };
+        // A pipe without an entry comes with the pipelines that have it.
+        let plumbed = || {
+            let written = experiment.of(Kind::Plumbing).flat_map(|(_, object)| object.all("pipeline"));
+            let known = known.objects.iter().filter(|((of, _), _)| *of == Kind::Plumbing);
+            let known = known.flat_map(|(_, made)| made.facts.get("pipeline").into_iter().flatten());
+            written.map(|element| &element.value).chain(known).any(|element| pipeline_key(name, element) == key)
+        };
         made || match kind {
             Kind::Bridge => experiment.declares(kind, key),
+            Kind::Pipe => experiment.declares(kind, key) || plumbed(),
             kind => experiment.of(kind).any(|(_, object)| declares(object)),
         }
     };

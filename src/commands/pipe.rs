@@ -1,5 +1,7 @@
 //! `pipe` and `clear pipe`
 
+use serde_json::{Value, json};
+
 use crate::engine::EngineError;
 use crate::engine::plumb::{Mode, PipeInfo};
 use crate::language::declaration::{Completion, Declaration};
@@ -7,6 +9,11 @@ use crate::language::declaration::{Completion, Declaration};
 use super::{Answer, Call, Command};
 
 const COLUMNS: &[&str] = &["name", "mode", "readers", "writers", "count", "via", "previous"];
+
+/// What the table does not say: whether messages are logged, and which words of `via` are one.
+fn record(info: &PipeInfo) -> Value {
+    json!({ "name": info.name.as_str(), "log": info.log, "via": info.via_words })
+}
 
 fn row(info: PipeInfo) -> Vec<String> {
     vec![
@@ -23,7 +30,9 @@ fn row(info: PipeInfo) -> Vec<String> {
 async fn pipe(call: Call) -> Result<Answer, EngineError> {
     let (engine, namespace) = (call.engine(), &call.namespace);
     let Some(name) = call.args.str("pipe") else {
-        return Ok(Answer::table(COLUMNS, engine.pipes(namespace).into_iter().map(row).collect()));
+        let pipes = engine.pipes(namespace);
+        let data = pipes.iter().map(record).collect();
+        return Ok(Answer { data, ..Answer::table(COLUMNS, pipes.into_iter().map(row).collect()) });
     };
     if call.args.flag("mode") {
         let mode = call.args.choice("all,round-robin,random").and_then(Mode::parse);
@@ -63,7 +72,7 @@ pub(super) fn commands() -> Vec<Command> {
                 "show pipes, write to one, or change how one delivers",
                 "A pipe carries messages, lines of text, from its writers to its readers: pipelines (`plumb`) and clients of the \
                  socket (`megaform pipe`). It is made when it is first named. Without arguments, lists the namespace's pipes: \
-                 how many read and write each, how many messages it took, and the last one.\n\n\
+                 how many read and write each, how many messages it took, and the last one. `.json` tells which are logged.\n\n\
                  With data, writes a message; of a text with several lines, each is one. A message that nobody reads is gone.\n\
                  mode: every message goes to all readers, or to one: round-robin, each in its turn, or random. Default: all.\n\
                  log: with true, messages are also written to the daemon's log. Default: false.\n\

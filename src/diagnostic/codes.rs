@@ -88,7 +88,7 @@ codes! {
     "duplicate-nat" Error "two ways out of one VLAN":
         "A way out is a gateway on a VLAN of a bridge, and is known by the VLAN. Give each VLAN one. Guests of two subnets on one VLAN need a router of their own.";
     "duplicate-pipeline" Error "a pipeline given twice":
-        "A pipeline is known by its elements, and an engine refuses the same a second time. Remove one. In a file that is included twice, make a variable part of the names of its pipes.";
+        "A pipeline is known by its elements, and an engine refuses the same a second time. Remove one. In a file that is included twice, declare its pipes in `pipes`, so that each copy gets its own by the prefix.";
     "duplicate-tag" Error "a VLAN tag given twice":
         "Two aliases with the same tag are one broadcast domain under two names. Use one alias, or another tag.";
     "duplicate-trunk" Error "an interface that is a trunk of two bridges":
@@ -160,8 +160,6 @@ codes! {
     "no-serial-port" Error "a text that is awaited on a serial port that the VM does not have":
         "Ports count from 0, so a wait on port 0 takes `serial_ports: 1`, of the VM or of its profile. The guest must be told to write \
          there: a Linux kernel with `console=ttyS0`.\n\n    db: { serial_ports: 1, append: console=ttyS0, wait_for: { serial: \"login:\" } }";
-    "no-such-command" Error "a kind of object that the target has no commands for":
-        "The target answered that it does not have the command, so an entry that needs it cannot be carried out there.";
     "not-carried" Error "a value that the command language would change":
         "The target expands `$NAME`, and fetches words that begin with `file:`, `http:` or `tar:`, before a command sees them, \
          so this value would arrive as another. The message says which part it is.";
@@ -176,6 +174,8 @@ codes! {
     "outside-subnet" Error "an address outside the subnet":
         "A DHCP server gives out addresses of the network that it is in: the subnet of the tap whose address it listens on. The router \
          that it tells its guests of (`option:router`), or that a `nat` is, lies in that subnet too: no guest reaches another one.";
+    "pipe-loop" Error "pipes that feed themselves":
+        "Pipelines lead from a pipe back to it with no program in between, so a message would go round for ever, and an engine refuses the pipeline that closes the round. Take one out, or put a program in between that drops messages. Names that `pipes` does not declare are not looked at: they may be programs.";
     "prevent-destroy" Error "an object that must not go":
         "The plan would remove an object, even if only to make it again, and its `lifecycle` has `prevent_destroy`. The message \
          names the field that asks for it: take that back, leave the object out with `--exclude`, or remove `prevent_destroy`.";
@@ -280,6 +280,8 @@ codes! {
          megaform touches nothing of others. The message has the command that removes it and the one that adopts it.";
     "unreadable" Error "a file that cannot be read":
         "The message is that of the operating system.";
+    "unused-pipe" Warning "a pipe that no pipeline has, and one with almost its name":
+        "`pipes` declares a pipe, no pipeline names it, and one names something that differs by a letter or two, which is another pipe then. A pipe that only clients (`megaform pipe`) and commands use needs no pipeline, and is not warned of.";
     "unused-profile" Warning "a profile that no VM uses":
         "Perhaps a misspelled name, or left over.";
     "unused-vlan" Warning "a VLAN that nothing is on":

@@ -141,6 +141,9 @@ impl Graph {
                 let taps = experiment.taps.iter().filter(|(_, tap)| has(tap));
                 needs.extend(taps.map(|(name, _)| (Address::tap(name), object.place("address"))));
             }
+            for element in object.all("pipeline") {
+                needs.extend(experiment.pipe(element).map(|pipe| (Address::new(Kind::Pipe, pipe), element.span)));
+            }
             for (address, span) in needs {
                 if let Some(&needed) = nodes.get(&address) {
                     graph.update_edge(index, needed, span);

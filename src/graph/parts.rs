@@ -173,7 +173,7 @@ impl Topology {
                 self.pipelines.push(PipelineView { name: name.to_owned(), elements, whole });
             }
             Kind::Bond => self.bond(&id, name, settings),
-            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Command => {}
+            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Pipe | Kind::Command => {}
         }
     }
 

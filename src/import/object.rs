@@ -1,4 +1,4 @@
-//! Bridges, ways out, dnsmasq servers, mirrors, captures and pipelines, from what is live.
+//! Bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines, from what is live.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,20 @@ fn keys(kind: Kind) -> &'static [&'static str] {
         Kind::Nat => &["vlan", "ip", "bridge"],
         Kind::Dnsmasq => &["address", "range", "leases", "dns", "upstream", "options"],
         Kind::Mirror => &["from", "to", "bridge"],
+        Kind::Pipe => &["mode", "log", "via"],
         Kind::Plumbing => &["pipeline"],
         _ => &["type", "vm", "interface", "bridge", "file", "to", "snaplen", "filter", "format", "gzip"],
     }
 }
 
+/// Whether a pipe has a setting by itself.
+pub(super) fn usual_of_pipe(key: &str, value: &str) -> bool {
+    matches!((key, value), ("mode", "all") | ("log", "false"))
+}
+
 /// A name for something that has none: the letters and digits of what tells it from others.
 pub(super) fn name(kind: Kind, key: &str, taken: &BTreeMap<String, Facts>) -> String {
-    if kind == Kind::Bridge {
+    if matches!(kind, Kind::Bridge | Kind::Pipe) {
         return key.to_owned();
     }
     let last = key.rsplit('/').next().unwrap_or(key);
@@ -33,6 +39,7 @@ pub(super) fn name(kind: Kind, key: &str, taken: &BTreeMap<String, Facts>) -> St
 
 /// Enter everything that the file can say.
 pub(super) fn live(live: &Live, found: &mut Found) {
+    let mut unlogged = false;
     for (kind, objects) in &live.objects {
         for (key, object) in objects {
             if *kind == Kind::Bond {
@@ -82,6 +89,17 @@ pub(super) fn live(live: &Live, found: &mut Found) {
                         continue;
                     }
                     found.notes.push(format!("the bridge {key} is the host's: remove it from the file unless its trunks and settings are the experiment's"));
+                }
+                Kind::Pipe => {
+                    facts.retain(|fact, values| !usual_of_pipe(fact, &values[0]));
+                    if !object.facts.contains_key("log") && !unlogged {
+                        unlogged = true;
+                        found.notes.push("the target does not show whether messages of pipes are logged".to_owned());
+                    }
+                    if let Err(error) = ObjectName::new(key) {
+                        found.notes.push(format!("the pipe {key} is left out: {error}; set it with `commands`"));
+                        continue;
+                    }
                 }
                 Kind::Plumbing => {
                     let Some(elements) = object.facts.get(ELEMENTS) else {

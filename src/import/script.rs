@@ -110,6 +110,8 @@ struct Vm {
 
 #[derive(Debug, Default)]
 struct Space {
+    /// The namespace.
+    name: String,
     config: VmConfig,
     saved: BTreeMap<String, VmConfig>,
     vms: BTreeMap<String, Vm>,
@@ -129,7 +131,8 @@ struct Space {
 
 impl Space {
     fn is_empty(&self) -> bool {
-        self.vms.is_empty() && self.vlans.is_empty() && self.taps.is_empty()
+        let objects = self.objects.values().all(BTreeMap::is_empty);
+        self.vms.is_empty() && self.vlans.is_empty() && self.taps.is_empty() && objects
     }
 }
 
@@ -237,7 +240,8 @@ fn found(name: String, mut space: Space) -> Found {
 
 impl Interpreter<'_> {
     fn space(&mut self, name: &str) -> &mut Space {
-        self.spaces.entry(name.to_owned()).or_default()
+        let new = || Space { name: name.to_owned(), ..Space::default() };
+        self.spaces.entry(name.to_owned()).or_insert_with(new)
     }
 
     fn lines(&mut self, file: &str, text: &str, depth: usize) {
@@ -413,6 +417,8 @@ impl Space {
             "dnsmasq" | "dnsmasq configure" => self.server(args)?,
             "nat" => self.nat(args),
             "clear nat" => drop(self.objects.remove(&Kind::Nat)),
+            "pipe" => return self.pipe(args),
+            "clear pipe" => self.clear_pipe(args),
             "plumb" => self.plumb(args),
             "clear plumb" => self.clear_plumb(args),
             "tap" => self.tap(args),

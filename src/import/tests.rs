@@ -144,6 +144,30 @@ fn pipelines_of_a_script() {
 }
 
 #[test]
+fn pipes_of_a_script() {
+    let text = "namespace lab\npipe alerts mode random\npipe alerts log true\npipe lab//alerts via sh -c \"tr a b\"\n\
+                pipe kept via \"sed -u 's/a b/c/'\"\npipe kept log false\npipe gone mode random\nplumb gone x\nclear pipe gone\n\
+                pipe back mode random\nclear pipe back mode\npipe\n";
+    let found = read(text).unwrap();
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+    let written = write(&found, "x");
+    for line in [
+        "  alerts: { log: true, mode: random, via: \"sh -c 'tr a b'\" }\n",
+        "  kept: { via: \"sed -u 's/a b/c/'\" }\n",
+        "  back: {}\n",
+    ] {
+        assert!(written.contains(line), "{line}\n{written}");
+    }
+    assert!(!written.contains("gone") && !written.contains("plumbing:"), "{written}");
+    let cleared = read(&format!("{text}vm launch kvm a\nplumb a \"cat -u\"\nclear pipe\n")).unwrap();
+    assert!(cleared.objects.values().all(|all| all.is_empty()), "{:?}", cleared.objects);
+    // What is no setting, or not of this namespace, is said.
+    let notes =
+        read(&format!("{text}pipe alerts hello\npipe far//a mode random\npipe kept via \"sh -c 'x\"\n")).unwrap().notes;
+    assert_eq!(notes.len(), 3, "{notes:?}");
+}
+
+#[test]
 fn ways_out_of_a_script() {
     let text = "namespace lab\nnat add dmz 10.0.0.254/24\nnat add dmz 10.0.0.254/24 br1\nnat add core 10.1.0.1/24\nnat add 77 10.2.0.1/24\n\
                 nat delete core\nnat delete dmz br1\nnat\nvm launch kvm a\n";

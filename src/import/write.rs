@@ -39,7 +39,7 @@ fn nic(nic: &FoundNic) -> String {
 /// Settings in one line.
 fn map(facts: &Facts) -> String {
     let parts: Vec<String> = facts.iter().map(|(key, values)| format!("{key}: {}", setting(key, values))).collect();
-    format!("{{ {} }}", parts.join(", "))
+    if parts.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", parts.join(", ")) }
 }
 
 /// The settings of a configuration, a line each.

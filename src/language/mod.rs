@@ -17,6 +17,7 @@ pub mod json;
 pub mod netspec;
 pub mod output;
 pub mod pattern;
+pub mod program;
 pub mod qos;
 pub mod range;
 pub mod serial;

@@ -21,7 +21,7 @@ mod table;
 mod vm;
 
 pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, same_key};
-pub use plumbing::ELEMENTS;
+pub use plumbing::{ELEMENTS, OTHERS, is_unset_pipe, is_unused_pipe, same_program};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};
 
@@ -41,7 +41,7 @@ pub struct Live {
     pub vlans: BTreeMap<String, u16>,
     /// Host taps by name.
     pub taps: BTreeMap<String, LiveTap>,
-    /// Bridges, ways out, dnsmasq servers, mirrors, captures and pipelines by kind. A kind that the target does not list is not there.
+    /// Bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines by kind. A kind that the target does not list is not there.
     pub objects: BTreeMap<Kind, Objects>,
     /// Launches are queued instead of carried out.
     pub queueing: bool,

@@ -1,9 +1,9 @@
-//! Objects that are sets of settings, as tables show them: bridges, ways out, dnsmasq servers, mirrors, captures and pipelines. Their settings
+//! Objects that are sets of settings, as tables show them: bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines. Their settings
 //! are named as the keys of the experiment file are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plumbing::pipelines;
+use super::plumbing::{pipelines, pipes};
 use super::table::{Table, list_cell, vlan_cell};
 use super::{LiveError, LiveVm, NAT, entries};
 use serde_json::Value;
@@ -39,7 +39,7 @@ impl LiveObject {
 }
 
 /// Objects by what tells them apart: the name of a bridge, the VLAN of a way out, the address of a dnsmasq server, the destination of a mirror (and its source, where several have it),
-/// the file or collector of a capture, the line of a pipeline.
+/// the file or collector of a capture, the name of a pipe, the line of a pipeline.
 pub type Objects = BTreeMap<String, LiveObject>;
 
 /// Whether what tells an object from others is the same: a relative path is one in the engine's files folder, which is not
@@ -103,7 +103,11 @@ pub(super) fn observe(
         objects.insert(Kind::Dnsmasq, servers(transport, namespace, &entries)?);
     }
     if let Some(entries) = table(transport, namespace, "plumb")? {
-        objects.insert(Kind::Plumbing, pipelines(namespace, &entries));
+        let pipelines = pipelines(namespace, &entries);
+        if let Some(entries) = table(transport, namespace, "pipe")? {
+            objects.insert(Kind::Pipe, pipes(namespace, &entries, &pipelines));
+        }
+        objects.insert(Kind::Plumbing, pipelines);
     }
     if let Some(mirrors) = mirrors {
         objects.insert(Kind::Mirror, mirrored(&mirrors, vms));

@@ -15,7 +15,7 @@ mod mac;
 mod pipeline;
 mod shape;
 pub use mac::{Mac, MacError};
-pub use pipeline::{pipeline_elements, pipeline_key, pipeline_words};
+pub use pipeline::{PipeOfLine, pipeline_elements, pipeline_key, pipeline_pipes, pipeline_words};
 pub use shape::{Delay, Loss, Rate, Shape, ShapeError};
 
 /// Why a name was refused.
@@ -290,6 +290,8 @@ pub enum Kind {
     Mirror,
     /// A capture.
     Capture,
+    /// A named pipe and its settings.
+    Pipe,
     /// A pipeline of pipes and programs.
     Plumbing,
     /// Raw commands.
@@ -298,7 +300,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Vlan,
         Self::Bridge,
         Self::Tap,
@@ -308,6 +310,7 @@ impl Kind {
         Self::Dnsmasq,
         Self::Mirror,
         Self::Capture,
+        Self::Pipe,
         Self::Plumbing,
         Self::Command,
     ];
@@ -324,6 +327,7 @@ impl Kind {
             Self::Dnsmasq => "dnsmasq",
             Self::Mirror => "mirror",
             Self::Capture => "capture",
+            Self::Pipe => "pipe",
             Self::Plumbing => "plumbing",
             Self::Command => "command",
         }

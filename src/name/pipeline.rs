@@ -98,6 +98,28 @@ pub fn pipeline_elements(line: &str) -> Option<Vec<String>> {
     pieces(line).into_iter().map(element).collect()
 }
 
+/// A pipe in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipeOfLine {
+    /// Its whole name.
+    pub name: String,
+    /// The pipeline reads it: something stands behind it.
+    pub read: bool,
+    /// The pipeline writes it: something stands before it.
+    pub written: bool,
+}
+
+/// The pipes of a line, and what the pipeline does with them.
+pub fn pipeline_pipes(line: &str) -> Vec<PipeOfLine> {
+    let pieces = pieces(line);
+    let last = pieces.len().saturating_sub(1);
+    let pipe = |(at, piece): (usize, Piece<'_>)| match piece {
+        Piece::Pipe(name, _) => Some(PipeOfLine { name, read: at < last, written: at > 0 }),
+        Piece::Programs(_) => None,
+    };
+    pieces.into_iter().enumerate().filter_map(pipe).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +151,24 @@ mod tests {
             );
             // What the file says reads the same.
             assert_eq!(pipeline_key(&lab, &pipeline_key(&lab, line)), key);
+        }
+    }
+
+    #[test]
+    fn a_line_tells_what_it_does_with_its_pipes() {
+        for (line, expected) in [
+            ("lab//a lab//b", "lab//a r, lab//b w"),
+            ("lab//a sed -u s/x/y/ lab//b cat far//c", "lab//a r, lab//b rw, far//c w"),
+            ("cat lab//b lab//c", "lab//b rw, lab//c w"),
+            ("lab//a cat", "lab//a r"),
+            ("cat", ""),
+            ("", ""),
+        ] {
+            let does = |pipe: PipeOfLine| {
+                let letter = |does: bool, letter: &'static str| if does { letter } else { "" };
+                format!("{} {}{}", pipe.name, letter(pipe.read, "r"), letter(pipe.written, "w"))
+            };
+            assert_eq!(pipeline_pipes(line).into_iter().map(does).collect::<Vec<_>>().join(", "), expected);
         }
     }
 }

@@ -325,6 +325,10 @@ impl Advice {
             }
         }
         match (mark, answer) {
+            // Its commands are one setting each.
+            (Mark::Make { kind: Kind::Pipe, name, new: false, was: Some(was), .. }, Answer::Failed(_)) => {
+                self.objects.insert((Kind::Pipe, name.clone()), was.clone());
+            }
             (Mark::Make { kind, name, new: true, others, .. }, Answer::Failed(_))
             | (Mark::Unmake { kind, name, others, .. }, Answer::Done) => {
                 for name in std::iter::once(name).chain(others.keys()) {

@@ -55,6 +55,10 @@ pub(super) struct Draft {
     pub pending: BTreeMap<Option<String>, Vec<Pending>>,
     /// The last step that starts a capture or sets something for it: they share settings of the namespace.
     capturing: Option<StepId>,
+    /// The live pipelines that this plan ends, by key.
+    pub ended: BTreeSet<String>,
+    /// The last steps that set something of a pipe, by pipe.
+    pub pipes_ready: HashMap<String, Vec<StepId>>,
     /// The step after whose end everything but raw commands may begin.
     pub barrier: Option<StepId>,
 }
@@ -165,6 +169,8 @@ impl Draft {
             pending: BTreeMap::new(),
             capturing: None,
             vms_needed: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            pipes_ready: HashMap::new(),
             barrier: None,
         }
     }

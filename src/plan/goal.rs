@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
-use crate::live::{Facts, Live, LiveObject, LiveVm, STOPPED, VmState, find, mirrors_to, same_key};
+use crate::live::{
+    Facts, Live, LiveObject, LiveVm, OTHERS, STOPPED, VmState, find, mirrors_to, same_key, same_program,
+};
 use crate::name::{Address, Kind};
 
 /// The goal of one change. What the file leaves open, or ignores, is None.
@@ -120,6 +122,7 @@ fn is_there(address: &Address, live: &Live) -> bool {
         | Kind::Dnsmasq
         | Kind::Mirror
         | Kind::Capture
+        | Kind::Pipe
         | Kind::Plumbing => false,
     }
 }
@@ -136,7 +139,9 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
     match (facts, found.map(|(_, object)| object)) {
         (None, Some(_)) => said.push("is still there".to_owned()),
         (None, None) => {}
-        (Some(facts), None) if kind != Kind::Bridge || facts.values().any(|values| !values.is_empty()) => {
+        (Some(facts), None)
+            if !matches!(kind, Kind::Bridge | Kind::Pipe) || facts.values().any(|values| !values.is_empty()) =>
+        {
             said.push("is missing".to_owned());
         }
         (Some(_), None) => {}
@@ -147,6 +152,7 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
                 let met = match (kind, wanted.as_slice(), found.as_slice()) {
                     (Kind::Bridge, ..) => wanted.iter().all(|w| found.contains(w)),
                     (Kind::Capture, [wanted], [found]) => same_key(wanted, found),
+                    (Kind::Pipe, [wanted], [found]) if key == "via" => same_program(wanted, found),
                     _ => wanted == found,
                 };
                 if !met {
@@ -157,8 +163,8 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
     }
 }
 
-/// A digest of an object that is a set of settings.
-pub fn object(kind: Kind, key: &str, live: &Live) -> Option<String> {
+/// A digest of an object that is a set of settings, and of who else uses it where it `goes`.
+pub fn object(kind: Kind, key: &str, live: &Live, goes: bool) -> Option<String> {
     let objects = live.objects.get(&kind)?;
     if kind == Kind::Mirror {
         let all: Vec<_> = mirrors_to(objects, key).map(|(_, mirror)| &mirror.facts).collect();
@@ -166,7 +172,8 @@ pub fn object(kind: Kind, key: &str, live: &Live) -> Option<String> {
     }
     let (_, object) = find(objects, key)?;
     // Which VLANs are on a bridge changes with what is on it.
-    let facts: Vec<_> = object.facts.iter().filter(|(key, _)| *key != "vlans").collect();
+    let counts = |key: &str| key != "vlans" && (goes || key != OTHERS);
+    let facts: Vec<_> = object.facts.iter().filter(|(key, _)| counts(key)).collect();
     Some(short_hash(&format!("{} {facts:?}", object.host)))
 }
 
@@ -233,8 +240,15 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
         }
         // What raw commands make cannot be observed.
         Kind::Command => return None,
-        Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture | Kind::Plumbing => {
-            return object(address.kind, &address.name, live);
+        Kind::Bridge
+        | Kind::Nat
+        | Kind::Bond
+        | Kind::Dnsmasq
+        | Kind::Mirror
+        | Kind::Capture
+        | Kind::Pipe
+        | Kind::Plumbing => {
+            return object(address.kind, &address.name, live, false);
         }
         Kind::Vlan if address.name == RANGE => write!(text, "{:?}", live.vlan_range?),
         Kind::Vlan => write!(text, "{}", live.vlans.get(&address.name)?),

@@ -215,7 +215,7 @@ impl Change {
     /// A digest of the object as it is; None where it is not there.
     pub fn observed(&self, live: &Live) -> Option<String> {
         match &*self.goal {
-            Goal::Object { key, .. } => goal::object(self.address.kind, key, live),
+            Goal::Object { key, facts } => goal::object(self.address.kind, key, live, facts.is_none()),
             _ => goal::observed(self.was(), live),
         }
     }
@@ -269,6 +269,13 @@ pub enum Undo {
         /// What the tunnel is, as `vxlan 10.0.0.2 7`.
         tunnel: String,
     },
+    /// A pipeline ends by its command, and the pipes of these names go that it made: those without settings that nobody uses.
+    Plumb {
+        /// The command.
+        command: String,
+        /// The names, of which some may be programs.
+        pipes: Arc<[String]>,
+    },
     /// A VLAN alias is bound to this tag again; a first use may have given it another since.
     Rebind(String, u16),
     /// One command that connects a NIC where it was, after everything else was taken back: it names a VLAN alias, which
@@ -319,7 +326,7 @@ impl Undo {
                 format!("namespace {namespace} vlans add {alias} {tag}"),
             ],
             Self::Tunnel { bridge, .. } => vec![format!("namespace {namespace} bridge notunnel {bridge} INTERFACE")],
-            Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
+            Self::Command(command) | Self::Reconnect(command) | Self::Plumb { command, .. } => vec![command.clone()],
             Self::Lines { commands, .. } | Self::Commands(commands) => commands.to_vec(),
             Self::Together { end, again } => std::iter::once(end).chain(&**again).cloned().collect(),
         })

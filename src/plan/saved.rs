@@ -117,6 +117,7 @@ enum UndoRecord {
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
     Tunnel(String, String),
+    Plumb(String, Vec<String>),
     Rebind(String, u16),
 }
 
@@ -161,6 +162,7 @@ impl StepRecord {
                 Undo::Together { end, again } => UndoRecord::Together { end: end.clone(), again: again.to_vec() },
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Tunnel { bridge, tunnel } => UndoRecord::Tunnel(bridge.clone(), tunnel.clone()),
+                Undo::Plumb { command, pipes } => UndoRecord::Plumb(command.clone(), pipes.to_vec()),
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
@@ -420,6 +422,9 @@ impl Reader {
                     }
                     UndoRecord::Tunnel(bridge, tunnel) => {
                         Undo::Tunnel { bridge: bridge.clone(), tunnel: tunnel.clone() }
+                    }
+                    UndoRecord::Plumb(command, pipes) => {
+                        Undo::Plumb { command: command.clone(), pipes: pipes.as_slice().into() }
                     }
                     UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),

@@ -72,6 +72,8 @@ keys! {
     "dnsmasq" takes "a map of servers", default "none", shape::dnsmasq, "DHCP and DNS servers (dnsmasq) by name.";
     "mirrors" takes "a map of mirrors", default "none", shape::mirrors, "Mirrors by name: copies of what passes one interface go to another.";
     "captures" takes "a map of captures", default "none", shape::captures, "Captures by name: frames into pcap files, flow records into files or to collectors.";
+    "pipes" takes "a map of pipes", default "none: pipes are as they are made", shape::pipes,
+        "Named pipes: how each delivers its messages. What a pipeline calls by the name of one is that pipe.";
     "plumbing" takes "a map of pipelines", default "none", shape::plumbing,
         "Pipelines by name: pipes and programs of the engine that pass messages, lines of text, on to one another.";
     "commands" takes "a map of raw commands", default "none", shape::commands,
@@ -263,10 +265,22 @@ keys! {
 }
 
 keys! {
+    /// One named pipe.
+    PIPE:
+    "mode" takes "`all`, `round-robin` or `random`", default "`all`", shape::pipe_mode,
+        "Who gets a message: every reader, one reader, each in its turn, or one by chance.";
+    "log" takes "`true` or `false`", default "`false`", shape::truth, "Write each message to the log of the engine's daemon too.";
+    "via" takes "a program with its arguments", default "none", shape::nonempty,
+        "A program of the engine's host that every message passes, started anew for each message and each reader. Blanks separate its words, and quotes keep them together.";
+    "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
+        "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
     /// One pipeline.
     PLUMBING:
     "pipeline" takes "a list of pipes and programs", default "", shape::elements,
-        "Two or more elements, from the source on. One whose first word is a program of the engine's host is that program with its arguments; any other is the name of a pipe. `NAMESPACE//NAME` is always a pipe.";
+        "Two or more elements, from the source on. One whose first word is a program of the engine's host is that program with its arguments; any other is the name of a pipe. What `pipes` declares is always that pipe, and so is `NAMESPACE//NAME`.";
     "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
         "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
 }
@@ -528,6 +542,7 @@ pub fn reference() -> String {
     table("A name (`dns` of a server)", rows(DNS));
     table("A mirror (`mirrors`)", rows(MIRROR));
     table("A capture (`captures`)", rows(CAPTURE));
+    table("A pipe (`pipes`)", rows(PIPE));
     table("A pipeline (`plumbing`)", rows(PLUMBING));
     table("A wait (`wait_for`)", rows(WAIT_FOR));
     table("A text on a serial port (`serial` of a wait)", rows(SERIAL));

@@ -29,7 +29,7 @@ pub struct Experiment {
     pub vms: BTreeMap<VmName, Vm>,
     /// Its host taps.
     pub taps: BTreeMap<TapName, Tap>,
-    /// Its bridges, ways out, dnsmasq servers, mirrors, captures and pipelines, by kind and name. A kind without any is not there.
+    /// Its bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines, by kind and name. A kind without any is not there.
     pub objects: BTreeMap<Kind, BTreeMap<String, Object>>,
     /// Its raw commands.
     pub commands: BTreeMap<CommandName, CommandEntry>,
@@ -256,7 +256,7 @@ pub struct Tap {
     pub lifecycle: Lifecycle,
 }
 
-/// An object that is a set of settings: a bridge, a way out, a bond, a dnsmasq server, a mirror or a capture.
+/// An object that is a set of settings: a bridge, a way out, a bond, a dnsmasq server, a mirror, a capture, a pipe or a pipeline.
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Where its key stands.
@@ -338,6 +338,13 @@ impl Experiment {
             Kind::Command => self.commands.contains_key(name),
             kind => self.objects.get(&kind).is_some_and(|objects| objects.contains_key(name)),
         }
+    }
+
+    /// The pipe among those that it declares which an element of a pipeline means, if it is one.
+    pub fn pipe<'e>(&self, element: &'e str) -> Option<&'e str> {
+        let own = element.split_once("//").filter(|(of, _)| *of == self.name.as_str());
+        let name = own.map_or(element, |(_, name)| name);
+        self.declares(Kind::Pipe, name).then_some(name)
     }
 
     /// The names that it declares of a kind.

@@ -32,6 +32,7 @@ pub fn schema() -> Json {
         "dnsmasq": repeated(object(keys::DNSMASQ), &["when", "for_each", "count"]),
         "mirror": repeated(object(keys::MIRROR), &["when", "for_each", "count"]),
         "capture": repeated(object(keys::CAPTURE), &["when", "for_each", "count"]),
+        "pipe": repeated(object(keys::PIPE), &["when", "for_each", "count"]),
         "plumbing": repeated(object(keys::PLUMBING), &["when", "for_each", "count"]),
         "tunnel": repeated(object(keys::TUNNEL), &["when", "for_each"]),
         "lease": repeated(object(keys::LEASE), &["when", "for_each"]),
@@ -440,6 +441,14 @@ pub(super) mod shape {
     }
     pub fn nat() -> Json {
         named("nat", 64)
+    }
+    pub fn pipes() -> Json {
+        let mut pipes = named("pipe", 64);
+        pipes["additionalProperties"] = json!({ "anyOf": [{ "$ref": "#/$defs/pipe" }, { "type": "null" }] });
+        pipes
+    }
+    pub fn pipe_mode() -> Json {
+        json!({ "enum": ["all", "round-robin", "random"], "default": "all" })
     }
     pub fn plumbing() -> Json {
         named("plumbing", 64)

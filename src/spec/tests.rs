@@ -7,6 +7,7 @@ use crate::diagnostic::render;
 
 mod bonds;
 mod documents;
+mod pipes;
 mod waits;
 
 use documents::{read, tree};

@@ -158,13 +158,14 @@ pub const SECTIONS: &[(&str, Kind)] = &[
     ("dnsmasq", Kind::Dnsmasq),
     ("mirrors", Kind::Mirror),
     ("captures", Kind::Capture),
+    ("pipes", Kind::Pipe),
     ("plumbing", Kind::Plumbing),
 ];
 
 /// A setting of such an object as YAML.
 pub fn setting(key: &str, values: &[String]) -> String {
     // These are numbers or truth values in the file.
-    let plain = matches!(key, "interface" | "snaplen" | "timeout" | "gzip" | "nics" | "fallback" | "qinq");
+    let plain = matches!(key, "interface" | "snaplen" | "timeout" | "gzip" | "log" | "nics" | "fallback" | "qinq");
     // A VLAN that is a number is a tag.
     let tag = |value: &String| key == "vlan" && value.parse::<u16>().is_ok();
     let text = |value: &String| if plain || tag(value) { value.clone() } else { scalar(value) };

@@ -165,9 +165,20 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
         c == "namespace"
             || c.starts_with("shell ")
             || c.starts_with("help ")
-            || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq", " plumb"]
-                .iter()
-                .any(|e| c.ends_with(e))
+            || [
+                " vm info",
+                " vlans",
+                " tap",
+                " ns queueing",
+                " bridge",
+                " nat",
+                " capture",
+                " dnsmasq",
+                " plumb",
+                " pipe",
+            ]
+            .iter()
+            .any(|e| c.ends_with(e))
             || network::is_a_list(c)
     };
     let prefix = format!("namespace {namespace} ");
@@ -648,7 +659,12 @@ fn answer(answer: Answer) -> Vec<Value> {
         Answer::Ok => ok(),
         Answer::Text(answer) => text(&answer),
         Answer::Fail(error) => fail(&error),
-        Answer::Table(header, rows) | Answer::Told(header, rows, _) => table(header, rows, false),
+        Answer::Table(header, rows) => table(header, rows, false),
+        Answer::Told(header, rows, data) => {
+            let mut entries = table(header, rows, false);
+            entries.iter_mut().for_each(|entry| entry["Data"] = Value::clone(&data));
+            entries
+        }
     }
 }
 

@@ -126,6 +126,24 @@ impl Lab {
         path
     }
 
+    /// The commands of a plan of the experiment `lab`, without their namespace.
+    #[track_caller]
+    pub fn commands(&self, text: &str) -> Vec<String> {
+        self.file("lab.yaml", text);
+        let answer = self.run(&["plan", "--json", "lab.yaml"]).ok();
+        let plan: serde_json::Value = serde_json::from_str(&answer.out).expect("JSON");
+        let steps = plan["steps"].as_array().expect("a plan has steps");
+        let words = |step: &serde_json::Value| step["command"].as_str().expect("a step has a command").to_owned();
+        steps.iter().map(|step| words(step).replace("namespace lab ", "")).collect()
+    }
+
+    /// Apply the experiment `lab`.
+    #[track_caller]
+    pub fn apply(&self, text: &str) {
+        self.file("lab.yaml", text);
+        self.run(&["apply", "--yes", "lab.yaml"]).ok();
+    }
+
     pub fn start_daemon(&mut self) {
         let mut command = self.program();
         command.arg("daemon");

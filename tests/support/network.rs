@@ -59,6 +59,21 @@ pub struct Dnsmasq {
     pub options: Vec<String>,
 }
 
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pipe {
+    pub mode: String,
+    pub log: bool,
+    pub via: Vec<String>,
+    /// Clients that read it and write it.
+    pub clients: usize,
+}
+
+impl Default for Pipe {
+    fn default() -> Self {
+        Self { mode: "all".to_owned(), log: false, via: Vec::new(), clients: 0 }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub snaplen: u64,
@@ -99,6 +114,8 @@ pub struct Network {
     pub bonds: BTreeMap<String, (String, String, Vec<usize>, String)>,
     /// By namespace: the elements of each pipeline, as the table shows them.
     pub plumbing: BTreeMap<String, Vec<Vec<String>>>,
+    /// By whole name.
+    pub pipes: BTreeMap<String, Pipe>,
     /// VLANs that are given to no alias.
     pub blacklist: BTreeSet<u64>,
 }
@@ -154,6 +171,9 @@ impl Network {
         self.mirrors.retain(|(ns, _), _| ns != namespace);
         self.settings.remove(namespace);
         self.plumbing.remove(namespace);
+        let names: Vec<String> =
+            self.pipes.keys().filter(|name| name.starts_with(&format!("{namespace}//"))).cloned().collect();
+        names.iter().for_each(|name| drop(self.remove_pipe(name)));
         self.nat.retain(|(ns, _, _), _| ns != namespace);
     }
 
@@ -314,6 +334,10 @@ impl Network {
                 self.blacklist.insert(tag.parse().expect("a tag"));
                 Answer::Ok
             }
+            ["help", "plumb"] => Answer::Text("plumb <src> <dst>...\nplumb\n".to_owned()),
+            ["help", "pipe"] => Answer::Text("pipe\npipe <pipe> <mode,> <all,round-robin,random>\n".to_owned()),
+            ["pipe", rest @ ..] => self.pipe(namespace, rest),
+            ["clear", "pipe", rest @ ..] => self.clear_pipe(namespace, rest),
             ["plumb", elements @ ..] => self.plumb(namespace, elements),
             ["clear", "plumb", elements @ ..] => self.clear_plumb(namespace, elements),
             ["capture", rest @ ..] => self.capture(namespace, rest, view),
@@ -332,7 +356,86 @@ impl Network {
         if pipelines.contains(&made) {
             return fail("pipeline exists already");
         }
+        let pipes = made.iter().filter(|element| element.contains("//") && !element.contains(' '));
+        for name in pipes {
+            self.pipes.entry(name.clone()).or_default();
+        }
         pipelines.push(made);
+        Answer::Ok
+    }
+
+    /// How many pipelines read a pipe, and how many write it.
+    fn uses(&self, name: &str) -> (usize, usize) {
+        let all = || self.plumbing.values().flatten();
+        let at = |pipeline: &[String]| pipeline.iter().any(|element| element == name);
+        let (mut reads, mut writes) = (0, 0);
+        for pipeline in all() {
+            reads += usize::from(at(&pipeline[..pipeline.len() - 1]));
+            writes += usize::from(at(&pipeline[1..]));
+        }
+        (reads, writes)
+    }
+
+    fn pipe(&mut self, namespace: &str, words: &[&str]) -> Answer {
+        let full = |name: &str| if name.contains("//") { name.to_owned() } else { format!("{namespace}//{name}") };
+        match words {
+            [] => {
+                let prefix = format!("{namespace}//");
+                let mine = || self.pipes.iter().filter(|(name, _)| name.starts_with(&prefix));
+                let rows = mine().map(|(name, pipe)| {
+                    let (reads, writes) = self.uses(name);
+                    let counts = [reads + pipe.clients, writes + pipe.clients, 0].map(|count| count.to_string());
+                    let [reads, writes, count] = counts;
+                    vec![name.clone(), pipe.mode.clone(), reads, writes, count, pipe.via.join(" "), String::new()]
+                });
+                let columns = &["name", "mode", "readers", "writers", "count", "via", "previous"];
+                if !self.megaform {
+                    return Answer::Table(columns, rows.collect());
+                }
+                let record = |(name, pipe): (&String, &Pipe)| {
+                    serde_json::json!({ "name": name, "log": pipe.log, "via": pipe.via })
+                };
+                Answer::Told(columns, rows.collect(), mine().map(record).collect())
+            }
+            [name, key, rest @ ..] => {
+                if rest.first().is_some_and(|program| program.starts_with("no-such")) {
+                    return fail("no such program");
+                }
+                let pipe = self.pipes.entry(full(name)).or_default();
+                match (*key, rest) {
+                    ("mode", [mode @ ("all" | "round-robin" | "random")]) => pipe.mode = (*mode).to_owned(),
+                    ("log", [log]) => pipe.log = *log == "true",
+                    ("via", words @ [_, ..]) => pipe.via = words.iter().map(|word| (*word).to_owned()).collect(),
+                    other => panic!("no such form of pipe: {other:?}"),
+                }
+                Answer::Ok
+            }
+            other => panic!("no such form of pipe: {other:?}"),
+        }
+    }
+
+    /// A pipe goes, and takes the pipelines along that use it.
+    fn remove_pipe(&mut self, name: &str) -> Answer {
+        if self.pipes.remove(name).is_none() {
+            return Answer::Fail(format!("pipe not found: {name}"));
+        }
+        for pipelines in self.plumbing.values_mut() {
+            pipelines.retain(|pipeline| pipeline.iter().all(|element| element != name));
+        }
+        Answer::Ok
+    }
+
+    fn clear_pipe(&mut self, namespace: &str, words: &[&str]) -> Answer {
+        let full = |name: &str| if name.contains("//") { name.to_owned() } else { format!("{namespace}//{name}") };
+        let [name, key @ ..] = words else { panic!("all pipes are cleared") };
+        let Some(pipe) = self.pipes.get_mut(&full(name)) else { return fail("pipe not found") };
+        match key {
+            ["mode"] => pipe.mode = Pipe::default().mode,
+            ["log"] => pipe.log = false,
+            ["via"] => pipe.via.clear(),
+            [] => return self.remove_pipe(&full(name)),
+            other => panic!("no such form of clear pipe: {other:?}"),
+        }
         Answer::Ok
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::engine::programs;
+use crate::language::program;
 use crate::name::Namespace;
 
 use super::name::{PipeName, is_whole};
@@ -28,28 +29,9 @@ pub(super) struct Invocation {
     pub words: Vec<String>,
 }
 
-/// The words of a program with arguments: blanks separate, `"…"` and `'…'` keep them together, and nothing else has a
-/// meaning.
+/// The words of a program with its arguments.
 pub(super) fn split(text: &str) -> Result<Vec<String>, PlumbError> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    for c in text.chars() {
-        match quote {
-            Some(open) if c == open => quote = None,
-            None if c.is_whitespace() => words.extend(word.take()),
-            None if matches!(c, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            _ => word.get_or_insert_default().push(c),
-        }
-    }
-    if let Some(quote) = quote {
-        return Err(PlumbError::Quote { element: text.to_owned(), quote });
-    }
-    words.extend(word);
-    Ok(words)
+    program::split(text).map_err(|quote| PlumbError::Quote { element: text.to_owned(), quote })
 }
 
 impl Element {
@@ -116,15 +98,6 @@ mod tests {
 
     fn parse(text: &str) -> Result<Element, PlumbError> {
         Element::parse(&Namespace::default_namespace(), text, |name| name.short() == "known pipe")
-    }
-
-    #[test]
-    fn words_are_split_at_blanks_and_kept_together_by_quotes() {
-        let words = |text: &str| split(text).unwrap();
-        assert_eq!(words("sed -u s/a/b/"), ["sed", "-u", "s/a/b/"]);
-        assert_eq!(words(" sh -c 'echo \"a  b\"' \"\" x'y z'"), ["sh", "-c", "echo \"a  b\"", "", "xy z"]);
-        assert_eq!(words(r"sed s#\.#x#"), ["sed", r"s#\.#x#"]);
-        assert!(matches!(split("sed 's/a"), Err(PlumbError::Quote { quote: '\'', .. })));
     }
 
     #[test]

@@ -214,6 +214,10 @@ pub struct PipeInfo {
     pub count: u64,
     /// The program that every message passes for every reader, empty for none.
     pub via: String,
+    /// Its argument vector.
+    pub via_words: Vec<String>,
+    /// Messages also go to the log.
+    pub log: bool,
     /// The last message, as it was written.
     pub previous: String,
 }
@@ -241,6 +245,8 @@ impl Pipe {
             writers: state.writers,
             count: state.count,
             via: state.via.as_ref().map(|via| via.text().to_owned()).unwrap_or_default(),
+            via_words: state.via.as_ref().map(|via| via.words().to_vec()).unwrap_or_default(),
+            log: state.log,
             previous: state.previous.as_deref().map(|m| String::from_utf8_lossy(m).into_owned()).unwrap_or_default(),
         }
     }

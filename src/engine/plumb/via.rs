@@ -40,6 +40,11 @@ impl Via {
         &self.program.text
     }
 
+    /// The argument vector.
+    pub(super) fn words(&self) -> &[String] {
+        &self.program.words
+    }
+
     /// What the program makes of a message: the lines of its standard output. Where it fails, its lines all the same, and
     /// the log says so, once as a warning. One that takes longer than [`VIA_LIMIT`] is ended, and so is one that writes more
     /// than [`MAX_MESSAGE`]; they make nothing.

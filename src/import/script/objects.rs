@@ -1,10 +1,11 @@
-//! Bridges, ways out, dnsmasq servers, mirrors, captures and pipelines, from the commands that make them.
+//! Bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines, from the commands that make them.
 
-use super::super::object::name;
+use super::super::object::{name, usual_of_pipe};
 use super::Space;
 use crate::language::grammar::Args;
+use crate::language::program;
 use crate::live::{Facts, gateway_key};
-use crate::name::{BridgeName, Kind};
+use crate::name::{BridgeName, Kind, Namespace, ObjectName};
 
 fn set(facts: &mut Facts, key: &str, value: &str) {
     facts.insert(key.to_owned(), vec![value.to_owned()]);
@@ -56,6 +57,67 @@ impl Space {
     pub(super) fn clear_plumb(&mut self, args: &Args) {
         let line = args.list("pipeline").join(" ");
         self.forget(Kind::Plumbing, |facts| line.is_empty() || facts["pipeline"].join(" ") == line);
+    }
+
+    /// A pipe of this namespace by the name that the file gives it.
+    fn own_pipe(&self, name: &str) -> Result<String, String> {
+        let short = match name.split_once("//") {
+            Some((of, short)) if of == self.name => short,
+            Some((of, _)) if Namespace::new(of).is_ok() => return Err(format!("the pipe is of the namespace {of}")),
+            _ => name,
+        };
+        let name = ObjectName::new(short).map_err(|error| error.to_string())?;
+        Ok(name.to_string())
+    }
+
+    /// `pipe`, whose settings are kept; a message is nothing that stays.
+    pub(super) fn pipe(&mut self, args: &Args) -> Result<bool, String> {
+        let Some(name) = args.str("pipe") else { return Ok(true) };
+        let (key, value) = if args.flag("mode") {
+            ("mode", args.choice("all,round-robin,random").unwrap_or_default().to_owned())
+        } else if args.flag("log") {
+            ("log", args.choice("true,false").unwrap_or_default().to_owned())
+        } else if args.flag("via") {
+            let words = match args.list("command") {
+                [line] => program::split(line).map_err(|quote| format!("nothing closes the {quote} of `{line}`"))?,
+                words => words.to_vec(),
+            };
+            ("via", program::join(&words))
+        } else {
+            return Err("a message is nothing that stays".to_owned());
+        };
+        let name = self.own_pipe(name)?;
+        let of = self.objects.entry(Kind::Pipe).or_default();
+        let facts = of.entry(name.to_owned()).or_default();
+        if usual_of_pipe(key, &value) {
+            facts.remove(key);
+        } else {
+            set(facts, key, &value);
+        }
+        Ok(true)
+    }
+
+    /// `clear pipe`, with which pipelines end too.
+    pub(super) fn clear_pipe(&mut self, args: &Args) {
+        let Some(name) = args.str("pipe") else {
+            self.objects.remove(&Kind::Pipe);
+            // One word is a pipe, but for programs without arguments.
+            let may_be = |element: &String| !element.contains(char::is_whitespace);
+            return self.forget(Kind::Plumbing, |facts| facts["pipeline"].iter().any(may_be));
+        };
+        let Ok(name) = self.own_pipe(name) else { return };
+        let settings = ["mode", "log", "via"].into_iter().find(|key| args.flag(key));
+        let of = self.objects.entry(Kind::Pipe).or_default();
+        match settings {
+            Some(key) => drop(of.get_mut(&name).map(|facts| facts.remove(key))),
+            None => {
+                of.remove(&name);
+                let whole = format!("{}//{name}", self.name);
+                self.forget(Kind::Plumbing, |facts| {
+                    facts["pipeline"].iter().any(|element| *element == name || *element == whole)
+                });
+            }
+        }
     }
 
     pub(super) fn mirror(&mut self, args: &Args) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, Mark, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, all, diff, words};
-use super::{BRIDGE_CONFIG, Lower, Newer, Scene, TUNNEL_KEY};
+use super::{BRIDGE_CONFIG, BRIDGES, Lower, Newer, Scene, TUNNEL_KEY};
 use crate::live::{Facts, INTERFACES, LiveObject, TAG};
 use crate::name::{Address, BridgeName, Kind};
 
@@ -55,10 +55,8 @@ impl<'a> Lower<'a> for Bridges {
             }
         }
         let Some(live) = scene.live.objects.get(&Kind::Bridge) else {
-            if let (false, Some(item)) = (scene.destroy() || !scene.live.present, items.first()) {
-                let message = "the target has no `bridge` commands".to_owned();
-                let hint = "remove `bridges`, or use a target that has them".to_owned();
-                draft.problems.push(scene.problem("no-such-command", Some(item.object.span), message, hint));
+            if !scene.has_command(draft, Kind::Bridge, &BRIDGES) {
+                return;
             }
             // A new namespace: whatever is on the bridges by then is compared when it is there.
             let rules = rules();

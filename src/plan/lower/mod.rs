@@ -20,6 +20,7 @@ mod dnsmasq;
 mod mirror;
 mod nat;
 mod object;
+mod pipe;
 mod plumbing;
 mod tap;
 mod vlan;
@@ -43,9 +44,14 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
-            Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture | Kind::Plumbing => {
-                options.advice.objects.contains_key(&(kind, name.to_owned()))
-            }
+            Kind::Bridge
+            | Kind::Nat
+            | Kind::Bond
+            | Kind::Dnsmasq
+            | Kind::Mirror
+            | Kind::Capture
+            | Kind::Pipe
+            | Kind::Plumbing => options.advice.objects.contains_key(&(kind, name.to_owned())),
             _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
         };
         let how = (options.destroy, options.verifying);
@@ -133,7 +139,28 @@ pub(super) const SERIAL: Newer =
 /// Bonds of NICs.
 pub(super) const BOND: Newer = Newer { help: "vm net bond", marker: "vm net <bond,>", form: "vm net bond" };
 
+/// Ways out, which are megaform's own.
+pub(super) const NAT_COMMAND: Newer = Newer { help: crate::live::NAT, marker: "nat <add,>", form: "nat" };
+/// Pipelines.
+pub(super) const PLUMB: Newer = Newer { help: "plumb", marker: "plumb <src>", form: "plumb" };
+/// Settings of pipes.
+pub(super) const PIPE: Newer = Newer { help: "pipe", marker: "<mode,>", form: "pipe" };
+/// Bridges.
+pub(super) const BRIDGES: Newer = Newer { help: "bridge", marker: "bridge <trunk,>", form: "bridge" };
+
 impl Scene<'_> {
+    /// Whether the target has the command that makes objects of a kind. Where it does not, what the file asks for is refused.
+    pub fn has_command(&self, draft: &mut Draft, kind: Kind, newer: &Newer) -> bool {
+        // What it lists, it has; and a destroy needs none.
+        if self.live.objects.contains_key(&kind) || self.destroy() {
+            return true;
+        }
+        for (name, object) in self.experiment.of(kind).filter(|(name, _)| self.has(kind, name)) {
+            self.needs(draft, newer, &Address::new(kind, name), object.span);
+        }
+        self.live.help.get(newer.help).is_none_or(|help| help.contains(newer.marker))
+    }
+
     /// Refuse a plan that needs what the target does not have; ask it where that is not known.
     pub fn needs(&self, draft: &mut Draft, newer: &Newer, address: &Address, span: Span) {
         match self.live.help.get(newer.help) {
@@ -141,7 +168,8 @@ impl Scene<'_> {
             Some(help) if help.contains(newer.marker) => {}
             Some(_) => {
                 let message = format!("{address} takes `{}`, which the target does not have", newer.form);
-                let hint = "its `help` does not list it: take this out of the file, or use a newer release".to_owned();
+                let hint = "its `help` does not list it: take this out of the file, or use a newer release or megaform's engine"
+                    .to_owned();
                 draft.problems.push(self.problem("target-lacks", Some(span), message, hint));
             }
         }
@@ -191,7 +219,7 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let (mut bridges, mut servers) = (bridge::Bridges::default(), dnsmasq::Servers::default());
     let (mut mirrors, mut captures) = (mirror::Mirrors::default(), capture::Captures::default());
     let (mut gateways, mut bonds) = (nat::Gateways::default(), bond::Bonds::default());
-    let mut pipelines = plumbing::Pipelines::default();
+    let (mut pipes, mut pipelines) = (pipe::Pipes::default(), plumbing::Pipelines::default());
     let kinds: &mut [&mut dyn Lower<'a>] = &mut [
         &mut vlans,
         &mut bridges,
@@ -202,6 +230,7 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
         &mut servers,
         &mut mirrors,
         &mut captures,
+        &mut pipes,
         &mut pipelines,
         &mut commands,
     ];
@@ -254,9 +283,13 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
     let name = scene.name();
     let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm)).map(|vm| format!("vm.{}", vm.name));
     let taps = scene.live.taps.keys().filter(|tap| !tap::owned(scene, tap)).map(|tap| format!("tap.{tap}"));
-    let goes = |address: &&Address| matches!(address.kind, Kind::Nat | Kind::Plumbing);
+    let goes = |address: &&Address| matches!(address.kind, Kind::Nat | Kind::Pipe | Kind::Plumbing);
     let objects = draft.unmanaged.iter().filter(goes).map(Address::to_string);
-    let left: Vec<String> = vms.chain(taps).chain(objects).collect();
+    let pipes = scene.live.objects.get(&Kind::Pipe).into_iter().flatten();
+    let unmanaged = |name: &str| draft.unmanaged.iter().any(|other| other.kind == Kind::Pipe && other.name == name);
+    let pipes = pipes.filter(|(pipe, _)| !unmanaged(pipe));
+    let pipes = pipes.filter_map(|(pipe, live)| Some(format!("pipe.{pipe} ({})", pipe::others(live)?)));
+    let left: Vec<String> = vms.chain(taps).chain(objects).chain(pipes).collect();
     if !left.is_empty() {
         draft.notes.push(format!(
             "namespace {name} stays, because it holds what this experiment does not own: {}",

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, Made, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, one, seen, words};
-use super::{Lower, Scene};
-use crate::live::{Facts, LiveObject, NAT, TAG, gateway_key};
+use super::{Lower, NAT_COMMAND, Scene};
+use crate::live::{Facts, LiveObject, TAG, gateway_key};
 use crate::name::{BridgeName, Kind};
 
 #[derive(Default)]
@@ -107,34 +107,12 @@ impl Gateways {
         let by_address = || known.iter().find(|made| same(made, "ip") && !live.contains_key(&made.key));
         vlan(by_name.or_else(by_address)?)
     }
-
-    /// Whether the target has the command; where it does not, what the file asks for is refused.
-    fn has_command(scene: &Scene<'_>, draft: &mut Draft, items: &[Item<'_>]) -> bool {
-        let lists = scene.live.objects.contains_key(&Kind::Nat);
-        let helps = scene.live.help.get(NAT).map(|help| help.contains("add"));
-        if scene.destroy() || items.is_empty() || lists {
-            return lists || helps != Some(false);
-        }
-        if !scene.live.present && helps.is_none() {
-            draft.learn.insert(NAT);
-        }
-        if scene.live.present || helps == Some(false) {
-            for item in items.iter().filter(|item| scene.has(Kind::Nat, item.name)) {
-                let message = format!("nat.{} needs the command `nat`, which the target does not have", item.name);
-                let hint =
-                    "it is a command of megaform's engine: apply it there, or remove it from the file".to_owned();
-                draft.problems.push(scene.problem("no-such-command", Some(item.object.span), message, hint));
-            }
-            return false;
-        }
-        true
-    }
 }
 
 impl<'a> Lower<'a> for Gateways {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let items = Self::items(scene);
-        if !Self::has_command(scene, draft, &items) {
+        if !scene.has_command(draft, Kind::Nat, &NAT_COMMAND) {
             return;
         }
         let rules = Rules {

@@ -9,7 +9,7 @@ use super::super::display::reason_text;
 use super::super::draft::Draft;
 use super::super::{Action, Cost, Goal, Reason};
 use super::{Scene, asked_for, gone, not_in_the_file};
-use crate::live::{ELEMENTS, Facts, INTERFACES, LiveObject, TAG, find, same_key};
+use crate::live::{ELEMENTS, Facts, INTERFACES, LiveObject, OTHERS, TAG, find, same_key};
 use crate::name::{Address, Kind};
 use crate::spec::model::Object;
 
@@ -148,7 +148,7 @@ fn reasons(
 
 /// Whether a fact is a key of the file. Others are what the target shows besides.
 fn known(key: &str) -> bool {
-    !matches!(key, "vlans" | "preexisting" | TAG | INTERFACES | ELEMENTS)
+    !matches!(key, "vlans" | "preexisting" | TAG | INTERFACES | ELEMENTS | OTHERS)
 }
 
 fn protect(scene: &Scene<'_>, draft: &mut Draft, address: &Address, object: &Object, what: &str, reasons: &[Reason]) {
@@ -380,6 +380,7 @@ fn plural(kind: Kind) -> &'static str {
         Kind::Bond => "bonds",
         Kind::Mirror => "mirrors",
         Kind::Capture => "captures",
+        Kind::Pipe => "pipes",
         Kind::Plumbing => "pipelines",
         _ => "bridges",
     }

@@ -1,17 +1,19 @@
 //! Pipelines (`plumb`). One is known by its line, which is all that it is: another line is another pipeline. One whose program
-//! ended is listed no more, so it is gone and is made again. Pipes stay when their pipelines go; they end with the namespace.
+//! ended is listed no more, so it is gone and is made again. What becomes of
+//! its pipes is a matter of theirs (`pipe`).
 
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, all, diff, seen, words};
-use super::{Lower, Scene};
+use super::{Lower, PLUMB, Scene};
 use crate::live::{ELEMENTS, Facts};
-use crate::name::{Kind, pipeline_key, pipeline_words};
+use crate::name::{Kind, ObjectName, pipeline_key, pipeline_words};
+use crate::spec::model::Object;
 
 /// The key with the elements.
-const PIPELINE: &str = "pipeline";
+pub(super) const PIPELINE: &str = "pipeline";
 
 #[derive(Default)]
 pub(super) struct Pipelines {
@@ -24,6 +26,16 @@ fn plumb(facts: &Facts) -> Vec<String> {
 
 fn clear(elements: &[String]) -> Vec<String> {
     [words(&["clear", "plumb"]), elements.to_vec()].concat()
+}
+
+/// The elements of a pipeline of the file. A pipe that is declared has its whole name, even where a program of the host is
+/// called so.
+pub(super) fn elements(scene: &Scene<'_>, object: &Object) -> Vec<String> {
+    let whole = |element: &str| match scene.experiment.pipe(element) {
+        Some(pipe) => format!("{}//{pipe}", scene.name()),
+        None => element.to_owned(),
+    };
+    object.all(PIPELINE).iter().map(|element| whole(&element.value)).collect()
 }
 
 /// What is live, with its elements: as the file writes them where they are the same ones. Where the target does not tell which
@@ -79,19 +91,14 @@ fn ordered<'w>(work: &[&'w Work]) -> Vec<(&'w Work, Vec<usize>)> {
 
 impl<'a> Lower<'a> for Pipelines {
     fn diff(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
-        let item = |(name, object): (&'a str, &'a crate::spec::model::Object)| {
-            let elements: Vec<&str> = object.all(PIPELINE).iter().map(|element| element.value.as_str()).collect();
-            Item::new(name, object, pipeline_key(scene.name(), &elements.join(" ")))
+        let item = |(name, object): (&'a str, &'a Object)| {
+            let elements = elements(scene, object);
+            let mut item = Item::new(name, object, pipeline_key(scene.name(), &elements.join(" ")));
+            item.facts.insert(PIPELINE.to_owned(), elements);
+            item
         };
         let items: Vec<Item<'a>> = scene.experiment.of(Kind::Plumbing).map(item).collect();
-        let lists = scene.live.objects.contains_key(&Kind::Plumbing);
-        if scene.live.present && !lists && !scene.destroy() {
-            for item in items.iter().filter(|item| scene.has(Kind::Plumbing, item.name)) {
-                let message =
-                    format!("plumbing.{} needs the command `plumb`, which the target does not have", item.name);
-                let hint = "apply it to a target that has it, or remove it from the file".to_owned();
-                draft.problems.push(scene.problem("no-such-command", Some(item.object.span), message, hint));
-            }
+        if !scene.has_command(draft, Kind::Plumbing, &PLUMB) {
             return;
         }
         let rules = Rules {
@@ -119,11 +126,12 @@ impl<'a> Lower<'a> for Pipelines {
             let extra = Extra { undo, mark: work.unmade(Kind::Plumbing), ..Extra::default() };
             let clear = clear(shown.as_deref().unwrap_or(elements));
             let step = draft.step(&Arc::from([work.change]), &clear, extra);
+            draft.ended.insert(old.key.clone());
             draft.removed.entry((Kind::Plumbing, work.name.clone())).or_default().push(step);
         }
     }
 
-    fn build(&mut self, _scene: &Scene<'a>, draft: &mut Draft) {
+    fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
         let made: Vec<&Work> = self.work.iter().filter(|work| work.makes()).collect();
         // Another one may have the same line until it is gone.
         let removed = draft.removed.iter().filter(|((kind, _), _)| *kind == Kind::Plumbing);
@@ -131,10 +139,23 @@ impl<'a> Lower<'a> for Pipelines {
         let mut steps: Vec<StepId> = Vec::new();
         for (work, readers) in ordered(&made) {
             let Some(new) = &work.new else { continue };
-            let undo = Undo::Command(draft.command(&clear(all(&new.facts, PIPELINE))));
+            let live = scene.live.objects.get(&Kind::Pipe);
+            let is_new = |name: &&String| live.is_none_or(|pipes| !pipes.contains_key(*name));
+            let names: Vec<String> = all(&new.facts, PIPELINE)
+                .iter()
+                .filter(|element| scene.experiment.pipe(element).is_none())
+                .map(|element| pipeline_key(scene.name(), element))
+                .filter(|name| ObjectName::new(name).is_ok() && is_new(&name))
+                .collect();
+            let command = draft.command(&clear(all(&new.facts, PIPELINE)));
+            let undo = Undo::Plumb { command, pipes: names.into() };
             let after = readers.into_iter().map(|at| steps[at]).collect();
             let mut needs = needs.clone();
+            // The first message finds its pipes as they are to be.
+            let pipes = all(&new.facts, PIPELINE).iter().filter_map(|element| scene.experiment.pipe(element));
+            needs.extend(pipes.filter_map(|pipe| draft.pipes_ready.get(pipe)).flatten());
             needs.sort_unstable();
+            needs.dedup();
             let extra = Extra { needs, after, undo, mark: work.made(Kind::Plumbing), ..Extra::default() };
             steps.push(draft.step(&Arc::from([work.change]), &plumb(&new.facts), extra));
         }

@@ -122,9 +122,20 @@ impl Minimega {
             c == "namespace"
                 || c.starts_with("shell ")
                 || c == "help nat"
-                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq", " plumb"]
-                    .iter()
-                    .any(|e| c.ends_with(e))
+                || [
+                    " vm info",
+                    " vlans",
+                    " tap",
+                    " ns queueing",
+                    " bridge",
+                    " nat",
+                    " capture",
+                    " dnsmasq",
+                    " plumb",
+                    " pipe",
+                ]
+                .iter()
+                .any(|e| c.ends_with(e))
                 || network::is_a_list(c)
         };
         log.into_iter().filter(|c| !observes(c)).collect()

@@ -11,6 +11,7 @@ mod commands;
 mod lifecycle;
 pub(crate) mod minimega;
 pub(crate) mod networks;
+mod pipes;
 pub(crate) mod properties;
 mod scenarios;
 mod selection;

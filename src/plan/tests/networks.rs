@@ -414,9 +414,13 @@ fn ways_out_need_a_target_that_has_them() {
             panic!("it was planned")
         };
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
-        assert_eq!(problem.code, "no-such-command");
+        assert_eq!(problem.code, "target-lacks");
         assert_eq!(lab(WAY).sources.place(problem.span.unwrap()).line, 6);
-        assert!(problem.message.starts_with("nat.out needs the command `nat`"), "{}", problem.message);
+        assert!(
+            problem.message.starts_with("nat.out takes `nat`, which the target does not have"),
+            "{}",
+            problem.message
+        );
     }
     assert!(learned(&mm, &lab(""), &Advice::default(), false).is_ok());
     assert!(learned(&mm, &lab(WAY), &Advice::default(), true).is_ok());
@@ -514,7 +518,14 @@ fn pipelines_are_made_from_the_reader_on_changed_restored_and_ended() {
     assert!(learned(&mm, &lab(&whole), &Advice::default(), false).unwrap().is_empty());
     assert_eq!(
         apply(&mm, &lab(""), &mut known),
-        ["clear plumb lab//urgent lab//kept far//all", "clear plumb lab//alerts \"grep -v it's\" lab//urgent"]
+        [
+            "clear plumb lab//urgent lab//kept far//all",
+            "clear plumb lab//alerts \"grep -v it's\" lab//urgent",
+            // What they made goes with them; the pipe of another namespace is not theirs.
+            "clear pipe alerts",
+            "clear pipe kept",
+            "clear pipe urgent"
+        ]
     );
 }
 
@@ -543,7 +554,7 @@ fn pipelines_need_a_target_that_has_them() {
     let problems = refused(learned(&mm, &lab(PIPELINES), &Advice::default(), false));
     assert_eq!(problems.len(), 2);
     assert!(
-        problems.iter().all(|(code, text)| *code == "no-such-command" && text.contains("needs the command `plumb`"))
+        problems.iter().all(|(code, text)| *code == "target-lacks" && text.contains("takes `plumb`, which the target"))
     );
     assert!(learned(&mm, &lab(PIPELINES), &Advice::default(), true).is_ok());
 }

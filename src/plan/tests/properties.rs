@@ -68,7 +68,7 @@ pub fn experiment() -> impl Strategy<Value = String> {
     })
 }
 
-/// The same with bridges, ways out, dnsmasq servers, mirrors and captures.
+/// The same with bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines.
 fn with_objects() -> impl Strategy<Value = String> {
     let bridge = prop_oneof![
         Just(""),
@@ -117,6 +117,12 @@ fn with_objects() -> impl Strategy<Value = String> {
         Just("plumbing: { p: { pipeline: [a, sed -u s/x/y/, b] }, q: { pipeline: [b, c] } }\n"),
         Just("plumbing: { q: { pipeline: [a, b] }, r: { pipeline: [b, grep -v \"it's\", \"cat\", far//x] } }\n"),
     ];
+    let pipes = prop_oneof![
+        Just(""),
+        Just("pipes: { a: { mode: random }, z: {} }\n"),
+        Just("pipes: { a: { log: true }, b: { mode: round-robin, via: \"sed -u s/b/c/\" }, c: {} }\n"),
+        Just("pipes: { a: { via: \"sh -c 'tr a b'\", log: true }, z: { mode: random } }\n"),
+    ];
     let x = prop_oneof![
         Just("x: { networks: [a] }"),
         Just("x: { networks: [a], memory: 96 }"),
@@ -128,8 +134,8 @@ fn with_objects() -> impl Strategy<Value = String> {
         Just("x: { networks: [a, b, b], bonds: [{ nics: [1, 2], mode: balance-slb, qinq: true, name: up }] }"),
     ];
     let tap = prop_oneof![Just("10.7.0.1/24, bridge: br1"), Just("10.7.0.1/24")];
-    (experiment(), bridge, server, (mirror, nat, plumbing), capture, x, tap).prop_map(
-        |(text, bridge, server, (mirror, nat, plumbing), capture, x, tap)| {
+    (experiment(), bridge, server, (mirror, nat, pipes, plumbing), capture, x, tap).prop_map(
+        |(text, bridge, server, (mirror, nat, pipes, plumbing), capture, x, tap)| {
             let vms = format!("{x}\n  y: {{ networks: [b] }}");
             let text = match text.contains("vms: {}") {
                 true => text.replace("vms: {}", &format!("vms:\n  {vms}")),
@@ -142,7 +148,7 @@ fn with_objects() -> impl Strategy<Value = String> {
                 (_, false) => text.replace("vms:", &format!("taps: {{ {tap} }}\nvms:")),
             };
             let server = if server.is_empty() { String::new() } else { format!("dnsmasq: {server}\n") };
-            text.replacen("vms:", &format!("{bridge}{nat}{server}{mirror}{capture}{plumbing}vms:"), 1)
+            text.replacen("vms:", &format!("{bridge}{nat}{server}{mirror}{capture}{pipes}{plumbing}vms:"), 1)
         },
     )
 }
@@ -234,6 +240,9 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     pipelines.sort();
     seen.extend(pipelines.iter().map(|pipeline| format!("pipeline {pipeline:?}")));
     seen.extend(network.bonds.iter().map(|bond| format!("bond {bond:?}")));
+    // A pipe of another namespace is nobody's here.
+    let pipes = network.pipes.iter().filter(|(name, _)| !name.starts_with("far//"));
+    seen.extend(pipes.map(|pipe| format!("pipe {pipe:?}")));
     seen.extend(network.mirrors.iter().map(|mirror| format!("mirror {mirror:?}")));
     // A tag that the file gives may be that of an alias too, which depends on what was given out.
     let alias = |space: &String, tag: &u64| {
@@ -359,6 +368,10 @@ proptest! {
                 crate::name::Kind::Mirror => true,
                 // Which words of a line are one program is not told.
                 crate::name::Kind::Plumbing => change.action == Action::Destroy,
+                // Nor whether messages of a pipe are logged, and which words of a via are one.
+                crate::name::Kind::Pipe => {
+                    change.reasons.iter().all(|reason| ["log", "via"].contains(&reason.field.as_str()))
+                }
                 // It was not asked for the blacklist.
                 crate::name::Kind::Vlan => change.reasons.iter().all(|reason| reason.field == "blacklist"),
                 crate::name::Kind::Bridge => {
@@ -373,6 +386,7 @@ proptest! {
         let state = mm.0.lock().unwrap();
         prop_assert!(state.namespaces.is_empty());
         prop_assert!(state.network.nat.is_empty() && state.network.bonds.is_empty() && state.network.plumbing.values().all(Vec::is_empty));
+        prop_assert!(state.network.pipes.keys().all(|name| name.starts_with("far//")), "{:?}", state.network.pipes);
         prop_assert!(state.network.dnsmasq.is_empty() && state.network.mirrors.is_empty() && state.network.captures.is_empty());
         let left = |bridge: &super::minimega::network::Bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty();
         prop_assert!(state.network.bridges.values().all(left), "{:?}", state.network.bridges);

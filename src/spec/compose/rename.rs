@@ -42,6 +42,8 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("captures", "bridge", Refers::To("bridges")),
     ("dnsmasq", "leases", Refers::ToNics),
     ("taps", "bridge", Refers::To("bridges")),
+    // A name that is not declared may be a program, or a pipe of the includer.
+    ("plumbing", "pipeline", Refers::To("pipes")),
     ("commands", "depends_on", Refers::ToVms),
 ];
 

@@ -391,6 +391,33 @@ commands: { x: { create: "echo {{ prefix }}", depends_on: [a, b] } }
 }
 
 #[test]
+fn a_module_that_declares_its_pipes_gets_its_own_in_each_copy() {
+    let module = "pipes: { alerts: { mode: random }, cat: }\n\
+                  plumbing: { p: { pipeline: [alerts, \"cat -u\", cat, alert, site, lab//alerts, far//alerts] } }\n";
+    let files = files(&[("m.yaml", module)]);
+    let loaded = load_with(
+        "experiment: lab\ninclude: [{ file: m.yaml, prefix: a- }, { file: m.yaml, prefix: b- }]\npipes: { site: }\n",
+        &Inputs::default(),
+        &files,
+    );
+    // Programs, what is not declared and whole names stay.
+    let pipeline = |prefix: &str| {
+        format!(
+            "{prefix}p: {{ pipeline: [{prefix}alerts, \"cat -u\", {prefix}cat, alert, site, lab//alerts, far//alerts] }}"
+        )
+    };
+    let pipes = |prefix: &str| format!("{prefix}alerts: {{ mode: random }}, {prefix}cat: ");
+    let plain = format!(
+        "experiment: lab\npipes: {{ site: , {}, {} }}\nplumbing: {{ {}, {} }}\n",
+        pipes("a-"),
+        pipes("b-"),
+        pipeline("a-"),
+        pipeline("b-")
+    );
+    assert_eq!(outline(&loaded), outline(&load(&plain)));
+}
+
+#[test]
 fn modules_within_modules() {
     let files = files(&[
         (

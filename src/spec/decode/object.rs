@@ -17,6 +17,7 @@ mod capture;
 mod dnsmasq;
 mod mirror;
 mod nat;
+mod pipe;
 mod plumbing;
 
 /// The values of one setting; None where they were refused.
@@ -82,6 +83,14 @@ pub(super) static KINDS: &[ObjectKind] = &[
         complete: capture::complete,
     },
     ObjectKind {
+        kind: Kind::Pipe,
+        section: "pipes",
+        keys: keys::PIPE,
+        name: object_name,
+        read: pipe::read,
+        complete: |_, _, _| {},
+    },
+    ObjectKind {
         kind: Kind::Plumbing,
         section: "plumbing",
         keys: keys::PLUMBING,
@@ -97,9 +106,9 @@ impl Decoder<'_> {
         for (key, value) in self.named(node, &format!("`{}`", kind.section)) {
             let owner = format!("{} `{}`", kind.kind, shown(&key.text));
             let name = (kind.name)(&key.text).map_err(|error| self.bad_name(key.span, &error)).ok();
-            // A bridge without settings is still a bridge.
+            // A bridge without settings is still a bridge, and a pipe is one.
             let entries = match value.value {
-                Value::Null if kind.kind == Kind::Bridge => Vec::new(),
+                Value::Null if matches!(kind.kind, Kind::Bridge | Kind::Pipe) => Vec::new(),
                 _ => match self.section(value, &owner, &keys::names(kind.keys)) {
                     Some(entries) => entries,
                     None => continue,

@@ -6,6 +6,7 @@ mod conflicts;
 mod gateways;
 pub mod machine;
 mod objects;
+mod pipes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::Checks;
 use super::gateways::place_of_tap;
 use crate::diagnostic::{Diagnostic, Span, Spanned};
-use crate::name::{Kind, TapName, pipeline_key};
+use crate::name::{Kind, TapName};
 use crate::spec::model::{Object, Tap, nic_of_vm};
 use crate::spec::shown;
 
@@ -27,7 +27,7 @@ impl<'d> Checks<'d> {
         self.mirrors(&of(Kind::Mirror));
         self.captures(&of(Kind::Capture));
         self.bonds(&of(Kind::Bond));
-        self.pipelines(&of(Kind::Plumbing));
+        self.pipelines(&of(Kind::Pipe), &of(Kind::Plumbing));
     }
 
     /// A value that only one object can have.
@@ -50,21 +50,6 @@ impl<'d> Checks<'d> {
                 }
             }
         }
-    }
-
-    fn pipelines(&mut self, pipelines: &[(&'d str, &'d Object)]) {
-        let Some(namespace) = &self.draft.name else { return };
-        let lines = pipelines.iter().map(|(name, object)| {
-            let elements: Vec<&str> = object.all("pipeline").iter().map(|element| element.value.as_str()).collect();
-            (pipeline_key(&namespace.value, &elements.join(" ")), *name, object.place("pipeline"))
-        });
-        let lines = lines.filter(|(line, ..)| !line.is_empty());
-        self.once(
-            "duplicate-pipeline",
-            "are both the pipeline",
-            "the same is not made twice: keep one of the two",
-            lines,
-        );
     }
 
     fn trunks(&mut self, bridges: &[(&'d str, &'d Object)]) {
