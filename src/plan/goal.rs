@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
-use crate::live::{Facts, Live, LiveObject, LiveVm, STOPPED, VmState, find, mirrors_to, same_key};
+use crate::live::{Facts, Live, LiveObject, LiveVm, STOPPED, VmState, find, mirrors_to, same_file};
 use crate::name::{Address, Kind};
 
 /// The goal of one change. What the file leaves open, or ignores, is None.
@@ -130,8 +130,8 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
     let is_it = |object: &LiveObject| facts.is_none_or(|facts| facts.get("from") == object.facts.get("from"));
     let found = match kind {
         // There can be others to the same destination.
-        Kind::Mirror => mirrors_to(objects, key).find(|(_, object)| is_it(object)).or(find(objects, key)),
-        _ => find(objects, key),
+        Kind::Mirror => mirrors_to(objects, key).find(|(_, object)| is_it(object)).or(find(objects, key, facts)),
+        _ => find(objects, key, facts),
     };
     match (facts, found.map(|(_, object)| object)) {
         (None, Some(_)) => said.push("is still there".to_owned()),
@@ -146,7 +146,7 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
                 let Some(found) = object.facts.get(key) else { continue };
                 let met = match (kind, wanted.as_slice(), found.as_slice()) {
                     (Kind::Bridge, ..) => wanted.iter().all(|w| found.contains(w)),
-                    (Kind::Capture, [wanted], [found]) => same_key(wanted, found),
+                    (Kind::Capture, [wanted], [found]) => same_file(wanted, found),
                     _ => wanted == found,
                 };
                 if !met {
@@ -164,7 +164,7 @@ pub fn object(kind: Kind, key: &str, live: &Live) -> Option<String> {
         let all: Vec<_> = mirrors_to(objects, key).map(|(_, mirror)| &mirror.facts).collect();
         return (!all.is_empty()).then(|| short_hash(&format!("{all:?}")));
     }
-    let (_, object) = find(objects, key)?;
+    let (_, object) = find(objects, key, None)?;
     // Which VLANs are on a bridge changes with what is on it.
     let facts: Vec<_> = object.facts.iter().filter(|(key, _)| *key != "vlans").collect();
     Some(short_hash(&format!("{} {facts:?}", object.host)))
