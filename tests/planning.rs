@@ -198,3 +198,30 @@ fn pictures() {
     let mermaid = std::fs::read_to_string(folder.path().join("plan.mmd")).expect("it was written");
     assert!(mermaid.contains("flowchart TB\n") && mermaid.contains("n0[\"create vm.web#91;0-1#93;"), "{mermaid}");
 }
+
+/// As every tool does whose reader has enough: no word, and what shells say of SIGPIPE.
+#[test]
+fn output_that_nobody_reads_ends_quietly() {
+    let folder = Folder::new(&[("lab.yaml", LAB)]);
+    for args in [
+        &["generate", "commands"][..],
+        &["explain"],
+        &["expand", "lab.yaml"],
+        &["plan", "lab.yaml"],
+        &["plan", "--json", "lab.yaml"],
+        &["graph", "lab.yaml"],
+        &["show", "lab.yaml"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = folder.command(args).stdout(writer).stderr(Stdio::piped()).output().expect("it starts");
+        assert_eq!(ended.status.code(), Some(141), "{args:?}");
+        assert_eq!(String::from_utf8_lossy(&ended.stderr).replace("note: ", ""), "", "{args:?}");
+    }
+    // What checks or does something goes on.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let ended = folder.command(&["validate", "lab.yaml", "nosuch.yaml"]).stdout(writer).output().expect("it starts");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("nosuch.yaml"));
+}

@@ -439,12 +439,18 @@ pub fn veiled<'a>(plan: &'a Plan, secrets: &Secrets) -> (Cow<'a, Plan>, Secrets)
 pub const HIDDEN_NOTE: &str =
     "sensitive values are shown as (sensitive), so this text cannot be run as it is; apply sends the values themselves";
 
-/// Write to standard output. A reader that has gone away, as in `plan | head`, is no failure.
+/// Write to standard output. A reader that has gone away is an error, with which `main` ends without a word.
 pub fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|source| CommandError::Write { what: "standard output".to_owned(), source }),
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|source| CommandError::Write { what: "standard output".to_owned(), source })
+}
+
+/// The same of what is said besides the work, which goes on whoever reads.
+pub fn tell(text: &str) -> Result<(), CommandError> {
+    match print(text) {
+        Err(CommandError::Write { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 

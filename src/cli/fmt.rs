@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::experiment::{CommandError, print, report};
+use super::experiment::{CommandError, report, tell};
 use crate::diagnostic::Exit;
 use crate::spec::{self, Format, Secrets};
 
@@ -44,15 +44,15 @@ pub fn run(args: &FmtArgs) -> Result<Exit, CommandError> {
         let same = formatted == file.text;
         if args.check {
             if !same {
-                print(&format!("{}\n", file.name))?;
+                tell(&format!("{}\n", file.name))?;
                 exit = Exit::Error;
             }
         } else if path == Path::new("-") {
             debug_assert!(file.format == Format::Yaml, "standard input is YAML");
-            print(&formatted)?;
+            tell(&formatted)?;
         } else if !same {
             replace(path, &formatted)?;
-            print(&format!("{}\n", file.name))?;
+            tell(&format!("{}\n", file.name))?;
         }
     }
     Ok(exit)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, print};
+use super::experiment::{CommandError, tell};
 use crate::diagnostic::Exit;
 use crate::name::Namespace;
 
@@ -35,6 +35,6 @@ pub fn run(args: &InitArgs) -> Result<Exit, CommandError> {
     let failed = |source| CommandError::Write { what: file.to_string(), source };
     let mut output = OpenOptions::new().write(true).create_new(true).open(&args.file).map_err(failed)?;
     output.write_all(FIRST.replace("NAME", args.name.as_str()).as_bytes()).map_err(failed)?;
-    print(&format!("Wrote {file}. Next: megaform validate {file}; megaform plan {file}\n"))?;
+    tell(&format!("Wrote {file}. Next: megaform validate {file}; megaform plan {file}\n"))?;
     Ok(Exit::Success)
 }

@@ -91,6 +91,20 @@ enum Subcommands {
     Generate(generate::GenerateArgs),
 }
 
+/// What shells report of a program that SIGPIPE has ended.
+const READER_GONE: u8 = 128 + 13;
+
+/// Whether standard output could not be written because its reader has gone away, as `head` does when it has enough.
+fn nobody_reads(error: &(dyn std::error::Error + 'static)) -> bool {
+    let output = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(raw::RawError::Output(source)), ..) => Some(source),
+        (_, Some(console::ConsoleError::Output(source)), _) => Some(source),
+        (_, _, Some(experiment::CommandError::Write { source, .. })) => Some(source),
+        _ => error.downcast_ref::<std::io::Error>(),
+    };
+    output.is_some_and(|source| source.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// Run the program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -134,6 +148,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) if nobody_reads(&*error) => ExitCode::from(READER_GONE),
         Err(error) => {
             let mut text = error.to_string();
             let mut source = error.source();

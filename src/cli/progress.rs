@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::experiment::{CommandError, print};
+use super::experiment::{CommandError, tell};
 use crate::apply::{End, Event, Undone};
 use crate::diagnostic::Exit;
 use crate::plan::Plan;
@@ -102,12 +102,12 @@ impl Report<'_> {
         }
         let mut text = serde_json::to_string(line).map_err(CommandError::Json)?;
         text.push('\n');
-        print(&text)
+        tell(&text)
     }
 
     /// Write text, unless there are JSON lines.
     pub fn text(self, text: &str) -> Result<(), CommandError> {
-        if self.json { Ok(()) } else { print(text) }
+        if self.json { Ok(()) } else { tell(text) }
     }
 
     /// The line that a plan begins with.

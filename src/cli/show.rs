@@ -8,9 +8,9 @@ use unicode_width::UnicodeWidthStr;
 use super::experiment::{CommandError, VarArgs, advice, file_or_name, observe, print};
 use super::output;
 use super::target::Target;
-use crate::diagnostic::Exit;
+use crate::diagnostic::{Exit, Spanned};
 use crate::language::range::natural_cmp;
-use crate::live::{Live, LiveNic, gateway_key, same_key};
+use crate::live::{Live, LiveNic, Objects, gateway_key, is_it};
 use crate::name::{Kind, Namespace, pipeline_key};
 use crate::plan::Made;
 use crate::plan::advice::{Advice, CommandAdvice};
@@ -46,7 +46,7 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
     }
     let known = advice(target, name)?;
     let tap_managed = |tap: &str| loaded.experiment.taps.contains_key(tap) || known.taps.contains_key(tap);
-    let experiment = &loaded.experiment;
+    let (experiment, none) = (&loaded.experiment, Objects::new());
     let object_managed = |kind: Kind, key: &str| {
         // Of several mirrors to one destination, that from the source that is known is the experiment's.
         let mirror = live.objects.get(&kind).and_then(|objects| objects.get(key)).filter(|_| kind == Kind::Mirror);
@@ -59,7 +59,8 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
                 experiment.of(kind).any(|(_, object)| ["from", "to"].iter().all(|e| object.one(e) == end(e)));
             return declared || known.objects.iter().any(|((of, _), known)| *of == kind && made(known));
         }
-        let made = known.objects.iter().any(|((of, _), made)| *of == kind && same_key(&made.key, key));
+        let all = live.objects.get(&kind).unwrap_or(&none);
+        let made = known.objects.iter().any(|((of, _), made)| *of == kind && is_it(all, &made.key, &made.facts, key));
         let declares = |object: &Object| {
             if kind == Kind::Nat {
                 return object.one("vlan").is_some_and(|vlan| gateway_key(vlan, object.one("bridge")) == key);
@@ -68,13 +69,15 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
                 let elements: Vec<&str> = object.all("pipeline").iter().map(|element| element.value.as_str()).collect();
                 return pipeline_key(name, &elements.join(" ")) == key;
             }
+            let values = |values: &[Spanned<String>]| values.iter().map(|value| value.value.clone()).collect();
+            let settings = object.settings.iter().map(|(key, of)| ((*key).to_owned(), values(of))).collect();
             let keys: &[&str] = match kind {
                 Kind::Dnsmasq => &["address"],
                 Kind::Mirror => &["to"],
                 Kind::Bond => &["name"],
                 _ => &["file", "to"],
             };
-            keys.iter().any(|of| object.one(of).is_some_and(|value| same_key(value, key)))
+            keys.iter().any(|of| object.one(of).is_some_and(|value| is_it(all, value, &settings, key)))
         };
         // A pipe without an entry comes with the pipelines that have it.
         let plumbed = || {

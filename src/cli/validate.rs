@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::experiment::{CommandError, VarArgs, counted, load, print, report};
+use super::experiment::{CommandError, VarArgs, counted, load, report, tell};
 use super::target::Target;
 use crate::diagnostic::Exit;
 use crate::spec;
@@ -39,7 +39,7 @@ pub fn run(args: &ValidateArgs, target: &Target) -> Result<Exit, CommandError> {
                 if !e.commands.is_empty() {
                     parts.push(counted(e.commands.len(), "entry").replace("entrys", "entries") + " of raw commands");
                 }
-                print(&format!("{}: experiment {} is valid: {}\n", file.display(), *e.name, parts.join(", ")))?;
+                tell(&format!("{}: experiment {} is valid: {}\n", file.display(), *e.name, parts.join(", ")))?;
             }
             None => exit = Exit::Error,
         }

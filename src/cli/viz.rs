@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 use super::experiment::{CommandError, Loaded, VarArgs, advice, load, observe, planned, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
-use crate::graph::{Endpoint, TapView, Topology, VlanView, VmView, dot, mermaid, svg, vlan_key};
-use crate::live::{Live, LiveNic};
+use crate::graph::{Endpoint, PipelineView, TapView, Topology, VlanView, VmView, dot, mermaid, svg, vlan_key};
+use crate::live::{ELEMENTS, Live, LiveNic};
+use crate::name::Kind;
 use crate::plan::Options;
 use crate::plan::picture::flow;
 
@@ -129,6 +130,12 @@ fn live_topology(title: &str, live: &Live) -> Topology {
     };
     for (kind, objects) in &live.objects {
         for (name, object) in objects {
+            if *kind == Kind::Plumbing {
+                // Where it is not told which words are one program, the line is all there is to draw.
+                let elements = object.facts.get(ELEMENTS).cloned().unwrap_or_else(|| vec![name.clone()]);
+                topology.pipelines.push(PipelineView { name: name.clone(), elements, whole: true });
+                continue;
+            }
             topology.add(*kind, name, &object.facts);
         }
     }

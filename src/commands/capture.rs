@@ -1,6 +1,6 @@
 //! `capture` and `clear capture`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -48,7 +48,9 @@ async fn pcap(call: Call) -> Result<Answer, EngineError> {
 async fn list(call: Call) -> Result<Answer, EngineError> {
     let captures = call.engine().captures(&call.namespace).await;
     let flows = call.engine().flow_captures(&call.namespace);
-    let data = captures.iter().map(data).chain(flows.iter().map(flow_data)).collect();
+    let root = call.engine().files().root();
+    let data = captures.iter().map(data).chain(flows.iter().map(flow_data));
+    let data = data.map(|record| with_name(record, root)).collect();
     let flows = flows.into_iter().map(|flow| {
         let FlowInfo { bridge, sink, settings, status } = flow;
         let mode =
@@ -77,6 +79,14 @@ async fn list(call: Call) -> Result<Answer, EngineError> {
         .chain(flows)
         .collect();
     Ok(Answer { empty_list: true, data, ..Answer::table(COLUMNS, rows) })
+}
+
+/// A record with the name of its file in the files folder, by which commands may name it.
+fn with_name(mut record: serde_json::Value, root: &Path) -> serde_json::Value {
+    let path = record["path"].as_str().unwrap_or_default();
+    let name = Path::new(path).strip_prefix(root).ok().map(|name| name.display().to_string());
+    record["inside"] = name.into();
+    record
 }
 
 fn data(capture: &CaptureInfo) -> serde_json::Value {

@@ -163,14 +163,8 @@ impl Topology {
                 }
             }
             Kind::Plumbing => {
-                let (elements, whole) = match settings.get(crate::live::ELEMENTS) {
-                    Some(elements) => (elements.clone(), true),
-                    None => (all(settings, "pipeline").to_vec(), false),
-                };
-                // Where it is not told which words are one program, the line is all there is to draw.
-                let elements = if elements.is_empty() { vec![name.to_owned()] } else { elements };
-                let whole = whole || elements.len() == 1;
-                self.pipelines.push(PipelineView { name: name.to_owned(), elements, whole });
+                let elements = all(settings, "pipeline").to_vec();
+                self.pipelines.push(PipelineView { name: name.to_owned(), elements, whole: false });
             }
             Kind::Bond => self.bond(&id, name, settings),
             Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Pipe | Kind::Command => {}

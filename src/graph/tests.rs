@@ -234,8 +234,10 @@ fn live_bonds_and_pipelines_are_drawn_as_far_as_they_are_told() {
     topology.add(crate::name::Kind::Bond, "named", &settings(&[("name", &["named"]), ("vm", &["web"])]));
     let told = [("vm", &["web"][..]), ("nics", &["0", "1"]), ("mode", &["balance-slb"]), ("lacp", &[])];
     topology.add(crate::name::Kind::Bond, "told", &settings(&told));
-    topology.add(crate::name::Kind::Plumbing, "a cat b", &settings(&[("elements", &["lab//a", "cat", "other//b"])]));
-    topology.add(crate::name::Kind::Plumbing, "a sed x b", &Settings::new());
+    for (name, elements) in [("a cat b", &["lab//a", "cat", "other//b"][..]), ("a sed x b", &["a sed x b"])] {
+        let elements = elements.iter().map(|element| (*element).to_owned()).collect();
+        topology.pipelines.push(PipelineView { name: name.to_owned(), elements, whole: true });
+    }
     topology.finish();
     let dot = dot(&topology);
     for line in [

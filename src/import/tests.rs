@@ -230,7 +230,7 @@ clear vm net bond web0 mega_bond0
     // A bond ends with the process, and with all but one of its NICs.
     let end = |command: &str| read(&format!("{text}{command}")).unwrap().vms["db"].bonds.len();
     assert_eq!([end(""), end("vm net disconnect db 1"), end("clear vm net bond db")], [1, 0, 0]);
-    assert!(read(&format!("{text}vm kill db")).unwrap().vms.get("db").is_none());
+    assert!(!read(&format!("{text}vm kill db")).unwrap().vms.contains_key("db"));
     let loaded = crate::spec::parse("lab.yaml", &written, crate::spec::Format::Yaml, &crate::spec::NoFiles);
     assert!(loaded.experiment.is_some(), "{:?}\n{written}", loaded.diagnostics);
 }

@@ -20,7 +20,9 @@ mod record;
 mod table;
 mod vm;
 
-pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, same_key};
+pub use object::{
+    Facts, INSIDE, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, is_it, mirrors_to, same_file,
+};
 pub use plumbing::{ELEMENTS, OTHERS, is_unset_pipe, is_unused_pipe, same_program};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};

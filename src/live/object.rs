@@ -42,11 +42,20 @@ impl LiveObject {
 /// the file or collector of a capture, the name of a pipe, the line of a pipeline.
 pub type Objects = BTreeMap<String, LiveObject>;
 
-/// Whether what tells an object from others is the same: a relative path is one in the engine's files folder, which is not
-/// known here.
-pub fn same_key(wanted: &str, seen: &str) -> bool {
-    let inside = || seen.strip_suffix(wanted).is_some_and(|folder| folder.starts_with('/') && folder.ends_with('/'));
-    wanted == seen || (!wanted.starts_with('/') && inside())
+/// The fact with the name of a capture's file in the engine's files folder, where the target tells it; no value for a file that is
+/// elsewhere.
+pub const INSIDE: &str = "name in the files folder";
+
+/// The folder, with its slash, in which a relative path would be the absolute one; never that of all folders, which no engine
+/// keeps its files in.
+fn folder<'p>(relative: &str, absolute: &'p str) -> Option<&'p str> {
+    let folder = absolute.strip_suffix(relative).filter(|_| !relative.starts_with('/'))?;
+    (folder.len() > 1 && folder.starts_with('/') && folder.ends_with('/')).then_some(folder)
+}
+
+/// Whether two paths may be of one file: a relative path is one in the engine's files folder, which is not known here.
+pub fn same_file(a: &str, b: &str) -> bool {
+    a == b || folder(a, b).is_some() || folder(b, a).is_some()
 }
 
 /// The mirrors to a destination.
@@ -54,9 +63,35 @@ pub fn mirrors_to<'o>(objects: &'o Objects, to: &str) -> impl Iterator<Item = (&
     objects.iter().filter(move |(_, mirror)| mirror.facts.get("to").is_some_and(|of| of[0] == to))
 }
 
-/// An object by what tells it from others.
-pub fn find<'o>(objects: &'o Objects, key: &str) -> Option<(&'o String, &'o LiveObject)> {
-    objects.get_key_value(key).or_else(|| objects.iter().find(|(seen, _)| same_key(key, seen)))
+/// An object by what tells it from others. A capture may be named by a relative path, which is one in the engine's files folder.
+/// Where the target does not tell which files are in there, it is the one in a folder called `files`, as that of minimega is;
+/// otherwise the only one that ends with the path and is of the VM or bridge that the settings have.
+pub fn find<'o>(objects: &'o Objects, key: &str, settings: Option<&Facts>) -> Option<(&'o String, &'o LiveObject)> {
+    if let Some(found) = objects.get_key_value(key) {
+        return Some(found);
+    }
+    let mut files = Vec::new();
+    for (path, object) in objects.iter().filter(|(_, object)| object.facts.contains_key("file")) {
+        match object.facts.get(INSIDE) {
+            Some(name) if name.first().is_some_and(|name| name == key) => return Some((path, object)),
+            Some(_) => {}
+            None => files.extend(folder(key, path).map(|folder| (folder, path, object))),
+        }
+    }
+    let only = |mut found: Vec<_>| if found.len() == 1 { found.pop() } else { None };
+    let usual = files.iter().copied().filter(|(folder, ..)| folder.ends_with("/files/")).collect();
+    let alike = |object: &LiveObject| {
+        let same = |fact: &str| settings.and_then(|facts| facts.get(fact)) == object.facts.get(fact);
+        same("vm") && (object.facts.contains_key("vm") || same("bridge"))
+    };
+    let (_, path, object) =
+        only(usual).or_else(|| only(files.into_iter().filter(|(.., object)| alike(object)).collect()))?;
+    Some((path, object))
+}
+
+/// Whether an object of this key is the one that another key, and settings, name.
+pub fn is_it(objects: &Objects, wanted: &str, settings: &Facts, key: &str) -> bool {
+    wanted == key || find(objects, wanted, Some(settings)).is_some_and(|(found, _)| found == key)
 }
 
 /// The table of a command; None where the target does not have it.
@@ -225,6 +260,13 @@ fn captures(entries: &[Entry]) -> Objects {
                 };
                 tell("snaplen", record["snaplen"].as_u64().map(|size| size.to_string()));
                 tell("filter", record["filter"].as_str().map(str::to_owned));
+                let inside = record.get("inside").filter(|_| collector(path).is_none());
+                object.facts.extend(
+                    inside.map(|name| (INSIDE.to_owned(), name.as_str().map(str::to_owned).into_iter().collect())),
+                );
+                let mut tell = |key: &str, value: Option<String>| {
+                    object.facts.extend(value.map(|value| (key.to_owned(), vec![value])));
+                };
                 tell("format", record["mode"].as_str().map(str::to_owned));
                 tell(STOPPED, record["stopped"].as_str().map(str::to_owned));
             } else {

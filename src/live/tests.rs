@@ -194,3 +194,50 @@ fn what_has_another_form_than_expected_counts_as_not_shown() {
     assert!(error.is_syntax(), "{error}");
     assert!(observe_vms(&mut broken, &lab()).is_ok());
 }
+
+/// A relative path is one in the files folder: exactly where the target tells, otherwise as far as it is beyond doubt.
+#[test]
+fn files_of_captures_are_told_apart() {
+    let capture = |path: &str, inside: Option<Option<&str>>| {
+        let mut object = LiveObject::default();
+        object.facts.insert("file".to_owned(), vec![path.to_owned()]);
+        let vm = if path.starts_with("/other/") { "db" } else { "web" };
+        object.facts.insert("vm".to_owned(), vec![vm.to_owned()]);
+        object.facts.extend(inside.map(|name| (INSIDE.to_owned(), name.map(str::to_owned).into_iter().collect())));
+        (path.to_owned(), object)
+    };
+    let settings = Facts::from([("vm".to_owned(), vec!["web".to_owned()])]);
+    let found = |objects: &[(String, LiveObject)], key: &str| {
+        let objects: Objects = objects.iter().cloned().collect();
+        find(&objects, key, Some(&settings)).map(|(key, _)| key.clone())
+    };
+    let told = [
+        capture("/base/f/x.pcap", Some(Some("x.pcap"))),
+        capture("/x.pcap", Some(None)),
+        capture("/tmp/files/y.pcap", Some(None)),
+    ];
+    for (key, expected) in [
+        ("x.pcap", Some("/base/f/x.pcap")),
+        ("/x.pcap", Some("/x.pcap")),
+        ("/base/f/x.pcap", Some("/base/f/x.pcap")),
+        ("y.pcap", None),
+        ("pcap", None),
+    ] {
+        assert_eq!(found(&told, key).as_deref(), expected, "{key}");
+    }
+    let untold = |paths: &[&str]| paths.iter().map(|path| capture(path, None)).collect::<Vec<_>>();
+    for (paths, expected) in [
+        (&["/x.pcap"][..], None),
+        (&["/tmp/x.pcap"], Some("/tmp/x.pcap")),
+        (&["/tmp/x.pcap", "/m/files/x.pcap"], Some("/m/files/x.pcap")),
+        (&["/tmp/x.pcap", "/x.pcap"], Some("/tmp/x.pcap")),
+        (&["/tmp/x.pcap", "/var/x.pcap"], None),
+        (&["/tmp/x.pcap", "/other/x.pcap"], Some("/tmp/x.pcap")),
+        (&["/other/x.pcap"], None),
+        (&["/other/files/x.pcap"], Some("/other/files/x.pcap")),
+        (&["/tmp/ax.pcap"], None),
+    ] {
+        assert_eq!(found(&untold(paths), "x.pcap").as_deref(), expected, "{paths:?}");
+    }
+    assert!(same_file("x.pcap", "/a/x.pcap") && same_file("/a/x.pcap", "x.pcap") && !same_file("x.pcap", "/x.pcap"));
+}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
 use crate::live::{
-    Facts, Live, LiveObject, LiveVm, OTHERS, STOPPED, VmState, find, mirrors_to, same_key, same_program,
+    Facts, Live, LiveObject, LiveVm, OTHERS, STOPPED, VmState, find, mirrors_to, same_file, same_program,
 };
 use crate::name::{Address, Kind};
 
@@ -133,8 +133,8 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
     let is_it = |object: &LiveObject| facts.is_none_or(|facts| facts.get("from") == object.facts.get("from"));
     let found = match kind {
         // There can be others to the same destination.
-        Kind::Mirror => mirrors_to(objects, key).find(|(_, object)| is_it(object)).or(find(objects, key)),
-        _ => find(objects, key),
+        Kind::Mirror => mirrors_to(objects, key).find(|(_, object)| is_it(object)).or(find(objects, key, facts)),
+        _ => find(objects, key, facts),
     };
     match (facts, found.map(|(_, object)| object)) {
         (None, Some(_)) => said.push("is still there".to_owned()),
@@ -151,7 +151,7 @@ fn object_unmet(kind: Kind, key: &str, facts: Option<&Facts>, live: &Live, said:
                 let Some(found) = object.facts.get(key) else { continue };
                 let met = match (kind, wanted.as_slice(), found.as_slice()) {
                     (Kind::Bridge, ..) => wanted.iter().all(|w| found.contains(w)),
-                    (Kind::Capture, [wanted], [found]) => same_key(wanted, found),
+                    (Kind::Capture, [wanted], [found]) => same_file(wanted, found),
                     (Kind::Pipe, [wanted], [found]) if key == "via" => same_program(wanted, found),
                     _ => wanted == found,
                 };
@@ -170,7 +170,7 @@ pub fn object(kind: Kind, key: &str, live: &Live, goes: bool) -> Option<String> 
         let all: Vec<_> = mirrors_to(objects, key).map(|(_, mirror)| &mirror.facts).collect();
         return (!all.is_empty()).then(|| short_hash(&format!("{all:?}")));
     }
-    let (_, object) = find(objects, key)?;
+    let (_, object) = find(objects, key, None)?;
     // Which VLANs are on a bridge changes with what is on it.
     let counts = |key: &str| key != "vlans" && (goes || key != OTHERS);
     let facts: Vec<_> = object.facts.iter().filter(|(key, _)| counts(key)).collect();

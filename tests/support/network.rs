@@ -585,7 +585,12 @@ impl Network {
             kind,
             nic: None,
             bridge: bridge.to_owned(),
-            path: path.to_owned(),
+            // A relative path is one in the files folder.
+            path: if path.starts_with('/') || path.contains(':') {
+                path.to_owned()
+            } else {
+                format!("/base/files/{path}")
+            },
             mode: String::new(),
             gzip: false,
             snaplen,

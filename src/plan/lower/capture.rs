@@ -4,14 +4,14 @@
 //!
 //! A capture of a VM that is launched starts before its guest does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra, Pending};
 use super::super::{Action, Cost, Mark, Reason, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, words};
 use super::{Lower, Scene};
-use crate::live::{Facts, find, same_key};
+use crate::live::{Facts, Objects, find, is_it};
 use crate::name::{Address, Kind};
 
 /// A setting of the namespace: the key of the file, the words of the command, and what minimega begins with.
@@ -230,14 +230,17 @@ impl Captures {
     /// of one back stops them all. None where the target does not tell what somebody else's was started with.
     fn again(&self, scene: &Scene<'_>, draft: &mut Draft, group: &Group) -> Option<Vec<String>> {
         let mut lines = Vec::new();
+        let none = Objects::new();
+        let all = scene.live.objects.get(&Kind::Capture).unwrap_or(&none);
         // Taking back what stops them starts them again.
         let there = self.there.get(group).into_iter().flatten().filter(|_| !self.stopped.contains_key(group));
         for (key, live) in there {
-            let known = |made: &&super::super::Made| same_key(&made.key, key);
+            let known = |made: &&super::super::Made| is_it(all, &made.key, &made.facts, key);
             let made = scene.options.advice.objects.iter().filter(|((kind, _), _)| *kind == Kind::Capture);
             let made = made.map(|(_, made)| made).find(known);
-            let declared = scene.experiment.of(Kind::Capture).find(|(_, object)| {
-                object.one("to").or(object.one("file")).is_some_and(|wanted| same_key(wanted, key))
+            let declared = scene.experiment.of(Kind::Capture).find(|(name, object)| {
+                let wanted = object.one("to").or(object.one("file"));
+                wanted.is_some_and(|wanted| is_it(all, wanted, &Item::new(name, object, String::new()).facts, key))
             });
             let mut facts =
                 declared.map(|(name, object)| Item::new(name, object, key.clone()).facts).unwrap_or_default();
@@ -317,10 +320,11 @@ impl<'a> Lower<'a> for Captures {
                 Item::new(name, object, key)
             })
             .collect();
-        for item in &mut items {
-            // A relative path is one in the engine's files folder, which is not known here.
-            if item.facts.contains_key("file")
-                && let Some((found, _)) = find(&seen, &item.key)
+        // Others name theirs in full.
+        let named: BTreeSet<String> = items.iter().map(|item| item.key.clone()).collect();
+        for item in items.iter_mut().filter(|item| item.facts.contains_key("file")) {
+            if let Some((found, _)) =
+                find(&seen, &item.key, Some(&item.facts)).filter(|(found, _)| !named.contains(*found))
             {
                 item.facts.insert("file".to_owned(), vec![found.clone()]);
                 item.key.clone_from(found);

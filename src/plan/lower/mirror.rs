@@ -49,9 +49,14 @@ fn ours(scene: &Scene<'_>, items: &[Item<'_>]) -> Seen {
     for (key, mirror) in &live {
         let to = to(mirror).unwrap_or_default();
         let wanted = items.iter().find(|item| item.key == to).and_then(|item| one(&item.facts, "from"));
-        let sources = [wanted, known(&to).and_then(|(_, made)| one(&made.facts, "from"))];
-        let is_there = |from: &str| mirrors_to(&live, &to).any(|(_, m)| one(&m.facts, "from") == Some(from));
-        let mine = sources.into_iter().flatten().find(|from| is_there(from));
+        let made = known(&to).and_then(|(_, made)| one(&made.facts, "from"));
+        let is_there = |from: &&str| mirrors_to(&live, &to).any(|(_, m)| one(&m.facts, "from") == Some(from));
+        let (wanted, made) = (wanted.filter(is_there), made.filter(is_there));
+        // Somebody has made the one that the file wants by now, beside that of before: both end, and the one is made again.
+        if made.is_some() && wanted != made && one(&mirror.facts, "from") == wanted {
+            continue;
+        }
+        let mine = made.or(wanted);
         let ours = several.contains(&to) && mine.is_some() && one(&mirror.facts, "from") == mine;
         found.insert(if ours { to } else { key.clone() }, mirror.clone());
     }

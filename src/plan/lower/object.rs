@@ -9,7 +9,7 @@ use super::super::display::reason_text;
 use super::super::draft::Draft;
 use super::super::{Action, Cost, Goal, Reason};
 use super::{Scene, asked_for, gone, not_in_the_file};
-use crate::live::{ELEMENTS, Facts, INTERFACES, LiveObject, OTHERS, TAG, find, same_key};
+use crate::live::{ELEMENTS, Facts, INSIDE, INTERFACES, LiveObject, OTHERS, TAG, find, is_it, same_file};
 use crate::name::{Address, Kind};
 use crate::spec::model::Object;
 
@@ -92,6 +92,11 @@ pub(super) struct Rules<'r> {
     pub cost: Cost,
 }
 
+/// Whether two keys may be of one object: a path that is remembered may be relative.
+fn same_name(kind: Kind, a: &str, b: &str) -> bool {
+    a == b || (kind == Kind::Capture && same_file(a, b))
+}
+
 /// Nothing shows whether it is there: the target lists none of its kind, and the answer of the command that makes it was lost.
 pub(super) fn unsure(scene: &Scene<'_>, kind: Kind, name: &str) -> bool {
     !scene.live.objects.contains_key(&kind) && scene.options.advice.unsure.contains(&(kind, name.to_owned()))
@@ -122,7 +127,7 @@ fn reasons(
     live: &LiveObject,
     made: Option<&Made>,
 ) -> Vec<Reason> {
-    let made = made.filter(|made| same_key(&made.key, &item.key));
+    let made = made.filter(|made| same_name(rules.kind, &made.key, &item.key));
     let keys: BTreeSet<&String> =
         item.facts.keys().chain(live.facts.keys()).chain(made.into_iter().flat_map(|m| m.facts.keys())).collect();
     let mut reasons = Vec::new();
@@ -148,7 +153,7 @@ fn reasons(
 
 /// Whether a fact is a key of the file. Others are what the target shows besides.
 fn known(key: &str) -> bool {
-    !matches!(key, "vlans" | "preexisting" | TAG | INTERFACES | ELEMENTS | OTHERS)
+    !matches!(key, "vlans" | "preexisting" | TAG | INTERFACES | ELEMENTS | INSIDE | OTHERS)
 }
 
 fn protect(scene: &Scene<'_>, draft: &mut Draft, address: &Address, object: &Object, what: &str, reasons: &[Reason]) {
@@ -174,10 +179,10 @@ fn was_there(scene: &Scene<'_>, kind: Kind, item: &Item<'_>) -> bool {
     let same = |key: &String, values: &[String]| {
         let Some(made) = made_with.get(key) else { return false };
         // Where it was seen, a relative path is known in full.
-        made.as_slice() == values || (key == "file" && same_key(&values[0], &made[0]))
+        made.as_slice() == values || (key == "file" && same_file(&values[0], &made[0]))
     };
     scene.options.advice.there.contains(&name)
-        && same_key(&item.key, &made.key)
+        && same_name(kind, &item.key, &made.key)
         && !wanted.is_empty()
         && wanted.len() == made_with.len()
         && wanted.iter().all(|(key, values)| same(key, values))
@@ -205,7 +210,7 @@ pub(super) fn diff<'a>(
     for item in items.iter().filter(|_| !scene.destroy()) {
         taken.insert(&item.key);
         // It was known by another key when it was made.
-        let former = made(item.name).and_then(|made| find(seen, &made.key));
+        let former = made(item.name).and_then(|made| find(seen, &made.key, Some(&made.facts)));
         let former = former.filter(|(key, _)| **key != item.key && !items.iter().any(|i| i.key == **key));
         taken.extend(former.map(|(key, _)| key.as_str()));
         if !scene.has(kind, item.name) {
@@ -256,8 +261,8 @@ pub(super) fn diff<'a>(
         let taken_over = scene.options.advice.objects.iter().find(|((of, other), made)| {
             *of == kind
                 && other != item.name
-                && same_key(&made.key, &item.key)
-                && items.iter().any(|i| i.name == other.as_str() && !same_key(&made.key, &i.key))
+                && same_name(kind, &made.key, &item.key)
+                && items.iter().any(|i| i.name == other.as_str() && !same_name(kind, &made.key, &i.key))
         });
         if let Some(((_, other), _)) = taken_over {
             differs.push(Reason {
@@ -334,7 +339,12 @@ pub(super) fn diff<'a>(
     let declared = |key: &str| items.iter().find(|item| item.key == key);
     let mut unmanaged = Vec::new();
     for (key, live) in seen.iter().filter(|(key, _)| !taken.contains(key.as_str())) {
-        let known = scene.options.advice.objects.iter().find(|((of, _), made)| *of == kind && same_key(&made.key, key));
+        let known = scene
+            .options
+            .advice
+            .objects
+            .iter()
+            .find(|((of, _), made)| *of == kind && is_it(seen, &made.key, &made.facts, key));
         let name = known.map(|((_, name), _)| name.as_str()).or_else(|| declared(key).map(|item| item.name));
         let Some(name) = name else {
             unmanaged.push(key.as_str());

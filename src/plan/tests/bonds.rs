@@ -285,7 +285,7 @@ fn ignored_bonds_are_left_as_they_are_while_their_vm_runs() {
             String::new(),
             other.clone(),
             UPLINK.replace("uplink", "other"),
-            format!(", bonds: [{{ nics: [0, 1], mode: balance-slb, name: x }}]"),
+            ", bonds: [{ nics: [0, 1], mode: balance-slb, name: x }]".to_owned(),
         ] {
             unchanged(&ignoring(LANS, &edit), &known);
         }

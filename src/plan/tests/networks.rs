@@ -180,7 +180,7 @@ fn captures_start_before_their_guest_and_share_settings() {
         [
             "capture pcap delete vm web",
             "capture pcap snaplen 96",
-            "capture pcap vm web 0 a.pcap",
+            "capture pcap vm web 0 /base/files/a.pcap",
             "capture pcap snaplen 1600"
         ]
     );
@@ -581,4 +581,58 @@ fn what_may_be_there_stays_in_doubt_until_it_is_made_or_removed() {
     advice.sent("tap mirror a 0 b 0", Some(&make));
     advice.answered(&make, Answer::Failed("no such VM"));
     assert!(!in_doubt(&advice));
+}
+
+/// Files of one name in different folders are different captures.
+#[test]
+fn a_capture_of_somebody_else_with_the_same_name_is_left_alone() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    let own = "captures: { c: { vm: web, file: x.pcap } }\n";
+    apply(&mm, &lab(own), &mut known);
+    mm.by_hand("namespace lab capture pcap vm ids 0 /tmp/x.pcap");
+    mm.by_hand("namespace lab capture pcap bridge mega_bridge /x.pcap");
+    let plan = learned(&mm, &lab(own), &known, false).unwrap();
+    assert!(plan.is_empty(), "{}", text(&plan));
+    assert!(text(&plan).contains("left alone: /tmp/x.pcap, /x.pcap"), "{}", text(&plan));
+    // The same by name, and others by folder.
+    let plan = learned(&mm, &lab("captures: { c: { vm: web, file: /base/files/x.pcap } }\n"), &known, false).unwrap();
+    assert!(plan.is_empty(), "{}", text(&plan));
+    let moved = "captures: { c: { vm: web, file: /y/x.pcap } }\n";
+    assert_eq!(apply(&mm, &lab(moved), &mut known), ["capture pcap delete vm web", "capture pcap vm web 0 /y/x.pcap"]);
+    assert_eq!(apply(&mm, &lab(""), &mut known), ["capture pcap delete vm web"]);
+    // Two of one name in one file.
+    let two = "captures: { a: { vm: web, file: x.pcap }, b: { vm: web, interface: 1, file: /z/x.pcap } }\n";
+    apply(&mm, &lab(two), &mut known);
+    let state = mm.0.lock().unwrap();
+    let paths: Vec<&str> = state.network.captures.iter().map(|c| c.path.as_str()).collect();
+    assert_eq!(paths, ["/tmp/x.pcap", "/x.pcap", "/base/files/x.pcap", "/z/x.pcap"]);
+}
+
+/// The file wants what somebody has made by hand by now, beside the mirror from before.
+#[test]
+fn a_mirror_from_before_does_not_stay_beside_the_one_that_was_made_by_hand() {
+    let mm = megaform();
+    let mut known = Advice::default();
+    apply(&mm, &lab("mirrors: { m: { from: web.0, to: ids.0 } }\n"), &mut known);
+    let edited = lab("mirrors: { m: { from: web.1, to: ids.0 } }\n");
+    let mut seen = live(&mm, &edited);
+    let mirror = |from: &str| {
+        let facts = [("from", from), ("to", "ids.0")].map(|(key, value)| (key.to_owned(), vec![value.to_owned()]));
+        (format!("ids.0 from {from}"), crate::live::LiveObject { facts: facts.into(), ..Default::default() })
+    };
+    let planned = |seen: &Live| plan(&edited.experiment, &edited.graph, seen, &options(&edited, &known));
+    let learn = |seen: &mut Live| {
+        for command in planned(seen).unwrap().learn {
+            crate::live::learn(&mut mm.clone(), seen, &edited.experiment.name.value, command).unwrap();
+        }
+    };
+    seen.objects.insert(crate::name::Kind::Mirror, [mirror("web.0"), mirror("web.1")].into());
+    learn(&mut seen);
+    let made = planned(&seen).unwrap();
+    assert_eq!(actions(&made), ["-/+ mirror.m"]);
+    let commands: Vec<&str> = made.steps.iter().map(|s| s.command.as_str()).collect();
+    assert_eq!(commands, ["namespace lab clear tap mirror ids 0", "namespace lab tap mirror web 1 ids 0"]);
+    // A third one is somebody else's, and would end too.
+    seen.objects.insert(crate::name::Kind::Mirror, [mirror("web.0"), mirror("web.1"), mirror("other")].into());
+    assert_eq!(refused(planned(&seen))[0].0, "mirror-shared");
 }

@@ -256,10 +256,9 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     };
     let nat = network.nat.iter();
     seen.extend(nat.map(|((space, bridge, tag), ip)| format!("nat {} {bridge} {ip}", alias(space, tag))));
-    // A relative path and an absolute one with the same end are not told apart, and what the format of flow records was
-    // before is not known of a namespace that is not there.
+    // What the format of flow records was before is not known of a namespace that is not there.
     let capture = |c: &super::minimega::network::Capture| {
-        let path = c.path.trim_start_matches('/');
+        let path = &c.path;
         format!("capture {path} {:?} {} {} {} {} {}", c.nic, c.bridge, c.kind, c.gzip, c.snaplen, c.filter)
     };
     seen.extend(network.captures.iter().map(capture));
