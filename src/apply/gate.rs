@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::executor::{chain, errors};
 use super::{Connect, End, Interrupt};
-use crate::plan::{Holds, Step};
+use crate::live::queue;
+use crate::plan::ownership::{compressed, queued_by, waiting};
+use crate::plan::{Holds, Plan, Step};
 use crate::wire::{Response, Transport};
 
 /// The shortest and the longest pause between two questions.
@@ -17,6 +19,7 @@ const NO_COMMAND: &str = "invalid command";
 
 /// Ask until the answer holds. A question may be asked again whatever became of the one before.
 pub(super) fn wait(
+    plan: &Plan,
     step: &Step,
     holds: &Holds,
     patience: Duration,
@@ -27,7 +30,7 @@ pub(super) fn wait(
     let end = Instant::now() + patience;
     let mut pause = PAUSES.0;
     loop {
-        let unmet = match ask(step, holds, connection, connect) {
+        let unmet = match ask(plan, step, holds, connection, connect) {
             Ok(()) => return End::Done,
             Err(unmet) => unmet,
         };
@@ -52,6 +55,7 @@ pub(super) fn wait(
 
 /// Ask once. The error says what is not as it is to be.
 fn ask(
+    plan: &Plan,
     step: &Step,
     holds: &Holds,
     connection: &mut Option<Box<dyn Transport + Send>>,
@@ -69,6 +73,20 @@ fn ask(
     }
     match holds {
         Holds::Success => Ok(()),
+        Holds::Queued(count) => {
+            let texts = responses.iter().flat_map(|r| r.resp.iter().flatten()).map(|entry| entry.response.as_str());
+            let queue: Vec<_> = texts.flat_map(queue).collect();
+            let (_, others) = waiting(&plan.experiment, &queue);
+            let found: usize = queue.iter().map(|queued| queued.count).sum();
+            match queue.iter().all(|queued| queued_by(&plan.experiment, queued)) {
+                true if found == *count => Ok(()),
+                true => Err(format!("{found} VMs are queued, expected {count}")),
+                false => Err(format!(
+                    "VMs are queued that are not this experiment's and would be launched too: {}",
+                    compressed(&others)
+                )),
+            }
+        }
         Holds::Connected(names) => {
             let waiting: Vec<&str> =
                 names.iter().map(String::as_str).filter(|name| !connected(&responses, name)).collect();

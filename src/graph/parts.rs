@@ -154,7 +154,7 @@ impl Topology {
                 }
             }
             // They carry nothing over the network.
-            Kind::Plumbing => {}
+            Kind::Plumbing | Kind::Placement => {}
             // A bond is between two parts that are there: a VM and a VLAN.
             Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Bond | Kind::Command => {}
         }

@@ -152,9 +152,14 @@ impl Scope {
             for selector in [&selection.targets, &selection.excludes, &selection.replaces].into_iter().flatten() {
                 scope.problems.extend(check(selector, experiment, live, owned));
             }
-            for selector in selection.replaces.iter().filter(|s| s.kind == Kind::Vlan) {
-                let message = format!("`--replace {}`: a VLAN alias cannot be made anew", selector.text);
-                let hint = "only VMs, taps and raw commands can; give the alias another tag in the file".to_owned();
+            for selector in &selection.replaces {
+                let (what, instead) = match selector.kind {
+                    Kind::Vlan => ("a VLAN alias", "; give the alias another tag in the file"),
+                    Kind::Placement => ("a setting of the namespace", ", and what is on a network"),
+                    _ => continue,
+                };
+                let message = format!("`--replace {}`: {what} cannot be made anew", selector.text);
+                let hint = format!("only VMs, taps and raw commands can{instead}");
                 scope.problems.push(problem("cannot-replace", message, hint));
             }
             scope.replace = Names::of(addresses(&selection.replaces));
@@ -201,6 +206,11 @@ impl Scope {
     /// Whether the plan is about an object.
     pub fn has(&self, kind: Kind, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.has(kind, name)) && !self.without.has(kind, name)
+    }
+
+    /// Whether an object was left out by name, or went out with one that was.
+    pub fn excludes(&self, kind: Kind, name: &str) -> bool {
+        self.without.has(kind, name)
     }
 
     /// Whether an object was chosen by name, or came along with one that was.

@@ -7,6 +7,7 @@ use crate::diagnostic::render;
 
 mod bonds;
 mod documents;
+mod placement;
 
 use documents::{read, tree};
 

@@ -20,6 +20,7 @@ mod dnsmasq;
 mod mirror;
 mod nat;
 mod object;
+mod placement;
 mod plumbing;
 mod tap;
 mod vlan;
@@ -43,9 +44,14 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
-            Kind::Bridge | Kind::Nat | Kind::Bond | Kind::Dnsmasq | Kind::Mirror | Kind::Capture | Kind::Plumbing => {
-                options.advice.objects.contains_key(&(kind, name.to_owned()))
-            }
+            Kind::Placement
+            | Kind::Bridge
+            | Kind::Nat
+            | Kind::Bond
+            | Kind::Dnsmasq
+            | Kind::Mirror
+            | Kind::Capture
+            | Kind::Plumbing => options.advice.objects.contains_key(&(kind, name.to_owned())),
             _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
         };
         let how = (options.destroy, options.verifying);
@@ -187,8 +193,9 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let (mut bridges, mut servers) = (bridge::Bridges::default(), dnsmasq::Servers::default());
     let (mut mirrors, mut captures) = (mirror::Mirrors::default(), capture::Captures::default());
     let (mut gateways, mut bonds) = (nat::Gateways::default(), bond::Bonds::default());
-    let mut pipelines = plumbing::Pipelines::default();
+    let (mut pipelines, mut placements) = (plumbing::Pipelines::default(), placement::Placements::default());
     let kinds: &mut [&mut dyn Lower<'a>] = &mut [
+        &mut placements,
         &mut vlans,
         &mut bridges,
         &mut taps,
@@ -220,14 +227,19 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     }
 }
 
-/// The last step of a destroy: the namespace, if nothing in it belongs to somebody else.
-fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
-    let name = scene.name();
+/// What is in the namespace and belongs to somebody else, so that a destroy leaves the namespace.
+fn left_behind(scene: &Scene<'_>, draft: &Draft) -> Vec<String> {
     let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm)).map(|vm| format!("vm.{}", vm.name));
     let taps = scene.live.taps.keys().filter(|tap| !tap::owned(scene, tap)).map(|tap| format!("tap.{tap}"));
     let goes = |address: &&Address| matches!(address.kind, Kind::Nat | Kind::Plumbing);
     let objects = draft.unmanaged.iter().filter(goes).map(Address::to_string);
-    let left: Vec<String> = vms.chain(taps).chain(objects).collect();
+    vms.chain(taps).chain(objects).collect()
+}
+
+/// The last step of a destroy: the namespace, if nothing in it belongs to somebody else.
+fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
+    let name = scene.name();
+    let left = left_behind(scene, draft);
     if !left.is_empty() {
         draft.notes.push(format!(
             "namespace {name} stays, because it holds what this experiment does not own: {}",

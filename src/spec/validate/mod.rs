@@ -6,6 +6,7 @@ mod conflicts;
 mod gateways;
 pub mod machine;
 mod objects;
+mod placement;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
@@ -40,6 +41,7 @@ pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
     }
     checks.addresses(&bodies);
     checks.disks(&bodies);
+    checks.placement();
     checks.renames();
     checks.taps();
     checks.objects();
