@@ -80,7 +80,7 @@ fn ask(
             let found: usize = queue.iter().map(|queued| queued.count).sum();
             match queue.iter().all(|queued| queued_by(&plan.experiment, queued)) {
                 true if found == *count => Ok(()),
-                true => Err(format!("{found} VMs are queued, expected {count}")),
+                true => Err(format!("{found} of {count} VMs are queued")),
                 false => Err(format!(
                     "VMs are queued that are not this experiment's and would be launched too: {}",
                     compressed(&others)

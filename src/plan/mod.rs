@@ -211,6 +211,7 @@ impl Expect {
             Self::Until { holds: Holds::Connected(names), .. } => {
                 format!("cc is connected to {}", range::compress(names))
             }
+            Self::Until { holds: Holds::Queued(1), .. } => "one VM is queued, the experiment's".to_owned(),
             Self::Until { holds: Holds::Queued(count), .. } => {
                 format!("{count} VMs are queued, all of them the experiment's")
             }

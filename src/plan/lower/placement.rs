@@ -161,7 +161,10 @@ impl Placements {
             return None;
         }
         let Some(before) = before.filter(|before| *before != old) else {
-            draft.notes.push(format!("{address} stays {}: what it was before is not known", text(&old)));
+            // The only host of a target without a mesh is what a namespace has anyway.
+            if old != [scene.live.placement.own.as_str()] {
+                draft.notes.push(format!("{address} stays {}: what it was before is not known", text(&old)));
+            }
             return None;
         };
         let mut reasons = not_in_the_file("placement");

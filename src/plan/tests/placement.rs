@@ -458,3 +458,25 @@ fn vms_that_are_to_be_together_are_launched_in_an_order_that_works() {
     go(&mm, &lab("", "b: { memory: 64 }"), &mut advice);
     assert_eq!(launches(&go(&mm, &lab("", "b: { memory: 64 }, a: { colocate: b }"), &mut advice)), ["kvm a"]);
 }
+
+#[test]
+fn an_interruption_leaves_the_queue_as_it_was() {
+    use std::sync::atomic::Ordering;
+    let one = lab(QUEUED, VMS);
+    let plan = planned(&Minimega::default(), &one);
+    for last in 1..=plan.steps.len() {
+        let (mm, interrupt) = (Minimega::default(), crate::apply::Interrupt::default());
+        let connect = || Ok(Box::new(mm.clone()) as Box<dyn crate::wire::Transport + Send>);
+        let mut observe = |event: crate::apply::Event| {
+            if event == (crate::apply::Event::Started { step: last }) {
+                interrupt.0.store(true, Ordering::SeqCst);
+            }
+        };
+        crate::apply::apply(&plan, &connect, None, &interrupt, &mut observe);
+        let space = space(&mm);
+        assert!(space.queue.is_empty() && !space.queueing, "after {last}: {space:?}");
+        let next = plan_with(&mm, &one, &options(&one, &Advice::default())).unwrap();
+        assert!(applied(&mm, &next).0, "after {last}");
+        assert_eq!(self::space(&mm).vms.len(), 4, "after {last}");
+    }
+}

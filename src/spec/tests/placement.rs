@@ -67,7 +67,7 @@ fn what_the_scheduler_would_refuse_is_found_before() {
         found[0].1.clone()
     };
     let together = limit(check("", "  a: { coschedule: 0 }\n  b: { colocate: a }\n"));
-    assert_eq!(together, "4: `a` has a coschedule limit of 0, and 1 other VMs are to be on its host");
+    assert_eq!(together, "4: `a` has a coschedule limit of 0, and another VM is to be on its host");
     let pinned = limit(check("", "  \"a[0-2]\": { schedule: h1 }\n  b: { schedule: h1, coschedule: 2 }\n  c: {}\n"));
     assert_eq!(pinned, "5: `b` has a coschedule limit of 2, and 3 other VMs are to be on `h1`");
     let single = limit(check("placement: { hosts: h1 }", "  a: { coschedule: 1 }\n  b: {}\n  c: {}\n"));

@@ -126,8 +126,8 @@ impl<'d> Checks<'d> {
                 continue;
             }
             let which = host.map_or("its host".to_owned(), |host| format!("`{}`", shown(&host)));
-            let message =
-                format!("`{name}` has a coschedule limit of {limit}, and {others} other VMs are to be on {which}");
+            let others = if others == 1 { "another VM is".to_owned() } else { format!("{others} other VMs are") };
+            let message = format!("`{name}` has a coschedule limit of {limit}, and {others} to be on {which}");
             self.push(
                 Diagnostic::error("coschedule-limit", span, message)
                     .hint("raise the limit, or take `colocate`, `schedule` or a VM away"),
