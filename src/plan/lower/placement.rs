@@ -335,6 +335,19 @@ fn flushed(draft: &Draft) -> BTreeMap<&str, StepId> {
     gone.flatten().collect()
 }
 
+/// The hosts among these with VMs that stay, which nobody would see any more if they were taken out.
+fn still_used(scene: &Scene<'_>, draft: &mut Draft, hosts: &[String]) -> Vec<String> {
+    let flushed: BTreeSet<String> = flushed(draft).into_keys().map(str::to_owned).collect();
+    let stays = |vm: &&crate::live::LiveVm| hosts.contains(&vm.host) && !flushed.contains(&vm.name);
+    let used: BTreeSet<String> = scene.live.vms.values().filter(stays).map(|vm| vm.host.clone()).collect();
+    let used: Vec<String> = used.into_iter().collect();
+    if !used.is_empty() {
+        let list = range::compress(&used);
+        draft.notes.push(format!("{list} stays a host of namespace {}, because VMs of others are on it", scene.name()));
+    }
+    used
+}
+
 /// The commands from one list of hosts to another.
 fn host_steps(scene: &Scene<'_>, draft: &mut Draft, work: &Work) -> Vec<StepId> {
     let serves: Arc<[usize]> = Arc::from([work.change]);
@@ -415,9 +428,14 @@ impl<'a> Lower<'a> for Placements {
         for (name, now) in [(HOSTS_OF, live.hosts.clone()), (LOAD, live.load.clone().map(|load| vec![load]))] {
             let (Some(now), Some(remembered)) = (now, made(scene, name)) else { continue };
             let set = values(&remembered.facts, name).as_ref() == Some(&now);
-            let Some(before) = values(&remembered.facts, BEFORE).filter(|before| set && *before != now) else {
+            let Some(mut before) = values(&remembered.facts, BEFORE).filter(|_| set) else { continue };
+            if name == HOSTS_OF {
+                before.extend(still_used(scene, draft, &minus(&now, &before)));
+                before.sort_by(|a, b| range::natural_cmp(a, b));
+            }
+            if before == now {
                 continue;
-            };
+            }
             let reason = Reason {
                 field: name.to_owned(),
                 old: Some(range::compress(&now)),

@@ -94,6 +94,19 @@ fn the_default_namespace_stays_and_gets_its_own_back() {
     let plan = plan_with(&mm, &file, &options(&file, &advice)).unwrap();
     carry_out(&mm, &plan);
     remember(&mut advice, &plan);
+    // A host with VMs of others is kept, because nobody would see them any more.
+    let (other, mut known) = (mesh(), Advice::default());
+    other.by_hand("namespace minimega ns del-hosts all");
+    other.by_hand("namespace minimega ns add-hosts node1");
+    let plan = plan_with(&other, &file, &options(&file, &known)).unwrap();
+    carry_out(&other, &plan);
+    remember(&mut known, &plan);
+    other.by_hand("namespace minimega vm launch kvm theirs");
+    let destroy = planned_destroy(&other, &file, known);
+    let kept = |note: &String| note.contains("node2 stays a host of namespace minimega");
+    assert!(destroy.notes.iter().any(kept), "{:?}", destroy.notes);
+    carry_out(&other, &destroy);
+    assert_eq!(hosts(&other, "minimega").unwrap(), ["node1", "node2"]);
     let destroy = planned_destroy(&mm, &file, advice);
     carry_out(&mm, &destroy);
     assert_eq!(hosts(&mm, "minimega").unwrap(), ["node1", "node2", "node3"]);
