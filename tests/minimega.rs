@@ -550,15 +550,23 @@ fn a_plan_is_a_script_that_minimega_runs() {
 }
 
 #[test]
-fn a_namespace_that_queues_launches_is_no_success() {
+fn a_namespace_that_queues_launches_queues_again_afterwards() {
     let lab = Lab::new();
     lab.minimega.by_hand("namespace lab ns queueing true");
+    let answer = lab.apply().ends(0);
+    assert!(answer.out.contains("# note: namespace lab queues launches (`ns queueing`)"), "{}", answer.out);
+    let sent = lab.take_changes();
+    let at = |command: &str| sent.iter().position(|c| c == command).unwrap_or_else(|| panic!("{command} in {sent:?}"));
+    assert!(at("ns queueing false") < at("vm launch kvm fw") && at("vm launch kvm fw") < at("ns queueing true"));
+    assert!(lab.minimega.state().namespaces["lab"].queueing);
+    lab.is_settled();
+    // What others queued is in the way.
+    lab.minimega.by_hand("namespace lab vm launch kvm theirs");
+    lab.edit("web[0-2]", "web[0-3]");
     let answer = lab.apply().ends(1);
-    assert!(answer.err.contains("namespace lab queues launches"), "{}", answer.err);
-    assert!(answer.err.contains("`namespace lab ns queueing false` ends that"), "{}", answer.err);
+    assert!(answer.err.contains("wait in the queue of namespace lab: vm.theirs"), "{}", answer.err);
+    assert!(answer.err.contains("`namespace lab ns flush` drops it"), "{}", answer.err);
     assert!(lab.take_changes().is_empty(), "nothing was sent");
-    lab.minimega.by_hand("namespace lab ns queueing false");
-    lab.apply().ends(0);
 }
 
 #[test]

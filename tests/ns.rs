@@ -333,14 +333,10 @@ fn apply_is_not_fooled_by_a_namespace_that_queues() {
     let file = lab.file("lab.yaml", "experiment: lab\nvms: { a: { memory: 16, state: paused } }\n");
     let file = file.to_string_lossy();
     lab.e("namespace lab ns queueing true").ok();
-    let answer = lab.run(&["apply", "--yes", &file]).fails("namespace lab queues launches");
-    assert!(answer.err.contains("namespace lab ns queueing false"), "{}", answer.err);
-    lab.run(&["plan", &file]).fails("namespace lab queues launches");
-    assert!(lab.qemus().is_empty());
-    assert_eq!(text(&lab, "namespace lab ns queue"), "", "nothing was queued");
-    lab.e("namespace lab ns queueing false").ok();
     lab.run(&["apply", "--yes", &file]).ok();
-    lab.e("namespace lab ns queueing true").ok();
+    assert_eq!(lab.qemus().len(), 1, "launched and not queued");
+    assert_eq!(text(&lab, "namespace lab ns queue"), "", "nothing was queued");
+    assert_eq!(text(&lab, "namespace lab ns queueing"), "true", "the setting is its user's");
     assert!(lab.run(&["apply", "--yes", &file]).ok().out.contains("No changes"), "what is up needs no launch");
     lab.run(&["destroy", "--yes", &file]).ok();
 }
@@ -423,4 +419,69 @@ fn one_host_answers_as_the_recorded_mesh() {
         compared += 1;
     }
     assert!(compared > 15, "only {compared} answers were compared");
+}
+
+#[test]
+fn an_experiment_goes_through_the_queue_and_leaves_that_of_others_alone() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let file = |vms: &str| {
+        let text = format!(
+            "experiment: lab\nplacement: {{ hosts: localhost, load: memcommit, queueing: true }}\nvms: {{ {vms} }}\n"
+        );
+        lab.file("lab.yaml", &text);
+    };
+    let vms = "\"a[0-1]\": { memory: 16, state: paused, colocate: b }, b: { memory: 24, state: paused, colocate: a0 }";
+    file(vms);
+    // What a plan that was cut off left behind: its tags tell.
+    for line in [
+        "ns queueing true",
+        "vm config memory 16",
+        "vm config tags megaform.experiment lab",
+        "vm launch kvm a[0-1]",
+        "clear vm config",
+        "ns queueing false",
+    ] {
+        lab.e(&format!("namespace lab {line}")).ok();
+    }
+    let applied = lab.run(&["apply", "--yes", "lab.yaml"]).ok().out;
+    assert!(applied.contains("queue: a[0-1], from a plan that was cut off -> empty"), "{applied}");
+    let names = |line: &str| -> Vec<String> {
+        let mut names: Vec<String> = lab.rows(line).into_iter().map(|row| row[0].clone()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("namespace lab .columns name vm info"), ["a0", "a1", "b"]);
+    assert_eq!(lab.rows("namespace lab .columns launched ns schedule status"), [["3"]], "all at once");
+    assert_eq!(text(&lab, "namespace lab ns queueing"), "false");
+    assert_eq!(text(&lab, "namespace lab ns load"), "memcommit");
+    assert!(lab.run(&["apply", "--yes", "lab.yaml"]).ok().out.contains("No changes"));
+    // The scheduler refuses the whole round: nothing of it is there, nor in the queue.
+    file(&format!("{vms}, c: {{ memory: 16, state: paused }}, d: {{ memory: 32, state: paused, colocate: nobody }}"));
+    let refused = lab.run(&["apply", "--yes", "lab.yaml"]);
+    assert!(refused.err.contains("colocated with `nobody`"), "{}", refused.err);
+    assert!(queued_in(&lab, "lab").is_empty());
+    assert_eq!(names("namespace lab .columns name vm info").len(), 3);
+    // Launches of others are in the way, and stay.
+    for line in ["ns queueing true", "vm launch kvm theirs"] {
+        lab.e(&format!("namespace lab {line}")).ok();
+    }
+    file(&format!("{vms}, c: {{ memory: 16, state: paused }}"));
+    let refused = lab.run(&["apply", "--yes", "lab.yaml"]);
+    assert!(refused.err.contains("wait in the queue of namespace lab: vm.theirs"), "{}", refused.err);
+    assert_eq!(queued_in(&lab, "lab"), ["theirs"]);
+    lab.e("namespace lab ns flush").ok();
+    lab.run(&["apply", "--yes", "lab.yaml"]).ok();
+    assert_eq!(text(&lab, "namespace lab ns queueing"), "true", "whoever queues by himself goes on doing so");
+    let imported = lab.run(&["import", "lab"]).ok().out;
+    assert!(imported.contains("placement:\n  load: memcommit\n  queueing: true\n"), "{imported}");
+    lab.run(&["destroy", "--yes", "lab.yaml"]).ok();
+    assert!(lab.rows("namespace").iter().all(|row| row[0] != "lab" && row[1] != "lab"));
+}
+
+fn queued_in(lab: &Lab, namespace: &str) -> Vec<String> {
+    let text = text(lab, &format!("namespace {namespace} ns queue"));
+    text.lines().filter_map(|line| line.strip_prefix("Names: ").map(str::to_owned)).collect()
 }

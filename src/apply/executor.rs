@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::journal::Journal;
 use super::{Connect, End, Event, Interrupt, Outcome, gate};
-use crate::live::{VmState, observe};
+use crate::live::{VmState, observe, observe_queue};
+use crate::plan::ownership::{compressed, waiting};
 use crate::plan::{Expect, Plan, Step};
 use crate::wire::{Response, Transport, WireError};
 
@@ -169,7 +170,7 @@ fn work(
                 match &step.expect {
                     Expect::Until { holds, timeout } => {
                         let patience = Duration::from_secs(u64::from(*timeout));
-                        (gate::wait(step, holds, patience, &mut connection, connect, interrupt), false)
+                        (gate::wait(plan, step, holds, patience, &mut connection, connect, interrupt), false)
                     }
                     _ => run(plan, step, &mut connection, connect, &mut id),
                 }
@@ -237,6 +238,27 @@ fn run(
             Err(error) => return (End::Failed { error: format!("not sent: {}", chain(&error)) }, false),
         },
     };
+    if step.expect == Expect::Drained {
+        // It would drop what others queued too.
+        let unsent = match drained(plan, open.as_mut()) {
+            Err(error) => Some(End::Failed { error: format!("not sent: {error}") }),
+            Ok((ours, _)) if ours.is_empty() => Some(End::Done),
+            Ok((_, others)) if others.is_empty() => None,
+            Ok((ours, others)) => Some(End::Failed {
+                error: format!(
+                    "not sent: {} of this experiment and {} of others are queued, and it drops all; `namespace {} vm launch` \
+                     launches all",
+                    compressed(&ours),
+                    compressed(&others),
+                    plan.experiment
+                ),
+            }),
+        };
+        if let Some(end) = unsent {
+            *connection = Some(open);
+            return (end, false);
+        }
+    }
     match open.call(&step.command) {
         Ok(responses) => {
             let errors = errors(&responses);
@@ -273,6 +295,35 @@ fn run(
     }
 }
 
+/// The VMs that are queued: the experiment's, and all others.
+fn drained(plan: &Plan, connection: &mut dyn Transport) -> Result<(Vec<String>, Vec<String>), String> {
+    let queue = observe_queue(connection, &plan.experiment).map_err(|error| chain(&error))?;
+    let (ours, others) = waiting(&plan.experiment, &queue);
+    Ok([ours, others].map(|names| names.into_iter().map(str::to_owned).collect()).into())
+}
+
+/// Wait until the queue is as a step makes it.
+fn check_queue(plan: &Plan, step: &Step, connection: &mut dyn Transport) -> Result<(), Unmet> {
+    let end = Instant::now() + SETTLE_LOST;
+    loop {
+        let (ours, _) = drained(plan, connection).map_err(Unmet::Lost)?;
+        let error = match &step.expect {
+            Expect::Queued { names } => {
+                let missing: Vec<&String> = names.iter().filter(|name| !ours.contains(name)).collect();
+                (!missing.is_empty()).then(|| {
+                    format!("{} is not queued; `ns queueing` may have been turned off since", compressed(&missing))
+                })
+            }
+            _ => (!ours.is_empty()).then(|| format!("{} is still queued", compressed(&ours))),
+        };
+        match error {
+            None => return Ok(()),
+            Some(error) if Instant::now() >= end => return Err(Unmet::Observed { error, partly: false }),
+            Some(_) => thread::sleep(TICK),
+        }
+    }
+}
+
 enum Unmet {
     /// It was observed that the step did not bring about what it was to.
     Observed {
@@ -294,8 +345,10 @@ fn check(
     patience: Duration,
     id: &mut Option<String>,
 ) -> Result<(), Unmet> {
-    if matches!(step.expect, Expect::Answer | Expect::Until { .. }) {
-        return Ok(());
+    match step.expect {
+        Expect::Answer | Expect::Until { .. } => return Ok(()),
+        Expect::Queued { .. } | Expect::Drained => return check_queue(plan, step, connection),
+        Expect::Vms { .. } | Expect::Gone { .. } | Expect::Named { .. } => {}
     }
     let end = Instant::now() + patience;
     let mut pause = Duration::from_millis(10);
@@ -305,7 +358,7 @@ fn check(
         let mut unmet = Vec::new();
         let (mut hopeless, mut missing) = (false, false);
         match &step.expect {
-            Expect::Answer | Expect::Until { .. } => {}
+            Expect::Answer | Expect::Until { .. } | Expect::Queued { .. } | Expect::Drained => {}
             Expect::Vms { names, states } => {
                 for name in names.iter() {
                     match vms.get(name) {
@@ -335,8 +388,8 @@ fn check(
         }
         if hopeless || Instant::now() >= end {
             let total = match &step.expect {
-                Expect::Answer | Expect::Until { .. } | Expect::Named { .. } => 0,
                 Expect::Vms { names, .. } | Expect::Gone { names } => names.len(),
+                _ => 0,
             };
             let partly = unmet.len() < total;
             let more = unmet.len().saturating_sub(5);

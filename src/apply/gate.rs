@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::executor::{chain, errors};
 use super::{Connect, End, Interrupt};
-use crate::plan::{Holds, Step};
+use crate::live::queue;
+use crate::name::Namespace;
+use crate::plan::ownership::{compressed, queued_by, waiting};
+use crate::plan::{Holds, Plan, Step};
 use crate::wire::{Response, Transport};
 
 /// The shortest and the longest pause between two questions.
@@ -17,6 +20,7 @@ const NO_COMMAND: &str = "invalid command";
 
 /// Ask until the answer holds. A question may be asked again whatever became of the one before.
 pub(super) fn wait(
+    plan: &Plan,
     step: &Step,
     holds: &Holds,
     patience: Duration,
@@ -27,7 +31,7 @@ pub(super) fn wait(
     let end = Instant::now() + patience;
     let mut pause = PAUSES.0;
     loop {
-        let unmet = match ask(step, holds, connection, connect) {
+        let unmet = match ask(plan, step, holds, connection, connect) {
             Ok(()) => return End::Done,
             Err(unmet) => unmet,
         };
@@ -62,6 +66,7 @@ enum Unmet {
 
 /// Ask once.
 fn ask(
+    plan: &Plan,
     step: &Step,
     holds: &Holds,
     connection: &mut Option<Box<dyn Transport + Send>>,
@@ -74,11 +79,11 @@ fn ask(
     };
     let responses = open.call(&step.command).map_err(lost)?;
     *connection = Some(open);
-    answered(&responses, holds)
+    answered(&responses, holds, &plan.experiment)
 }
 
 /// Whether an answer holds.
-fn answered(responses: &[Response], holds: &Holds) -> Result<(), Unmet> {
+fn answered(responses: &[Response], holds: &Holds, experiment: &Namespace) -> Result<(), Unmet> {
     let errors = errors(responses);
     if !errors.is_empty() {
         // Only at the beginning: behind that, errors may quote what guests and programs wrote.
@@ -88,6 +93,20 @@ fn answered(responses: &[Response], holds: &Holds) -> Result<(), Unmet> {
     }
     match holds {
         Holds::Success => Ok(()),
+        Holds::Queued(count) => {
+            let texts = responses.iter().flat_map(|r| r.resp.iter().flatten()).map(|entry| entry.response.as_str());
+            let queue: Vec<_> = texts.flat_map(queue).collect();
+            let (_, others) = waiting(experiment, &queue);
+            let found: usize = queue.iter().map(|queued| queued.count).sum();
+            match queue.iter().all(|queued| queued_by(experiment, queued)) {
+                true if found == *count => Ok(()),
+                true => Err(Unmet::NotYet(format!("{found} of {count} VMs are queued"))),
+                false => Err(Unmet::NotYet(format!(
+                    "VMs are queued that are not this experiment's and would be launched too: {}",
+                    compressed(&others)
+                ))),
+            }
+        }
         Holds::Connected(names) => {
             let waiting: Vec<&str> =
                 names.iter().map(String::as_str).filter(|name| !connected(responses, name)).collect();
@@ -122,7 +141,7 @@ mod tests {
     fn what_a_guest_wrote_is_not_taken_for_a_missing_command() {
         let answer = |error: &str| {
             let resp = Some(vec![Entry::failure("host", error)]);
-            answered(&[Response { resp, ..Response::default() }], &Holds::Success)
+            answered(&[Response { resp, ..Response::default() }], &Holds::Success, &Namespace::new("lab").unwrap())
         };
         assert!(matches!(answer("invalid command: `vm serial a`"), Err(Unmet::NoCommand(_))));
         let quoted = "a has not written \"login:\": a last wrote \"invalid command: reboot\"";

@@ -11,7 +11,7 @@ use super::journal::Journal;
 use super::{Connect, End, Outcome};
 use crate::live::{INTERFACES, Live, LiveVm, VmState, is_unused_pipe, observe};
 use crate::name::Kind;
-use crate::plan::ownership::owns;
+use crate::plan::ownership::{owns, waiting};
 use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb};
 use crate::wire::Transport;
 
@@ -137,6 +137,12 @@ impl Back<'_> {
             Undo::Together { end, again } => self.together(end, again),
             Undo::Lines { name, commands } => self.lines(name, commands),
             Undo::Act(verb, names) => self.act(*verb, names),
+            Undo::Unqueue(names) => {
+                self.drain();
+                self.act(Verb::Kill, names);
+                self.ended(names);
+                self.act(Verb::Flush, names);
+            }
             Undo::Rebind(..) if *end != End::Done => {}
             Undo::Rebind(alias, tag) => self.rebind(alias, *tag, &step.undo),
             Undo::Remove(names) => {
@@ -169,6 +175,15 @@ impl Back<'_> {
         let mut vms = self.look()?.vms;
         let found = names.iter().filter_map(|name| vms.remove(name));
         Some(found.filter(|vm| owns(&self.plan.experiment, vm)).collect())
+    }
+
+    /// Drop what is queued of the experiment, unless others queued something too.
+    fn drain(&mut self) {
+        let Some(live) = self.look() else { return };
+        let (ours, others) = waiting(&self.plan.experiment, &live.placement.queue);
+        if !ours.is_empty() && others.is_empty() {
+            self.send(format!("namespace {} ns flush", self.plan.experiment));
+        }
     }
 
     fn remove_tunnel(&mut self, step: &Step, bridge: &str, tunnel: &str) {

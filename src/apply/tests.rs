@@ -472,6 +472,6 @@ fn an_interruption_does_not_wait_for_a_gate() {
     let connect = || -> Result<Box<dyn Transport + Send>, WireError> {
         Ok(Box::new(Booting { mm: mm.clone(), asked: Arc::default(), answers: usize::MAX }))
     };
-    let end = super::gate::wait(gate, holds, Duration::from_secs(86_400), &mut None, &connect, &interrupt);
+    let end = super::gate::wait(&plan, gate, holds, Duration::from_secs(86_400), &mut None, &connect, &interrupt);
     assert!(matches!(end, End::Failed { error } if error.starts_with("interrupted; ")));
 }

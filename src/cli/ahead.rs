@@ -72,6 +72,7 @@ mod tests {
         });
         assert!(begin("experiment: lab").unwrap().seen(&other).is_none());
         let (live, _) = begin("experiment: lab").unwrap().seen(&lab).unwrap().unwrap();
-        assert_eq!(live, Live::absent());
+        assert!(!live.present);
+        assert_eq!(live.placement.own, "h");
     }
 }

@@ -58,6 +58,12 @@ codes! {
          `--exclude`: it would end, and its file begin anew. Leave both out, or neither.";
     "capture-shared" Error "a capture of somebody else that would be stopped along":
         "minimega stops all captures of a VM, or of a bridge, by one command. Captures of the experiment that are stopped along are started again; one that it does not know is not, so the plan is refused. Stop it by hand first.";
+    "colocate-apart" Error "VMs that are to be together and apart":
+        "`colocate` puts a VM on the host of another one, over any number of steps, and `schedule` names the host of each. These name different hosts. Take one of them away.";
+    "colocate-order" Error "a VM beside one that is launched after it":
+        "The scheduler puts a VM on the host of another one that is launched already, or together with it. Where VMs are launched one after the other, because one depends on the other or because launches are not queued, the later one names the earlier one. With `queueing: true` of `placement`, VMs that do not depend on each other are launched together, and may name each other.";
+    "coschedule-limit" Error "more VMs on one host than one of them allows":
+        "`coschedule` is the number of other VMs that may be on the host of a VM. `schedule`, `colocate` or a single host put more there, so the launch would be refused. Raise the limit, or let VMs go elsewhere.";
     "cpu-topology" Error "virtual CPUs that do not fill their sockets, cores and threads":
         "QEMU starts only if vcpus equals sockets x cores x threads; parts that are not given are computed, so vcpus must be \
          a multiple of those that are.\n\n    vcpus: 4\n    sockets: 1\n    cores: 4    # threads is 1 then";
@@ -114,6 +120,8 @@ codes! {
          the value out to have one assigned to each.";
     "for-each-count" Error "`for_each` and `count` together":
         "An entry is repeated by one of the two. `for_each: \"{{ range(5) }}\"` counts and has `each.key`.";
+    "host-in-use" Error "a host with VMs that is to leave the namespace":
+        "minimega observes a namespace on its hosts only: what is on a host that is taken out runs on, but no command shows or ends it. The message names what is there. Launch it elsewhere with `--replace`, remove it, or keep the host.";
     "include" Error "a key that an included file cannot have":
         "Keys of the whole experiment, such as `vlan_range`, stand in the experiment file alone.";
     "include-cycle" Error "files that include each other":
@@ -188,9 +196,10 @@ codes! {
         "Jitter varies a delay either way, so there is a delay, and it is at least as long.\n\n    qos: { delay: 20 ms, jitter: 5 ms }";
     "qos-unsupported" Error "a shape that the target cannot give an interface":
         "minimega shapes an interface by a rate, or by a delay and a loss, and setting one of the two silently drops the other; it has no jitter. megaform's engine combines all of them (`qos set`). The target's `help qos` tells which of the two it is.";
-    "queueing" Error "a namespace that queues launches":
-        "With `ns queueing true`, `vm launch` only queues, so the VMs of a plan would not come. Launch or flush the queue and turn \
-         queueing off; the message has the commands.";
+    "queueing" Error "a queue that holds launches of others":
+        "The queue of a namespace is launched or dropped as a whole (`vm launch`, `ns flush`), and a launch that is not queued may take it \
+         along. So nothing is launched where VMs wait that are not the experiment's: launch them or flush the queue first; the \
+         message has the commands.";
     "reference-cycle" Error "expressions that need each other":
         "The message shows the chain of locals and included files; take one reference away.";
     "refused-command" Error "a command that an experiment must not run":
@@ -206,6 +215,8 @@ codes! {
         "Only one VM can be what the former one was. Remove `renamed_from` from the other.";
     "reserved-tag" Error "a tag that megaform keeps for itself":
         "Tags that begin with `megaform.` say whose a VM is and what it was launched with. Choose another key.";
+    "schedule-host" Error "a VM on a host that is none of the namespace":
+        "`schedule` names one of the hosts of the namespace: those that `hosts` of `placement` lists, or those that `ns hosts` shows where the file lists none. The scheduler refuses others when the VM is launched, so the plan is refused before that.";
     "second-document" Error "a second YAML document":
         "A file is one experiment; `---` begins another document. Use two files.";
     "self-dependency" Error "a VM that depends on itself":
@@ -258,6 +269,8 @@ codes! {
         "`ignore_changes` takes keys of the object, `networks[0]` and `tags.KEY`.";
     "unknown-function" Error "a function, filter or test that does not exist":
         "docs/experiment.md lists the functions; filters and tests are those of minijinja.";
+    "unknown-host" Error "a host that the target does not reach":
+        "The hosts of a namespace are hosts of the mesh of the target, as `mesh list` shows them. Correct the name, or connect the host first.";
     "unknown-key" Error "a key that does not exist here":
         "Nothing that is written is ignored. The message lists the keys of this place, or the nearest one.";
     "unknown-nic" Error "a NIC that its VM does not have":

@@ -167,7 +167,7 @@ impl Topology {
                 self.pipelines.push(PipelineView { name: name.to_owned(), elements, whole: false });
             }
             Kind::Bond => self.bond(&id, name, settings),
-            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Pipe | Kind::Command => {}
+            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Pipe | Kind::Placement | Kind::Command => {}
         }
     }
 

@@ -3,8 +3,8 @@
 use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
 use crate::language::field::{Change, FIELDS, FieldType, FieldValue, VmConfig};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
-use crate::live::{Live, LiveNic, LiveVm, VmState};
-use crate::name::Namespace;
+use crate::live::{Facts, Live, LiveNic, LiveVm, USUAL_LOAD, VmState};
+use crate::name::{Kind, Namespace};
 use crate::plan::ownership;
 
 /// The tags that minimega gives aliases when no range was set (its `vlans range`).
@@ -52,8 +52,38 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
         found.taps.insert(tap.clone(), tap_of);
     }
     super::object::live(live, &mut found);
+    placement(live, &mut found);
     super::bond::settle(&mut found);
     found
+}
+
+/// What is not as in a new namespace of a daemon without a mesh.
+fn placement(live: &Live, found: &mut Found) {
+    let seen = &live.placement;
+    let mut set = |key: &str, values: Vec<String>| {
+        found
+            .objects
+            .entry(Kind::Placement)
+            .or_default()
+            .insert(key.to_owned(), Facts::from([(key.to_owned(), values)]));
+    };
+    if let Some(hosts) = seen.hosts.as_ref().filter(|hosts| !hosts.is_empty() && **hosts != [seen.own.as_str()]) {
+        set("hosts", hosts.clone());
+    }
+    if let Some(load) = seen.load.as_ref().filter(|load| *load != USUAL_LOAD) {
+        set("load", vec![load.clone()]);
+    }
+    if live.queueing {
+        set("queueing", vec!["true".to_owned()]);
+    }
+    if seen.hosts.as_ref().is_some_and(Vec::is_empty) {
+        found.notes.push("the namespace has no hosts, so that nothing can be launched in it".to_owned());
+    }
+    let waiting: Vec<&String> = seen.queue.iter().flat_map(|queued| &queued.names).collect();
+    if !waiting.is_empty() {
+        let names = crate::language::range::compress(&waiting);
+        found.notes.push(format!("VMs that are queued and not launched are left out: {names}"));
+    }
 }
 
 fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {

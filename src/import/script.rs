@@ -120,6 +120,12 @@ struct Space {
     blacklist: BTreeSet<u16>,
     taps: BTreeMap<String, FoundTap>,
     objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
+    /// Which hosts the namespace has is known, or said not to be.
+    hosts_known: bool,
+    /// Launches only queue.
+    queueing: bool,
+    /// What is queued.
+    queue: BTreeMap<String, Vm>,
     /// Settings of captures that start from now on.
     capturing: Facts,
     /// How many dnsmasq servers were started.
@@ -191,6 +197,10 @@ fn found(name: String, mut space: Space) -> Found {
         notes: space.notes,
         ..Found::default()
     };
+    if !space.queue.is_empty() {
+        let names = range::compress(&space.queue.keys().collect::<Vec<_>>());
+        found.notes.push(format!("VMs that are queued and never launched are left out: {names}"));
+    }
     found.vlans = space.vlans.into_iter().map(|(alias, tag)| (alias, Some(tag))).collect();
     let mut used: Vec<String> = found.taps.values().map(|tap| tap.vlan.clone()).collect();
     used.extend(
@@ -374,6 +384,7 @@ impl Space {
                 Some(key) => self.config.remove_tag(key),
             },
             "vm launch" => self.launch(args)?,
+            "ns" => return self.placement(args),
             "vm start" => self.each(&target(args), |vm| vm.state = State::Running)?,
             "vm stop" => self.each(&target(args), |vm| {
                 if vm.state == State::Running {
@@ -446,6 +457,10 @@ impl Space {
     }
 
     fn launch(&mut self, args: &Args) -> Result<(), String> {
+        if args.str("name or count").is_none() {
+            self.vms.append(&mut self.queue);
+            return Ok(());
+        }
         if !args.flag("kvm") {
             return Err("experiments have kvm VMs only so far".to_owned());
         }
@@ -457,16 +472,21 @@ impl Space {
         let names: Vec<String> = match names.parse::<usize>() {
             Ok(count) => (0..)
                 .map(|n| format!("vm-{n}"))
-                .filter(|n| !self.vms.contains_key(n))
+                .filter(|n| !self.vms.contains_key(n) && !self.queue.contains_key(n))
                 .take(count.min(100_000))
                 .collect(),
             Err(_) => range::expand(names).map_err(|error| error.to_string())?,
         };
-        if let Some(name) = names.iter().find(|name| self.vms.contains_key(*name)) {
+        if let Some(name) = names.iter().find(|name| self.vms.contains_key(*name) || self.queue.contains_key(*name)) {
             return Err(format!("there is a VM {name} already"));
         }
+        if self.queueing {
+            let facts = Facts::from([("queueing".to_owned(), vec!["true".to_owned()])]);
+            self.objects.entry(Kind::Placement).or_default().insert("queueing".to_owned(), facts);
+        }
+        let to = if self.queueing { &mut self.queue } else { &mut self.vms };
         for name in names {
-            self.vms.insert(
+            to.insert(
                 name,
                 Vm {
                     config: config.clone(),

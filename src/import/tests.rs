@@ -234,3 +234,25 @@ clear vm net bond web0 mega_bond0
     let loaded = crate::spec::parse("lab.yaml", &written, crate::spec::Format::Yaml, &crate::spec::NoFiles);
     assert!(loaded.experiment.is_some(), "{:?}\n{written}", loaded.diagnostics);
 }
+
+#[test]
+fn hosts_and_queued_launches_of_a_script() {
+    let text = "namespace lab\nns del-hosts all\nns add-hosts node[1-3]\nns del-hosts node2\nns load memcommit\nns queueing true\n\
+                vm launch kvm a,b\nvm launch kvm late\nns flush\nvm launch kvm c\nns schedule dry-run\nvm launch\nns queueing false\n\
+                vm launch kvm d\nns hosts\nns queue\n";
+    let found = read(text).unwrap();
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+    assert_eq!(found.vms.keys().collect::<Vec<_>>(), ["c", "d"], "what is flushed is not launched");
+    let written = write(&found, "x");
+    let placement = "placement:\n  hosts: [node1, node3]\n  load: memcommit\n  queueing: true\n";
+    assert!(written.contains(placement), "{written}");
+    let again = crate::plan::tests::file(&written);
+    assert!(again.experiment.declares(crate::name::Kind::Placement, "hosts"), "{written}");
+    // Without a launch that is queued, queueing is somebody's passing setting.
+    let direct =
+        read("namespace lab\nns queueing true\nns queueing false\nvm launch kvm a\nns add-hosts node1\n").unwrap();
+    assert_eq!(direct.objects[&crate::name::Kind::Placement].keys().collect::<Vec<_>>(), ["hosts"]);
+    assert!(direct.notes[0].contains("which ones a new namespace has already is not known"), "{:?}", direct.notes);
+    let waiting = read("namespace lab\nvm launch kvm a\nns queueing true\nvm launch kvm b,c\n").unwrap();
+    assert_eq!(waiting.notes, ["VMs that are queued and never launched are left out: b,c"]);
+}

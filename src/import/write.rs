@@ -7,7 +7,8 @@ use super::{Found, FoundNic, FoundVm};
 use crate::language::field::VmConfig;
 use crate::language::range;
 use crate::live::Facts;
-use crate::spec::{SECTIONS, field_value, list, scalar, setting};
+use crate::name::Kind;
+use crate::spec::{SECTIONS, field_value, list, placement, scalar, setting};
 
 /// A configuration of at least so many fields becomes a profile where several entries have it.
 const PROFILE_FIELDS: usize = 2;
@@ -80,6 +81,13 @@ pub fn write(found: &Found, source: &str) -> String {
     if !found.vlan_blacklist.is_empty() {
         let tags: Vec<String> = found.vlan_blacklist.iter().map(u16::to_string).collect();
         writeln!(text, "vlan_blacklist: [{}]", tags.join(", ")).expect("a string takes everything");
+    }
+    let settings_of = found.objects.get(&Kind::Placement).into_iter().flatten();
+    let settings_of: Vec<String> =
+        settings_of.map(|(key, facts)| format!("  {key}: {}\n", placement(key, &facts[key]))).collect();
+    if !settings_of.is_empty() {
+        text.push_str("placement:\n");
+        text.extend(settings_of);
     }
     if !found.vlans.is_empty() {
         text.push_str("vlans:\n");

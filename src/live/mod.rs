@@ -14,6 +14,7 @@ use crate::wire::{Transport, WireError};
 mod bond;
 mod loose;
 mod object;
+mod placement;
 mod plumbing;
 mod qos;
 mod record;
@@ -23,6 +24,7 @@ mod vm;
 pub use object::{
     Facts, INSIDE, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, is_it, mirrors_to, same_file,
 };
+pub use placement::{HOSTS, HostSize, LOCALHOST, Placement, Queued, USUAL_LOAD, observe_queue, queue};
 pub use plumbing::{ELEMENTS, OTHERS, is_unset_pipe, is_unused_pipe, same_program};
 pub use table::Table;
 pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};
@@ -47,6 +49,10 @@ pub struct Live {
     pub objects: BTreeMap<Kind, Objects>,
     /// Launches are queued instead of carried out.
     pub queueing: bool,
+    /// Where VMs go, and which wait to be launched.
+    pub placement: Placement,
+    /// The hosts of the mesh, as far as they were asked for ([`learn`] of [`HOSTS`]).
+    pub sizes: Option<BTreeMap<String, HostSize>>,
     /// What the target's help says of commands, by their first words, as far as it was asked ([`learn`]).
     pub help: BTreeMap<&'static str, String>,
     /// How the checks of raw commands were answered, by their lines: None without an error. As far as they were asked
@@ -114,6 +120,8 @@ impl Live {
             taps: BTreeMap::new(),
             objects: BTreeMap::new(),
             queueing: false,
+            placement: Placement::default(),
+            sizes: None,
             help: BTreeMap::new(),
             checks: BTreeMap::new(),
         }
@@ -175,12 +183,16 @@ pub fn namespaces(transport: &mut dyn Transport) -> Result<Vec<String>, LiveErro
     Ok(names)
 }
 
-/// The row of a namespace in the list of namespaces: None if there is no such namespace.
-fn find_namespace(
-    transport: &mut dyn Transport,
-    namespace: &Namespace,
-) -> Result<Option<Option<(u16, u16)>>, LiveError> {
+/// The tags that new aliases are given, if a range is set.
+type Range = Option<(u16, u16)>;
+
+/// The row of a namespace in the list of namespaces: None if there is no such namespace. The host that answers goes along.
+fn find_namespace(transport: &mut dyn Transport, namespace: &Namespace) -> Result<(String, Option<Range>), LiveError> {
+    let mut own = String::new();
     for entry in entries(transport, "namespace")? {
+        if own.is_empty() {
+            own.clone_from(&entry.host);
+        }
         let table = Table::new(&entry);
         for row in table.rows() {
             let name =
@@ -190,11 +202,11 @@ fn find_namespace(
                     let (min, max) = text.split_once('-')?;
                     Some((min.trim().parse().ok()?, max.trim().parse().ok()?))
                 });
-                return Ok(Some(range));
+                return Ok((own, Some(range)));
             }
         }
     }
-    Ok(None)
+    Ok((own, None))
 }
 
 fn observe_vlans(transport: &mut dyn Transport, namespace: &Namespace) -> Result<BTreeMap<String, u16>, LiveError> {
@@ -293,13 +305,18 @@ fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Res
 
 /// Ask the target which forms of a command it has, given its first words. A target without help, or without the command,
 /// is noted with an empty text. What begins with `capture ` is a setting of the namespace, which is asked for its value, and
-/// `vlans blacklist` is asked for what it lists, which is the target's and needs no namespace.
+/// `vlans blacklist` is asked for what it lists, which is the target's and needs no namespace. [`HOSTS`] is asked of every host
+/// of the mesh.
 pub fn learn(
     transport: &mut dyn Transport,
     live: &mut Live,
     namespace: &Namespace,
     command: &'static str,
 ) -> Result<(), LiveError> {
+    if command == HOSTS {
+        live.sizes = Some(placement::sizes(transport)?);
+        return Ok(());
+    }
     let line = if command.starts_with("capture ") {
         format!("namespace {namespace} {command}")
     } else if command == "vlans blacklist" {
@@ -338,8 +355,9 @@ pub fn check(
 /// Observe a namespace. Every command is prefixed with `namespace NAME`, so that the daemon's active namespace stays;
 /// the first one lists namespaces, so that none is created by looking.
 pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<Live, LiveError> {
-    let Some(vlan_range) = find_namespace(transport, namespace)? else {
-        return Ok(Live::absent());
+    let (own, found) = find_namespace(transport, namespace)?;
+    let Some(vlan_range) = found else {
+        return Ok(Live { placement: Placement { own, ..Placement::default() }, ..Live::absent() });
     };
     let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
     let (mut taps, mirrors) = observe_taps(transport, namespace)?;
@@ -348,8 +366,8 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let help = BTreeMap::from([(NAT, ask(transport, format!("help {NAT}"))?)]);
     let objects = object::observe(transport, namespace, &vms, mirrors, help[NAT].contains("add"))?;
     let queueing = observe_queueing(transport, namespace)?;
-    let checks = BTreeMap::new();
-    Ok(Live { present: true, vlan_range, vms, vlans, taps, objects, queueing, help, checks })
+    let placement = placement::observe(transport, namespace, own)?;
+    Ok(Live { present: true, vlan_range, vms, vlans, taps, objects, queueing, placement, help, ..Live::absent() })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ struct Recorded(Vec<(&'static str, String)>);
 
 impl Transport for Recorded {
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
-        let newer = ["bridge", "capture", "dnsmasq", "plumb", "pipe"];
+        let newer = ["bridge", "capture", "dnsmasq", "plumb", "pipe", "ns hosts", "ns load", "ns queue"];
         let lacks = |words: &str| newer.contains(&words);
         if command == "help nat" || command.strip_prefix("namespace lab ").is_some_and(lacks) {
             // An older target: it has none of these.
@@ -107,7 +107,8 @@ fn the_hosts_ip_program_tells_the_addresses_of_taps() {
 fn looking_for_a_namespace_never_creates_it() {
     // The peer knows no command with `namespace absent …`: sending one would panic.
     let live = observe(&mut target(DATA, ""), &Namespace::new("absent").unwrap()).unwrap();
-    assert_eq!(live, Live::absent());
+    assert_eq!(live, Live { placement: live.placement.clone(), ..Live::absent() });
+    assert_eq!(live.placement, Placement { own: "vm".to_owned(), ..Placement::default() });
 }
 
 #[test]

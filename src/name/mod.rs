@@ -272,6 +272,8 @@ impl fmt::Display for VlanTag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// Where VMs go: the hosts of the namespace, and how one is chosen.
+    Placement,
     /// A VLAN alias.
     Vlan,
     /// A bridge.
@@ -300,7 +302,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
+        Self::Placement,
         Self::Vlan,
         Self::Bridge,
         Self::Tap,
@@ -318,6 +321,7 @@ impl Kind {
     /// The word before the dot of an address.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Placement => "placement",
             Self::Vlan => "vlan",
             Self::Bridge => "bridge",
             Self::Tap => "tap",

@@ -254,7 +254,9 @@ pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> Stri
         if serves != Some(&step.serves) {
             let clears = step.command.starts_with("clear namespace ") && !step.serves.is_empty();
             let whole = if clears { "at the end, with the namespace: " } else { "" };
-            line(&format!("# -- {whole}{}", heading(plan, &step.serves)));
+            let more = step.serves.is_empty() && plan.steps[step.id - 1..].iter().any(|later| !later.serves.is_empty());
+            let heading = if more { "then".to_owned() } else { heading(plan, &step.serves) };
+            line(&format!("# -- {whole}{heading}"));
             serves = Some(&step.serves);
         }
         if style.verbose {
@@ -278,6 +280,9 @@ pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> Stri
                 "# asked until {what}, for at most {}",
                 humantime::format_duration(Duration::from_secs(u64::from(*timeout)))
             ));
+        }
+        if step.expect == Expect::Drained {
+            line("# sent only where something of the experiment is left in the queue, and nothing of others");
         }
         let own = before(step);
         if !own.is_empty() {

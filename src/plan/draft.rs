@@ -27,6 +27,8 @@ pub(super) struct Draft {
     gone: Arc<Goal>,
     /// The steps after which every VLAN alias is as it is to be.
     pub vlans_ready: Vec<StepId>,
+    /// The steps after which VMs go to the hosts that they are to go to.
+    pub placement_ready: Vec<StepId>,
     /// The VMs that this plan launches.
     pub launched: HashSet<String>,
     /// The steps after which VMs are ready.
@@ -155,6 +157,7 @@ impl Draft {
             problems: Vec::new(),
             gone: Arc::new(Goal::Gone),
             vlans_ready: Vec::new(),
+            placement_ready: Vec::new(),
             launched: HashSet::new(),
             vms_ready: HashMap::new(),
             remade_taps: HashSet::new(),

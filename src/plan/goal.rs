@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
 use crate::live::{
-    Facts, Live, LiveObject, LiveVm, OTHERS, STOPPED, VmState, find, mirrors_to, same_file, same_program,
+    Facts, Live, LiveObject, LiveVm, OTHERS, STOPPED, USUAL_LOAD, VmState, find, mirrors_to, same_file, same_program,
 };
 use crate::name::{Address, Kind};
 
@@ -55,6 +55,12 @@ pub enum Goal {
     Range(u16, u16),
     /// Tags are blacklisted, which nothing observes.
     Blacklist,
+    /// The hosts of the namespace.
+    Hosts(Vec<String>),
+    /// The figure by which a host is chosen.
+    Load(String),
+    /// Whether launches are queued, and none of the experiment's waits.
+    Queueing(bool),
 }
 
 /// A sentence for each way in which an object is not what it is to be.
@@ -103,6 +109,19 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
             said.push(format!("is still bound to tag {tag}"));
         }
         Goal::Unbound(_) | Goal::Blacklist => {}
+        Goal::Hosts(wanted) => match &live.placement.hosts {
+            Some(found) if found != wanted => said.push(format!("are [{}]", found.join(", "))),
+            _ => {}
+        },
+        Goal::Load(wanted) => match &live.placement.load {
+            Some(found) if found != wanted => said.push(format!("is {found}")),
+            _ => {}
+        },
+        Goal::Queueing(wanted) => {
+            if live.queueing != *wanted {
+                said.push(format!("is {}", live.queueing));
+            }
+        }
         Goal::Range(low, high) if live.vlan_range == Some((*low, *high)) => {}
         Goal::Range(low, high) => said.push(format!("is not {low}-{high}")),
     }
@@ -115,7 +134,8 @@ fn is_there(address: &Address, live: &Live) -> bool {
         Kind::Tap => live.taps.contains_key(&address.name),
         Kind::Vlan => live.vlans.contains_key(&address.name),
         // Their goals say more than that they are gone.
-        Kind::Command
+        Kind::Placement
+        | Kind::Command
         | Kind::Bridge
         | Kind::Nat
         | Kind::Bond
@@ -238,6 +258,26 @@ pub fn observed(address: &Address, live: &Live) -> Option<String> {
             let tap = live.taps.get(&address.name)?;
             write!(text, "{} {} {:?} {:?} {:?}", tap.host, tap.bridge, tap.alias, tap.vlan, tap.addresses)
         }
+        // What a new namespace has is as good as nothing.
+        Kind::Placement => match address.name.as_str() {
+            "hosts" => {
+                let hosts = live.placement.hosts.as_ref()?;
+                if *hosts == [live.placement.own.as_str()] {
+                    return None;
+                }
+                write!(text, "{hosts:?}")
+            }
+            "load" => {
+                let load = live.placement.load.as_ref().filter(|load| *load != USUAL_LOAD)?;
+                write!(text, "{load}")
+            }
+            _ => {
+                if !live.queueing && live.placement.queue.is_empty() {
+                    return None;
+                }
+                write!(text, "{} {:?}", live.queueing, live.placement.queue)
+            }
+        },
         // What raw commands make cannot be observed.
         Kind::Command => return None,
         Kind::Bridge

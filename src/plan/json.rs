@@ -15,6 +15,8 @@ enum ExpectView<'a> {
     Answer,
     Vms { names: &'a [String], states: &'a [crate::live::VmState] },
     Gone { names: &'a [String] },
+    Queued { names: &'a [String] },
+    Drained,
     Named { kind: crate::name::Kind, key: &'a str, id: &'a str },
     Until { holds: &'a Holds, timeout: u32 },
 }
@@ -54,6 +56,8 @@ fn view<'a>(experiment: &Namespace, changes: &'a [Change], step: &'a Step) -> St
             Expect::Answer => ExpectView::Answer,
             Expect::Vms { names, states } => ExpectView::Vms { names, states },
             Expect::Gone { names } => ExpectView::Gone { names },
+            Expect::Queued { names } => ExpectView::Queued { names },
+            Expect::Drained => ExpectView::Drained,
             Expect::Named { kind, key, id } => ExpectView::Named { kind: *kind, key, id },
             Expect::Until { holds, timeout } => ExpectView::Until { holds, timeout: *timeout },
         },

@@ -165,6 +165,14 @@ pub enum Expect {
         /// Their names.
         names: Arc<[String]>,
     },
+    /// These VMs wait in the queue of the namespace.
+    Queued {
+        /// Their names.
+        names: Arc<[String]>,
+    },
+    /// Nothing of the experiment waits in the queue of the namespace. The command drops the whole queue, so it is sent only where
+    /// something of the experiment waits, and nothing else.
+    Drained,
     /// An object is there. Commands that need the step call it by an id, which the target gives out; where that is another
     /// one than was foreseen, they are sent with it ([`Plan::command_of`]).
     Named {
@@ -192,6 +200,8 @@ pub enum Holds {
     Success,
     /// In its table, each of these VMs has `true` under `cc_active`.
     Connected(Vec<String>),
+    /// So many VMs are queued, all of them the experiment's.
+    Queued(usize),
 }
 
 impl Expect {
@@ -200,6 +210,10 @@ impl Expect {
         match self {
             Self::Until { holds: Holds::Connected(names), .. } => {
                 format!("cc is connected to {}", range::compress(names))
+            }
+            Self::Until { holds: Holds::Queued(1), .. } => "one VM is queued, the experiment's".to_owned(),
+            Self::Until { holds: Holds::Queued(count), .. } => {
+                format!("{count} VMs are queued, all of them the experiment's")
             }
             _ => "there is no error".to_owned(),
         }
@@ -241,6 +255,8 @@ pub enum Undo {
     Impossible,
     /// The VMs that it made are killed and flushed.
     Remove(Arc<[String]>),
+    /// What waits of the experiment in the queue is dropped; these VMs are killed and flushed, as far as they were launched.
+    Unqueue(Arc<[String]>),
     /// The VMs are started, stopped or killed.
     Act(Verb, Arc<[String]>),
     /// One command.
@@ -320,6 +336,12 @@ impl Undo {
             Self::Nothing => Vec::new(),
             Self::Impossible => return None,
             Self::Remove(names) => [Verb::Kill, Verb::Flush].map(|verb| verb.command(namespace, names)).to_vec(),
+            Self::Unqueue(names) => {
+                let flush = format!("namespace {namespace} ns flush");
+                std::iter::once(flush)
+                    .chain([Verb::Kill, Verb::Flush].map(|verb| verb.command(namespace, names)))
+                    .collect()
+            }
             Self::Act(verb, names) => vec![verb.command(namespace, names)],
             Self::Rebind(alias, tag) => vec![
                 format!("namespace {namespace} clear vlans {alias}"),

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::language::field::{Change, FIELDS, Field, FieldType, VmConfig};
 use crate::language::netspec::DEFAULT_DRIVER;
-use crate::live::LiveVm;
+use crate::live::{LiveVm, Queued};
 use crate::name::Namespace;
 use crate::spec::model::VmBody;
 
@@ -26,6 +26,29 @@ const VERSION: &str = "v1:";
 /// Whether a VM belongs to an experiment.
 pub fn owns(experiment: &Namespace, vm: &LiveVm) -> bool {
     vm.tags.get(OWNER).is_some_and(|owner| owner == experiment.as_str())
+}
+
+/// Whether a launch that waits in the queue is an experiment's, by the tags that its VMs are to have, in whatever way a release
+/// writes them.
+pub fn queued_by(experiment: &Namespace, queued: &Queued) -> bool {
+    let Some((_, rest)) = queued.tags.split_once(OWNER) else { return false };
+    let value = rest.trim_start_matches(['"', ':', '=', ' ']);
+    let end = value.find(|c: char| !(c.is_ascii_alphanumeric() || "_-".contains(c))).unwrap_or(value.len());
+    value[..end] == *experiment.as_str()
+}
+
+/// Names of VMs as ranges.
+pub fn compressed<N: AsRef<str>>(names: &[N]) -> String {
+    crate::language::range::compress(names)
+}
+
+/// The names of VMs that wait in a queue: those of an experiment, and all others.
+pub fn waiting<'q>(experiment: &Namespace, queue: &'q [Queued]) -> (Vec<&'q str>, Vec<&'q str>) {
+    let names = |ours: bool| {
+        let of = queue.iter().filter(|queued| queued_by(experiment, queued) == ours);
+        of.flat_map(|queued| queued.names.iter().map(String::as_str)).collect()
+    };
+    (names(true), names(false))
 }
 
 /// The first bytes of a SHA-256 in hexadecimal.

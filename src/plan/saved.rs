@@ -98,6 +98,8 @@ enum ExpectRecord {
     Answer,
     Vms { names: String, states: Vec<VmState> },
     Gone { names: String },
+    Queued { names: String },
+    Drained,
     Named { kind: Kind, key: String, id: String },
     Until { holds: Holds, timeout: u32 },
 }
@@ -108,6 +110,7 @@ enum UndoRecord {
     Nothing,
     Impossible,
     Remove(String),
+    Unqueue(String),
     Start(String),
     Stop(String),
     Kill(String),
@@ -154,6 +157,7 @@ impl StepRecord {
                 Undo::Nothing => UndoRecord::Nothing,
                 Undo::Impossible => UndoRecord::Impossible,
                 Undo::Remove(vms) => UndoRecord::Remove(names(vms)),
+                Undo::Unqueue(vms) => UndoRecord::Unqueue(names(vms)),
                 Undo::Act(Verb::Start, vms) => UndoRecord::Start(names(vms)),
                 Undo::Act(Verb::Stop, vms) => UndoRecord::Stop(names(vms)),
                 Undo::Act(Verb::Kill | Verb::Flush, vms) => UndoRecord::Kill(names(vms)),
@@ -170,6 +174,8 @@ impl StepRecord {
                 Expect::Answer => ExpectRecord::Answer,
                 Expect::Vms { names: vms, states } => ExpectRecord::Vms { names: names(vms), states: states.to_vec() },
                 Expect::Gone { names: vms } => ExpectRecord::Gone { names: names(vms) },
+                Expect::Queued { names: vms } => ExpectRecord::Queued { names: names(vms) },
+                Expect::Drained => ExpectRecord::Drained,
                 Expect::Named { kind, key, id } => {
                     ExpectRecord::Named { kind: *kind, key: key.clone(), id: id.clone() }
                 }
@@ -409,6 +415,7 @@ impl Reader {
                     UndoRecord::Nothing => Undo::Nothing,
                     UndoRecord::Impossible => Undo::Impossible,
                     UndoRecord::Remove(names) => Undo::Remove(vms(names)?),
+                    UndoRecord::Unqueue(names) => Undo::Unqueue(vms(names)?),
                     UndoRecord::Start(names) => Undo::Act(Verb::Start, vms(names)?),
                     UndoRecord::Stop(names) => Undo::Act(Verb::Stop, vms(names)?),
                     UndoRecord::Kill(names) => Undo::Act(Verb::Kill, vms(names)?),
@@ -434,6 +441,8 @@ impl Reader {
                     ExpectRecord::Answer => Expect::Answer,
                     ExpectRecord::Vms { names, states } => Expect::Vms { names: vms(&names)?, states: states.into() },
                     ExpectRecord::Gone { names } => Expect::Gone { names: vms(&names)? },
+                    ExpectRecord::Queued { names } => Expect::Queued { names: vms(&names)? },
+                    ExpectRecord::Drained => Expect::Drained,
                     ExpectRecord::Named { kind, key, id } => Expect::Named { kind, key, id },
                     ExpectRecord::Until { holds, timeout } => Expect::Until { holds, timeout },
                 },

@@ -158,9 +158,19 @@ impl Scope {
             for selector in [&selection.targets, &selection.excludes, &selection.replaces].into_iter().flatten() {
                 scope.problems.extend(check(selector, experiment, live, owned));
             }
-            for selector in selection.replaces.iter().filter(|s| s.kind == Kind::Vlan) {
-                let message = format!("`--replace {}`: a VLAN alias cannot be made anew", selector.text);
-                let hint = "everything else can; give the alias another tag in the file".to_owned();
+            for selector in &selection.replaces {
+                let (what, instead) = match selector.kind {
+                    Kind::Vlan => (
+                        "a VLAN alias",
+                        "everything else of the experiment can; give the alias another tag in the file",
+                    ),
+                    Kind::Placement => {
+                        ("a setting of the namespace", "VMs, taps, raw commands and what is on a network can")
+                    }
+                    _ => continue,
+                };
+                let message = format!("`--replace {}`: {what} cannot be made anew", selector.text);
+                let hint = instead.to_owned();
                 scope.problems.push(problem("cannot-replace", message, hint));
             }
             scope.replace = Names::of(addresses(&selection.replaces));
@@ -209,14 +219,14 @@ impl Scope {
         self.only.as_ref().is_none_or(|only| only.has(kind, name)) && !self.without.has(kind, name)
     }
 
+    /// Whether an object was left out by name, or went out with one that was.
+    pub fn excludes(&self, kind: Kind, name: &str) -> bool {
+        self.without.has(kind, name)
+    }
+
     /// Whether an object was chosen by name, or came along with one that was.
     pub fn chosen(&self, kind: Kind, name: &str) -> bool {
         self.only.as_ref().is_some_and(|only| only.has(kind, name)) && !self.without.has(kind, name)
-    }
-
-    /// Whether an object is one that must be left alone, or needs one.
-    pub fn excludes(&self, kind: Kind, name: &str) -> bool {
-        self.without.has(kind, name)
     }
 
     /// Whether an object is to be made anew whatever it is like.

@@ -57,6 +57,8 @@ keys! {
         "The tags, both ends included, from which aliases without a fixed tag are given one.";
     "vlan_blacklist" takes "a tag, a range such as `\"300-400\"`, or a list of them", default "none", shape::vlan_blacklist,
         "Tags that no alias without a fixed one is given, because somebody else uses them. They hold for every namespace of the target, and stay blacklisted when the experiment goes.";
+    "placement" takes "a map", default "as the target has it", shape::placement,
+        "Where VMs go, with the keys of a placement. What it does not say is left alone.";
     "profiles" takes "a map of profiles", default "none", shape::profiles,
         "Settings that VMs share. A profile takes every key of a VM but `count`, and may extend other profiles.";
     "vms" takes "a map of VMs", default "none", shape::vms,
@@ -283,6 +285,17 @@ keys! {
         "Two or more elements, from the source on. One whose first word is a program of the engine's host is that program with its arguments; any other is the name of a pipe. What `pipes` declares is always that pipe, and so is `NAMESPACE//NAME`.";
     "lifecycle" takes "a map", default "nothing special", shape::object_lifecycle,
         "What a plan may do with it: `prevent_destroy` and `ignore_changes` of a lifecycle, for the keys here.";
+}
+
+keys! {
+    /// Where VMs go.
+    PLACEMENT:
+    "hosts" takes "a host, a range such as `node[1-4]`, or a list of them", default "left alone", shape::hosts,
+        "The hosts of the namespace, all of them: VMs go to these. `localhost` is the host of the daemon that is told.";
+    "load" takes "`cpucommit`, `netcommit` or `memcommit`", default "left alone", shape::load,
+        "The figure by which the least loaded host is found: virtual CPUs by CPUs, NICs, or memory of VMs by memory.";
+    "queueing" takes "`true` or `false`", default "`false`", shape::truth,
+        "Launch through the queue of the namespace: the scheduler sees all VMs that launch at a time before it places any, and launches all of them or none.";
 }
 
 keys! {
@@ -518,6 +531,7 @@ pub fn reference() -> String {
     table("The file", rows(EXPERIMENT));
     table("Any entry of a section such as `vms`", rows(ENTRY));
     table("A VLAN (`vlans`)", rows(VLAN));
+    table("A placement (`placement`)", rows(PLACEMENT));
     table(
         "A VM (`vms`) or profile (`profiles`)",
         VM.iter()

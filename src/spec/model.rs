@@ -29,7 +29,8 @@ pub struct Experiment {
     pub vms: BTreeMap<VmName, Vm>,
     /// Its host taps.
     pub taps: BTreeMap<TapName, Tap>,
-    /// Its bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines, by kind and name. A kind without any is not there.
+    /// Its bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines, by kind and name, and what it says of
+    /// placement: each key is an object. A kind without any is not there.
     pub objects: BTreeMap<Kind, BTreeMap<String, Object>>,
     /// Its raw commands.
     pub commands: BTreeMap<CommandName, CommandEntry>,

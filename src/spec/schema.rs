@@ -25,6 +25,7 @@ pub fn schema() -> Json {
         "override": repeated(object(keys::OVERRIDE), &["when", "for_each"]),
         "bond": repeated(object(keys::BOND), &["when", "for_each"]),
         "qos": object(keys::QOS),
+        "placement": object(keys::PLACEMENT),
         "link": repeated(object(keys::LINK), &["when", "for_each", "count"]),
         "tap": repeated(object(keys::TAP), &["when", "for_each", "count"]),
         "bridge": repeated(object(keys::BRIDGE), &["when", "for_each", "count"]),
@@ -334,6 +335,15 @@ pub(super) mod shape {
     pub fn vlan_blacklist() -> Json {
         let range = json!({ "type": "string", "pattern": r"^\s*[0-9]{1,4}\s*-\s*[0-9]{1,4}\s*$" });
         one_or_list(json!([vlan_tag(), range]))
+    }
+    pub fn placement() -> Json {
+        json!({ "$ref": "#/$defs/placement" })
+    }
+    pub fn hosts() -> Json {
+        one_or_list(json!([{ "type": "string", "minLength": 1, "not": { "const": "all" } }]))
+    }
+    pub fn load() -> Json {
+        json!({ "enum": ["cpucommit", "netcommit", "memcommit"] })
     }
     pub fn profiles() -> Json {
         named("profile", 64)

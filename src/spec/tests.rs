@@ -9,6 +9,7 @@ mod addresses;
 mod bonds;
 mod documents;
 mod pipes;
+mod placement;
 mod waits;
 
 use documents::{read, tree};

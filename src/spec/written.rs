@@ -20,6 +20,13 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
         let tags: Vec<String> = experiment.blacklisted().iter().map(|(low, high)| format!("{low}-{high}")).collect();
         text.line(0, "vlan_blacklist", &format!("[{}]", tags.join(", ")), Some(*place));
     }
+    if experiment.of(Kind::Placement).next().is_some() {
+        text.open(0, "placement", None);
+    }
+    for (key, object) in experiment.of(Kind::Placement) {
+        let values: Vec<String> = object.all(key).iter().map(|value| value.value.clone()).collect();
+        text.line(1, key, &placement(key, &values), Some(object.place(key)));
+    }
     if !experiment.vlans.is_empty() {
         text.open(0, "vlans", None);
         for (alias, vlan) in &experiment.vlans {
@@ -184,6 +191,15 @@ fn inline(lifecycle: &Lifecycle) -> Option<String> {
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| format!("lifecycle: {{ {} }}", parts.join(", ")))
+}
+
+/// A key of `placement` as YAML.
+pub fn placement(key: &str, values: &[String]) -> String {
+    match key {
+        "hosts" => list(values.iter().map(|host| scalar(host))),
+        // A truth value, or a word that YAML takes for nothing else.
+        _ => values.join(", "),
+    }
 }
 
 struct Writer<'a> {

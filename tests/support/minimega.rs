@@ -16,6 +16,11 @@ use serde_json::{Value, json};
 #[path = "network.rs"]
 pub mod network;
 
+#[path = "hosts.rs"]
+mod hosts;
+
+pub use hosts::Waiting;
+use hosts::host;
 use network::{Answer, Network, View, names};
 
 const BUILDING: u64 = 1;
@@ -76,6 +81,10 @@ pub struct Namespace {
     pub config: BTreeMap<String, Vec<String>>,
     pub config_tags: BTreeMap<String, String>,
     pub queueing: bool,
+    /// None for those that a namespace has by itself.
+    pub hosts: Option<Vec<String>>,
+    pub load: Option<String>,
+    pub queue: Vec<Waiting>,
 }
 
 /// What the peer holds, and how it misbehaves.
@@ -101,6 +110,8 @@ pub struct State {
     pub without_ip: bool,
     /// A second host of the mesh, where every second VM goes.
     pub second_host: Option<String>,
+    /// Hosts of a mesh besides the one that is told, with CPUs and megabytes. A new namespace has these, as recorded.
+    pub mesh: BTreeMap<String, (u64, u64)>,
     /// What the second host answers to commands with this text.
     pub second_host_error: Option<(String, String)>,
     /// A release of 2018: without `vm net add`, and with `vm config disk` for what is `disks` now.
@@ -165,11 +176,15 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
         c == "namespace"
             || c.starts_with("shell ")
             || c.starts_with("help ")
+            || c.ends_with("host")
             || [
                 " vm info",
                 " vlans",
                 " tap",
                 " ns queueing",
+                " ns hosts",
+                " ns load",
+                " ns queue",
                 " bridge",
                 " nat",
                 " capture",
@@ -325,6 +340,13 @@ impl State {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match &words[..] {
             ["version"] => text("minimega 3.1.0 x 2026-11-22"),
+            ["host"] => vec![host("vm", (2, 24105))],
+            ["mesh", "send", "all", "host"] => self.mesh.iter().map(|(name, size)| host(name, *size)).collect(),
+            ["help", "ns"] => {
+                let list = if self.old { "<hosts>" } else { "<hostname or range or all>" };
+                text(&format!("ns <add-hosts,> {list}\nns <del-hosts,> {list}\n"))
+            }
+            ["help", "vm", "config", "colocate"] if !self.old => text("vm config colocate [value]\n"),
             ["echo", rest @ ..] => text(&rest.join(" ")),
             ["namespace"] => {
                 let rows = self.namespaces.iter().map(|(name, ns)| {
@@ -474,8 +496,8 @@ impl State {
             [
                 "vm",
                 "config",
-                field @ ("memory" | "vcpus" | "kernel" | "initrd" | "append" | "disk" | "disks" | "cdrom" | "snapshot"
-                | "uuid" | "networks"),
+                field @ ("schedule" | "colocate" | "coschedule" | "memory" | "vcpus" | "kernel" | "initrd" | "append"
+                | "disk" | "disks" | "cdrom" | "snapshot" | "uuid" | "networks"),
                 values @ ..,
             ] if !values.is_empty() => {
                 if self.old && *field == "disks" {
@@ -490,9 +512,23 @@ impl State {
                 ns.queueing = *on == "true";
                 ok()
             }
-            // Nothing here launches a queue, so that it need not be kept.
-            ["vm", "launch", "kvm", _] if ns.queueing => ok(),
-            ["vm", "launch", "kvm", target] => self.launch(ns, target),
+            ["ns", rest @ ..] => self.placement(name, ns, rest),
+            ["vm", "launch"] if ns.queue.is_empty() => {
+                fail("namespace must contain at least one queued VM to launch VMs")
+            }
+            ["vm", "launch"] => self.schedule(ns),
+            ["vm", "launch", "kvm", target] => {
+                let names = names(target);
+                if let Some(taken) = names.iter().find(|name| ns.vms.contains_key(*name)) {
+                    return fail(&format!("vm already exists with name `{taken}`"));
+                }
+                if let Some(taken) = names.iter().find(|name| ns.queue.iter().any(|q| q.names.contains(name))) {
+                    return fail(&format!("vm already queued with name `{taken}`"));
+                }
+                ns.queue.push(Waiting { names, config: ns.config.clone(), tags: ns.config_tags.clone() });
+                // Nothing says that a launch leaves alone what is queued.
+                if ns.queueing { ok() } else { self.schedule(ns) }
+            }
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => {
                 let broken = self.broken.clone();
                 let mut flushed = Vec::new();
@@ -576,37 +612,6 @@ impl State {
         Some(answer(self.network.run(name, words, &view, &names)?))
     }
 
-    /// Errors of the launch itself are not returned: they show in `vm info`.
-    fn launch(&mut self, ns: &mut Namespace, target: &str) -> Vec<Value> {
-        let names = names(target);
-        if let Some(taken) = names.iter().find(|name| ns.vms.contains_key(*name)) {
-            return fail(&format!("vm already exists with name `{taken}`"));
-        }
-        for name in names {
-            let id = self.launched;
-            self.launched += 1;
-            let specs = ns.config.get("networks").cloned().unwrap_or_default();
-            let nics = specs.iter().enumerate().map(|(index, raw)| nic(ns, raw, id, index)).collect();
-            let mut tags = ns.config_tags.clone();
-            let error = self.broken.get(&name);
-            tags.extend(error.map(|error| ("error".to_owned(), error.clone())));
-            let uuid = ns.config.get("uuid").map(|uuid| uuid[0].clone());
-            let second = self.second_host.clone().filter(|_| id % 2 == 1);
-            let vm = Vm {
-                id,
-                pid: if error.is_some() { 0 } else { 12900 + id },
-                state: if error.is_some() { ERROR } else { BUILDING },
-                host: second.unwrap_or_else(|| "vm".to_owned()),
-                tags,
-                config: ns.config.clone(),
-                uuid: uuid.unwrap_or_else(|| format!("a513f1dd-6197-4e8f-8b87-{id:012}")),
-                nics,
-            };
-            ns.vms.insert(name, vm);
-        }
-        ok()
-    }
-
     /// Act on a target: one name that is not there is an error, those of a list are skipped.
     fn each(
         &self,
@@ -638,7 +643,8 @@ impl State {
 
     fn vm_info(&self, namespace: &str, ns: &Namespace) -> Vec<Value> {
         let model = recorded_vms();
-        let hosts: Vec<&str> = ["vm"].into_iter().chain(self.second_host.as_deref()).collect();
+        // What is on a host that is none of the namespace is not seen.
+        let hosts = self.hosts(ns);
         let mut entries = Vec::new();
         for host in hosts {
             let (mut rows, mut records) = (Vec::new(), Vec::new());
@@ -648,7 +654,7 @@ impl State {
             }
             let tabular = if rows.is_empty() { Value::Null } else { Value::Array(rows) };
             let data = if self.without_data { Value::Null } else { Value::Array(records) };
-            entries.push(entry(host, "", model["Header"].clone(), tabular, "", data));
+            entries.push(entry(&host, "", model["Header"].clone(), tabular, "", data));
         }
         entries
     }
@@ -713,6 +719,7 @@ fn record(model: &Value, namespace: &str, name: &str, vm: &Vm) -> Value {
     let number = |field: &str, default: u64| {
         vm.config.get(field).map_or(default, |v| v[0].parse().expect("checked when it was set"))
     };
+    let word = |field: &str| vm.config.get(field).map_or(String::new(), |v| v[0].clone());
     let networks: Vec<Value> = vm
         .nics
         .iter()
@@ -736,6 +743,9 @@ fn record(model: &Value, namespace: &str, name: &str, vm: &Vm) -> Value {
         ("UUID", json!(vm.uuid)),
         ("VCPUs", json!(number("vcpus", 1))),
         ("Memory", json!(number("memory", 2048))),
+        ("Schedule", json!(word("schedule"))),
+        ("Colocate", json!(word("colocate"))),
+        ("Coschedule", json!(vm.config.get("coschedule").map_or(-1, |v| v[0].parse::<i64>().expect("a limit")))),
         ("Snapshot", json!(vm.config.get("snapshot").is_none_or(|v| v[0] == "true"))),
         ("Networks", json!(networks)),
         ("Tags", json!(vm.tags)),

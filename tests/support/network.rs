@@ -392,9 +392,7 @@ impl Network {
                 if !self.megaform {
                     return Answer::Table(columns, rows.collect());
                 }
-                let record = |(name, pipe): (&String, &Pipe)| {
-                    serde_json::json!({ "name": name, "log": pipe.log, "via": pipe.via })
-                };
+                let record = |(name, pipe): (&String, &Pipe)| serde_json::json!({ "name": name, "log": pipe.log, "via": pipe.via });
                 Answer::Told(columns, rows.collect(), mine().map(record).collect())
             }
             [name, key, rest @ ..] => {

@@ -3,7 +3,7 @@
 use super::super::object::{name, usual_of_pipe};
 use super::Space;
 use crate::language::grammar::Args;
-use crate::language::program;
+use crate::language::{program, range};
 use crate::live::{Facts, gateway_key};
 use crate::name::{BridgeName, Kind, Namespace, ObjectName};
 
@@ -43,6 +43,54 @@ impl Space {
                 (vlan == "all" || facts["vlan"][0] == vlan) && on.is_none_or(|on| on == bridge)
             });
         }
+    }
+
+    /// `ns`; false where it only shows something.
+    pub(in super::super) fn placement(&mut self, args: &Args) -> Result<bool, String> {
+        let list = args.str("hostname or range or all");
+        let set = |key: &str, values: Vec<String>| Facts::from([(key.to_owned(), values)]);
+        if let Some(list) = list {
+            let names = range::expand(list).map_err(|error| error.to_string())?;
+            let named = self.objects.entry(Kind::Placement).or_default();
+            let mut hosts = named.get("hosts").map(|facts| facts["hosts"].clone()).unwrap_or_default();
+            match (args.flag("add-hosts"), list) {
+                (true, "all") => return Err("which hosts these are is not known".to_owned()),
+                (false, "all") => {
+                    hosts.clear();
+                    self.hosts_known = true;
+                }
+                (true, _) => {
+                    hosts.extend(
+                        names.into_iter().filter(|name| !named.get("hosts").is_some_and(|f| f["hosts"].contains(name))),
+                    );
+                }
+                (false, _) if hosts.is_empty() => return Err("which hosts are left is not known".to_owned()),
+                (false, _) => hosts.retain(|host| !names.contains(host)),
+            }
+            if !std::mem::replace(&mut self.hosts_known, true) {
+                self.notes.push(
+                    "`hosts` are those that the script adds: which ones a new namespace has already is not known"
+                        .to_owned(),
+                );
+            }
+            match hosts.is_empty() {
+                true => drop(named.remove("hosts")),
+                false => drop(named.insert("hosts".to_owned(), set("hosts", hosts))),
+            }
+        } else if let Some(load) = ["cpucommit", "netcommit", "memcommit"].into_iter().find(|load| args.flag(load)) {
+            let named = self.objects.entry(Kind::Placement).or_default();
+            named.insert("load".to_owned(), set("load", vec![load.to_owned()]));
+        } else if let Some(on) = args.choice("true,false") {
+            self.queueing = on == "true";
+        } else if args.flag("flush") {
+            self.queue.clear();
+        } else if args.flag("schedule") && !["dry-run", "dump", "mv", "status"].iter().any(|word| args.flag(word)) {
+            self.vms.append(&mut self.queue);
+        } else {
+            return Ok(false);
+        }
+        self.objects.retain(|_, named| !named.is_empty());
+        Ok(true)
     }
 
     /// `plumb`.

@@ -21,6 +21,7 @@ mod mirror;
 mod nat;
 mod object;
 mod pipe;
+mod placement;
 mod plumbing;
 mod tap;
 mod vlan;
@@ -44,7 +45,8 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
-            Kind::Bridge
+            Kind::Placement
+            | Kind::Bridge
             | Kind::Nat
             | Kind::Bond
             | Kind::Dnsmasq
@@ -220,7 +222,9 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
     let (mut mirrors, mut captures) = (mirror::Mirrors::default(), capture::Captures::default());
     let (mut gateways, mut bonds) = (nat::Gateways::default(), bond::Bonds::default());
     let (mut pipes, mut pipelines) = (pipe::Pipes::default(), plumbing::Pipelines::default());
+    let mut placements = placement::Placements::default();
     let kinds: &mut [&mut dyn Lower<'a>] = &mut [
+        &mut placements,
         &mut vlans,
         &mut bridges,
         &mut taps,
@@ -278,9 +282,8 @@ fn note_followers(scene: &Scene<'_>, draft: &mut Draft) {
     }
 }
 
-/// The last step of a destroy: the namespace, if nothing in it belongs to somebody else.
-fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
-    let name = scene.name();
+/// What is in the namespace and belongs to somebody else, so that a destroy leaves the namespace.
+fn left_behind(scene: &Scene<'_>, draft: &Draft) -> Vec<String> {
     let vms = scene.live.vms.values().filter(|vm| !scene.owns(vm)).map(|vm| format!("vm.{}", vm.name));
     let taps = scene.live.taps.keys().filter(|tap| !tap::owned(scene, tap)).map(|tap| format!("tap.{tap}"));
     let goes = |address: &&Address| matches!(address.kind, Kind::Nat | Kind::Pipe | Kind::Plumbing);
@@ -289,7 +292,13 @@ fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
     let unmanaged = |name: &str| draft.unmanaged.iter().any(|other| other.kind == Kind::Pipe && other.name == name);
     let pipes = pipes.filter(|(pipe, _)| !unmanaged(pipe));
     let pipes = pipes.filter_map(|(pipe, live)| Some(format!("pipe.{pipe} ({})", pipe::others(live)?)));
-    let left: Vec<String> = vms.chain(taps).chain(objects).chain(pipes).collect();
+    vms.chain(taps).chain(objects).chain(pipes).collect()
+}
+
+/// The last step of a destroy: the namespace, if nothing in it belongs to somebody else.
+fn clear_namespace(scene: &Scene<'_>, draft: &mut Draft) {
+    let name = scene.name();
+    let left = left_behind(scene, draft);
     if !left.is_empty() {
         draft.notes.push(format!(
             "namespace {name} stays, because it holds what this experiment does not own: {}",

@@ -36,7 +36,12 @@ pub struct Vm {
     pub config: BTreeMap<String, Vec<String>>,
     /// It cannot run.
     pub broken: bool,
+    /// Where it is.
+    pub host: String,
 }
+
+/// A launch that waits: names, configuration, tags.
+pub type Waiting = (Vec<String>, BTreeMap<String, Vec<String>>, BTreeMap<String, String>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tap {
@@ -55,6 +60,10 @@ pub struct Namespace {
     pub range: Option<(i64, i64)>,
     pub taps: BTreeMap<String, Tap>,
     pub queueing: bool,
+    /// None for those that a namespace has by itself.
+    pub hosts: Option<Vec<String>>,
+    pub load: Option<String>,
+    pub queue: Vec<Waiting>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +81,8 @@ pub struct State {
     pub shows_addresses: bool,
     /// The network commands.
     pub network: Network,
+    /// Other hosts of the mesh, with their CPUs and megabytes.
+    pub mesh: BTreeMap<String, (u64, u64)>,
     /// Folders of the host, as `shell mkdir` makes them.
     pub folders: BTreeSet<String>,
     counter: u64,
@@ -94,11 +105,16 @@ impl Transport for Minimega {
         let words: Vec<String> = token::tokenize(command).unwrap().into_iter().map(|w| w.text).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let failing = state.fail_at.as_deref() == Some(command);
-        let entry = if failing { fail("told to fail") } else { state.run(&words) };
+        // Every other host of the mesh answers for itself.
+        let entries = match words.as_slice() {
+            ["mesh", "send", "all", "host"] => host_table(state.mesh.clone().into_iter().collect()),
+            _ if failing => vec![fail("told to fail")],
+            _ => vec![state.run(&words)],
+        };
         if drop.is_some() {
             return Err(lost_connection());
         }
-        Ok(vec![Response { resp: Some(vec![entry]), ..Response::default() }])
+        Ok(vec![Response { resp: Some(entries), ..Response::default() }])
     }
 }
 
@@ -122,11 +138,15 @@ impl Minimega {
             c == "namespace"
                 || c.starts_with("shell ")
                 || c == "help nat"
+                || c.ends_with("host")
                 || [
                     " vm info",
                     " vlans",
                     " tap",
                     " ns queueing",
+                    " ns hosts",
+                    " ns load",
+                    " ns queue",
                     " bridge",
                     " nat",
                     " capture",
@@ -186,6 +206,13 @@ impl State {
                 Entry::text("vm", Value::from_iter(interfaces).to_string())
             }
             ["shell", ..] => fail("exec: \"ip\": executable file not found in $PATH"),
+            ["host"] => host_table(vec![("vm".to_owned(), (4, 8192))]).remove(0),
+            ["help", "ns"] => {
+                let list = if self.network.old { "<hosts>" } else { "<hostname or range or all>" };
+                Entry::text("vm", format!("ns <add-hosts,> {list}\nns <del-hosts,> {list}\n"))
+            }
+            ["help", "vm", "config", "colocate"] if self.network.old => fail("no help entry"),
+            ["help", "vm", "config", "colocate"] => Entry::text("vm", "vm config colocate [value]\n"),
             ["help", ..] | ["vlans", "blacklist"] => self.network("", &Namespace::default(), words),
             ["namespace"] => {
                 let rows = self.namespaces.iter().map(|(name, ns)| {
@@ -211,7 +238,13 @@ impl State {
 
     fn inside(&mut self, name: &str, ns: &mut Namespace, words: &[&str]) -> Entry {
         match words {
-            ["vm", "info"] => vm_info(name, ns, &self.network),
+            // What is on a host that is none of the namespace is not seen.
+            ["vm", "info"] => {
+                let hosts = self.hosts(ns);
+                let mut seen = ns.clone();
+                seen.vms.retain(|_, vm| hosts.contains(&vm.host));
+                vm_info(name, &seen, &self.network)
+            }
             [".columns", "name,bond", "vm", "info"] => {
                 let rows = ns.vms.keys().map(|vm| vec![vm.clone(), self.network.bond_cell(name, vm)]);
                 table(&["name", "bond"], rows.collect(), Value::Null)
@@ -295,9 +328,63 @@ impl State {
                 ns.queueing = *on == "true";
                 ok()
             }
-            // Nothing here launches a queue, so that it need not be kept.
-            ["vm", "launch", "kvm", _] if ns.queueing => ok(),
-            ["vm", "launch", "kvm", names] => self.launch(ns, names),
+            ["ns", "hosts"] => Entry::text("vm", self.hosts(ns).join(",")),
+            ["ns", "add-hosts", list] => {
+                let mut hosts = self.hosts(ns);
+                for host in range::expand(list).unwrap() {
+                    if host != "vm" && !self.mesh.contains_key(&host) {
+                        return fail(format!("no such host: {host}"));
+                    }
+                    hosts.push(host);
+                }
+                hosts.sort();
+                hosts.dedup();
+                ns.hosts = Some(hosts);
+                ok()
+            }
+            ["ns", "del-hosts", list] => {
+                let gone = range::expand(list).unwrap();
+                let hosts = self.hosts(ns).into_iter().filter(|host| *list != "all" && !gone.contains(host));
+                ns.hosts = Some(hosts.collect());
+                ok()
+            }
+            ["ns", "load"] => Entry::text("vm", ns.load.as_deref().unwrap_or("cpucommit")),
+            ["ns", "load", load @ ("cpucommit" | "netcommit" | "memcommit")] => {
+                ns.load = Some((*load).to_owned());
+                ok()
+            }
+            ["ns", "queue"] => {
+                let part = |(names, config, tags): &Waiting| {
+                    let memory = config.get("memory").map_or("2048", |memory| memory[0].as_str());
+                    format!(
+                        "VMs: {}\nNames: {}\nVM Type: kvm\n\nVM configuration:\nMemory: {memory}\nTags: {}\n\n",
+                        names.len(),
+                        range::compress(names),
+                        json!(tags)
+                    )
+                };
+                Entry::text("vm", ns.queue.iter().map(part).collect::<String>())
+            }
+            ["ns", "flush"] => {
+                ns.queue.clear();
+                ok()
+            }
+            ["vm", "launch"] if ns.queue.is_empty() => {
+                fail("namespace must contain at least one queued VM to launch VMs")
+            }
+            ["vm", "launch"] => self.schedule(ns),
+            ["vm", "launch", "kvm", names] => {
+                let names = range::expand(names).unwrap();
+                if let Some(taken) = names.iter().find(|n| ns.vms.contains_key(*n)) {
+                    return fail(format!("vm already exists with name `{taken}`"));
+                }
+                if let Some(taken) = names.iter().find(|n| ns.queue.iter().any(|(queued, ..)| queued.contains(n))) {
+                    return fail(format!("vm already queued with name `{taken}`"));
+                }
+                ns.queue.push((names, ns.config.clone(), ns.config_tags.clone()));
+                // Nothing says that a launch leaves what is queued alone.
+                if ns.queueing { ok() } else { self.schedule(ns) }
+            }
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => {
                 if matches!(*verb, "kill" | "flush") {
                     range::expand(target).unwrap().iter().for_each(|vm| self.network.forget(name, vm));
@@ -373,17 +460,59 @@ impl State {
         }
     }
 
-    fn launch(&mut self, ns: &mut Namespace, names: &str) -> Entry {
-        let names = range::expand(names).unwrap();
-        if let Some(taken) = names.iter().find(|n| ns.vms.contains_key(*n)) {
-            return fail(format!("vm already exists with name `{taken}`"));
+    /// The hosts of a namespace; a new one has those that are not the head, if there are any.
+    fn hosts(&self, ns: &Namespace) -> Vec<String> {
+        let usual = || match self.mesh.is_empty() {
+            true => vec!["vm".to_owned()],
+            false => self.mesh.keys().cloned().collect(),
+        };
+        ns.hosts.clone().unwrap_or_else(usual)
+    }
+
+    /// Launch everything that is queued, or nothing.
+    fn schedule(&mut self, ns: &mut Namespace) -> Entry {
+        let hosts = self.hosts(ns);
+        let mut places: BTreeMap<String, String> = ns.vms.iter().map(|(n, vm)| (n.clone(), vm.host.clone())).collect();
+        if hosts.is_empty() {
+            return fail("no hosts in namespace");
         }
-        let uuid = ns.config.get("uuid").map(|u| u[0].clone());
+        let all: Vec<String> = ns.queue.iter().flat_map(|(names, ..)| names.clone()).collect();
+        for (names, config, _) in &ns.queue {
+            let text = |field: &str| config.get(field).map(|value| value[0].clone()).filter(|text| !text.is_empty());
+            if let Some(host) = text("schedule").filter(|host| !hosts.contains(host)) {
+                return fail(format!("VM scheduled on unknown host: `{host}`"));
+            }
+            let beside = text("colocate");
+            if let Some(other) = beside.as_ref().filter(|other| !all.contains(other) && !places.contains_key(*other)) {
+                return fail(format!("VM colocated with unknown VM: `{other}`"));
+            }
+            for (index, name) in names.iter().enumerate() {
+                let free = hosts[index % hosts.len()].clone();
+                let host = text("schedule").or_else(|| places.get(beside.as_ref()?).cloned()).unwrap_or(free);
+                places.insert(name.clone(), host);
+            }
+        }
+        for (names, config, tags) in std::mem::take(&mut ns.queue) {
+            self.launch(ns, names, &config, &tags, &places);
+        }
+        // Errors of the launch itself are not returned.
+        ok()
+    }
+
+    fn launch(
+        &mut self,
+        ns: &mut Namespace,
+        names: Vec<String>,
+        config: &BTreeMap<String, Vec<String>>,
+        tags: &BTreeMap<String, String>,
+        places: &BTreeMap<String, String>,
+    ) {
+        let uuid = config.get("uuid").map(|u| u[0].clone());
         for name in names {
             self.counter += 1;
-            let specs = ns.config.get("networks").cloned().unwrap_or_default();
+            let specs = config.get("networks").cloned().unwrap_or_default();
             let nics = specs.iter().enumerate().map(|(i, raw)| nic(ns, raw, self.counter, i)).collect();
-            let mut tags = ns.config_tags.clone();
+            let mut tags = tags.clone();
             let broken = self.broken.get(&name);
             tags.extend(broken.map(|text| ("error".to_owned(), text.clone())));
             let uuid = uuid.clone().unwrap_or_else(|| format!("00000000-0000-4000-8000-{:012}", self.counter));
@@ -394,14 +523,22 @@ impl State {
                 state,
                 nics,
                 tags,
-                config: ns.config.clone(),
+                config: config.clone(),
                 broken: broken.is_some(),
+                host: places[&name].clone(),
             };
             ns.vms.insert(name, vm);
         }
-        // Errors of the launch itself are not returned.
-        ok()
     }
+}
+
+/// `host` of each host, as it answers.
+fn host_table(hosts: Vec<(String, (u64, u64))>) -> Vec<Entry> {
+    let entry = |(host, (cpus, memory)): (String, (u64, u64))| Entry {
+        host,
+        ..table(&["cpus", "memtotal"], vec![vec![cpus.to_string(), memory.to_string()]], Value::Null)
+    };
+    hosts.into_iter().map(entry).collect()
 }
 
 fn nic(ns: &mut Namespace, raw: &str, vm: u64, index: usize) -> Nic {
@@ -521,7 +658,7 @@ fn vm_info(namespace: &str, ns: &Namespace, network: &Network) -> Entry {
             "UUID": vm.uuid, "VCPUs": number("vcpus", "1"), "Memory": number("memory", "2048"),
             "Snapshot": truth("snapshot", "true"), "Schedule": one("schedule", ""), "Colocate": one("colocate", ""),
             "Coschedule": one("coschedule", "-1").parse::<i64>().unwrap(), "Backchannel": truth("backchannel", "true"), "Networks": nics, "Bonds": [], "Tags": vm.tags, "ID": vm.pid - 1000,
-            "Name": name, "Namespace": namespace, "Host": "vm", "State": vm.state, "Type": 1, "Pid": vm.pid,
+            "Name": name, "Namespace": namespace, "Host": vm.host, "State": vm.state, "Type": 1, "Pid": vm.pid,
             "QemuPath": one("qemu", "kvm"), "KernelPath": path(one("kernel", "")), "InitrdPath": path(one("initrd", "")),
             "CdromPath": path(one("cdrom", "")), "MigratePath": "", "CPU": one("cpu", "host"), "Sockets": number("sockets", "0"),
             "Cores": number("cores", "0"), "Threads": number("threads", "0"), "Machine": one("machine", ""),

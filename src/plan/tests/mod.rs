@@ -12,6 +12,7 @@ mod lifecycle;
 pub(crate) mod minimega;
 pub(crate) mod networks;
 mod pipes;
+mod placement;
 pub(crate) mod properties;
 mod scenarios;
 mod selection;
@@ -78,6 +79,12 @@ pub fn carry_out(mm: &Minimega, plan: &Plan) {
                 let live = observe(&mut mm.clone(), &plan.experiment).unwrap();
                 assert!(live.objects[kind].contains_key(key), "{}", step.command);
             }
+            Expect::Queued { names } => {
+                let queue = crate::live::observe_queue(&mut mm.clone(), &plan.experiment).unwrap();
+                let (ours, _) = ownership::waiting(&plan.experiment, &queue);
+                assert!(names.iter().all(|name| ours.contains(&name.as_str())), "{}", step.command);
+            }
+            Expect::Drained => {}
             Expect::Gone { names } => assert!(names.iter().all(|n| !vms.contains_key(n)), "{}", step.command),
         }
     }

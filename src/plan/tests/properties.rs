@@ -153,6 +153,17 @@ fn with_objects() -> impl Strategy<Value = String> {
     )
 }
 
+/// The hosts of a mesh of one, how one is chosen, and launches through the queue or not.
+fn placement() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just(""),
+        Just("placement: { queueing: true }\n"),
+        Just("placement: { load: memcommit, queueing: false }\n"),
+        Just("placement: { hosts: localhost, load: netcommit, queueing: true }\n"),
+        Just("placement: { hosts: [vm] }\n"),
+    ]
+}
+
 /// The same with raw commands.
 fn with_raw_commands() -> impl Strategy<Value = String> {
     let raw = prop_oneof![
@@ -163,7 +174,8 @@ fn with_raw_commands() -> impl Strategy<Value = String> {
         ),
         Just("commands: { s: { create: shell mkdir /t, destroy: shell rmdir /t }, t: { create: vlans } }\n"),
     ];
-    (with_objects(), raw).prop_map(|(text, raw)| text.replacen("vms:", &format!("{raw}vms:"), 1))
+    (with_objects(), raw, placement())
+        .prop_map(|(text, raw, placement)| text.replacen("vms:", &format!("{raw}{placement}vms:"), 1))
 }
 
 /// Note what a plan that was carried out did to taps, as the journal does.
@@ -227,6 +239,13 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
             let runs = vm.state == 2;
             seen.push(format!("vm {name} {runs} {nics:?} {:?} {config:?}", vm.tags));
         }
+        let load = ns.load.as_deref().unwrap_or("cpucommit");
+        seen.push(format!(
+            "placement {:?} {load} {} {:?}",
+            ns.hosts.as_deref().unwrap_or(&["vm".to_owned()]),
+            ns.queueing,
+            ns.queue
+        ));
         let fixed = |alias: &str| file.experiment.vlans.get(alias).is_some_and(|vlan| vlan.tag.is_some());
         seen.extend(ns.vlans.iter().filter(|(alias, _)| fixed(alias)).map(|vlan| format!("vlan {vlan:?}")));
         seen.extend(ns.taps.iter().map(|(name, tap)| format!("tap {name} {} {} {}", tap.bridge, tap.alias, tap.ip)));
@@ -293,7 +312,11 @@ proptest! {
 
     /// By way of another experiment, or straight: the same is there.
     #[test]
-    fn the_way_leaves_no_trace(a in with_objects(), b in with_objects(), megaform in any::<bool>()) {
+    fn the_way_leaves_no_trace(
+        a in with_objects(), b in with_objects(), places in (placement(), placement()), megaform in any::<bool>()
+    ) {
+        let placed = |text: &str, placement| text.replacen("vms:", &format!("{placement}vms:"), 1);
+        let (a, b) = (placed(&a, places.0), placed(&b, places.1));
         let megaform = megaform || a.contains("nat:") || b.contains("nat:");
         let straight = |way: &[&File]| {
             let (mm, mut advice) = (Minimega::default(), Advice::default());

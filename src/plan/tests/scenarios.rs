@@ -470,22 +470,6 @@ fn json_is_versioned() {
 }
 
 #[test]
-fn a_namespace_that_queues_launches_blocks_what_launches() {
-    let (mm, lab) = (Minimega::default(), file(LAB));
-    converge(&mm, &lab);
-    mm.by_hand("namespace dmz-lab ns queueing true");
-    assert!(planned(&mm, &lab).is_empty(), "without a launch there is nothing in the way");
-    carry_out(&mm, &planned_destroy(&mm, &lab, Advice::default()));
-    mm.by_hand("namespace dmz-lab ns queueing true");
-    let live = live(&mm, &lab);
-    let error = plan(&lab.experiment, &lab.graph, &live, &options(&lab, &Advice::default())).unwrap_err();
-    let PlanError::Blocked { problems } = error;
-    assert_eq!(problems.iter().map(|p| p.code).collect::<Vec<_>>(), ["queueing"]);
-    assert!(problems[0].message.contains("namespace dmz-lab queues launches"));
-    assert!(problems[0].hint.as_ref().unwrap().contains("`namespace dmz-lab ns queueing false` ends that"));
-}
-
-#[test]
 fn drift_stands_apart_from_edits() {
     let (mm, _) = up(LAB);
     mm.by_hand("namespace dmz-lab vm kill web1");

@@ -20,6 +20,7 @@ mod lifecycle;
 mod list;
 mod network;
 mod object;
+mod placement;
 mod qos;
 mod scalar;
 mod vm;
@@ -240,6 +241,8 @@ impl Decoder<'_> {
             .filter_map(|kind| Some((kind.kind, self.objects(get(kind.section)?, kind))))
             .filter(|(_, objects)| !objects.is_empty())
             .collect();
+        let placement = get("placement").map(|node| self.placement(node)).unwrap_or_default();
+        objects.extend((!placement.is_empty()).then_some((Kind::Placement, placement)));
         if let Some(name) = &name {
             let bonds = self.bonds_of(name, &vms);
             objects.extend((!bonds.is_empty()).then_some((Kind::Bond, bonds)));

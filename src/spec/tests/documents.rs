@@ -70,13 +70,16 @@ fn examples_decode_and_fit_the_schema() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
     let docs = read("docs/experiment.md");
     let (yamls, tomls) = (blocks(&docs, "yaml"), blocks(&docs, "toml"));
-    // The first two say the same, the third composes.
-    assert_eq!((yamls.len(), tomls.len()), (2, 1));
-    assert!(yaml(yamls[1]).diagnostics.is_empty(), "{}", shown(&yaml(yamls[1])));
+    // The first of both languages say the same, the second places VMs, the third composes.
+    assert_eq!((yamls.len(), tomls.len()), (3, 1));
+    for text in &yamls[1..] {
+        assert!(yaml(text).diagnostics.is_empty(), "{}", shown(&yaml(text)));
+    }
     assert_eq!(outline(&yaml(yamls[0])), outline(&toml(tomls[0])));
     let mut texts = vec![
         (yamls[0].to_owned(), Format::Yaml),
         (yamls[1].to_owned(), Format::Yaml),
+        (yamls[2].to_owned(), Format::Yaml),
         (tomls[0].to_owned(), Format::Toml),
         (include_str!("../../cli/init.yaml").replace("NAME", "lab"), Format::Yaml),
         (SAMPLE.to_owned(), Format::Yaml),

@@ -7,6 +7,7 @@ mod gateways;
 pub mod machine;
 mod objects;
 mod pipes;
+mod placement;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
@@ -41,6 +42,7 @@ pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
     }
     checks.addresses(&bodies);
     checks.disks(&bodies);
+    checks.placement();
     checks.renames();
     checks.taps();
     checks.objects();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _, HashSet};
@@ -10,7 +10,7 @@ use foldhash::{HashMap, HashMapExt as _, HashSet};
 use super::super::display::reason_text;
 use super::super::draft::{Draft, Extra, Members, targets};
 use super::super::{Action, Cost, Expect, Reason, StepId, Undo, Verb};
-use super::{Lower, Scene, not_in_the_file};
+use super::{Lower, Scene, not_in_the_file, placement};
 use crate::diagnostic::Span;
 use crate::language::field::{FieldValue, field};
 use crate::live::{LiveVm, VmState};
@@ -20,6 +20,7 @@ use crate::spec::model::{RunState, Vm, VmBody};
 mod class;
 mod compare;
 mod gate;
+mod order;
 mod qos;
 
 use super::super::ownership::{self, short_hash};
@@ -30,6 +31,33 @@ use compare::{Connect, Difference};
 struct Launch<'a> {
     class: usize,
     members: Members<'a>,
+}
+
+/// The states that a launch brings about.
+const LAUNCHED: &[VmState] = &[VmState::Building, VmState::Paused, VmState::Running];
+
+/// VMs that one command launched, or queued.
+struct Launched<'a> {
+    target: String,
+    serves: Arc<[usize]>,
+    of: Vec<&'a str>,
+    /// The step after which they are there.
+    step: StepId,
+}
+
+/// VMs of equal configuration and what they wait for.
+struct Group<'g, 'a> {
+    /// How deep below it the graph goes: what is on one level does not depend on each other.
+    level: usize,
+    /// The first of the names.
+    first: &'a str,
+    /// To be launched; the others are there.
+    launched: bool,
+    /// They ended.
+    ended: bool,
+    of: &'g Launch<'a>,
+    /// What was launched of it.
+    parts: Vec<Launched<'a>>,
 }
 
 /// What VMs wait for before they start.
@@ -225,20 +253,19 @@ impl<'a> Vms<'a> {
         }
     }
 
-    /// Add the steps of one launch group; returns the last launch.
+    /// Add the steps of one launch group: its configuration and its launches, which only queue where that is to be. The last
+    /// of them, and what was launched.
     fn launch_steps(
         &self,
-        scene: &Scene<'a>,
         draft: &mut Draft,
         launch: &Launch<'a>,
         (mut needs, after): (Vec<StepId>, Option<StepId>),
-        ready: &mut Ready<'a>,
-        shaped: &mut Vec<StepId>,
-    ) -> StepId {
+        queued: bool,
+    ) -> (StepId, Vec<Launched<'a>>) {
         let class: &Class<'a> = self.classes.get(launch.class);
         let parts = targets(launch.members.clone());
         let everyone = launch.members.iter().map(|m| m.1).collect();
-        needs.extend(&draft.vlans_ready);
+        needs.extend(draft.vlans_ready.iter().chain(&draft.placement_ready));
         needs.sort_unstable();
         needs.dedup();
         let undo = Undo::Nothing;
@@ -252,34 +279,52 @@ impl<'a> Vms<'a> {
         let mut launched = Vec::new();
         for part in parts {
             let words = ["vm", "launch", class.kind, &part.text];
-            let states = Cow::Borrowed(&[VmState::Building, VmState::Paused, VmState::Running][..]);
+            let states = Cow::Borrowed(LAUNCHED);
+            let names = part.names.clone();
+            let (undo, expect) = match queued {
+                true => (Undo::Unqueue(names.clone()), Expect::Queued { names }),
+                false => (Undo::Remove(names.clone()), Expect::Vms { names, states }),
+            };
             let extra = Extra {
                 needs: vec![configured],
                 // One launch at a time: they share the configuration, and names of a target launch concurrently.
                 after: if last == configured { Vec::new() } else { vec![last] },
-                undo: Undo::Remove(part.names.clone()),
-                expect: Some(Expect::Vms { names: part.names.clone(), states }),
+                undo,
+                expect: Some(expect),
                 ..Extra::default()
             };
             last = draft.step(&part.serves, &words, extra);
-            launched.push((part.text, part.serves, last));
-            ready.extend(part.of.iter().map(|name| (*name, vec![last])));
+            launched.push(Launched { target: part.text, serves: part.serves, of: part.of, step: last });
+        }
+        (last, launched)
+    }
+
+    /// Add the steps that make the NICs of launched VMs what they are to be before their guests start.
+    fn nic_steps(
+        &self,
+        scene: &Scene<'a>,
+        draft: &mut Draft,
+        class: &Class<'a>,
+        launched: &[Launched<'a>],
+        ready: &mut Ready<'a>,
+        shaped: &mut Vec<StepId>,
+    ) {
+        for part in launched {
+            ready.extend(part.of.iter().map(|name| (*name, vec![part.step])));
         }
         for (index, _) in class.body.networks.iter().enumerate().filter(|(_, nic)| !nic.connected) {
-            for (target, serves, step) in &launched {
+            for Launched { target, serves, of, step } in launched {
                 let extra = Extra { needs: vec![*step], undo: Undo::Nothing, ..Extra::default() };
                 let cut = draft.step(serves, &compare::disconnect_words(target, index), extra);
-                for (name, _) in &launch.members {
+                for name in of {
                     // The guest starts without it.
-                    let steps = ready.get_mut(name).filter(|steps| steps.contains(step));
-                    steps.into_iter().for_each(|steps| steps.push(cut));
+                    ready.entry(*name).or_default().push(cut);
                 }
             }
         }
-        for (target, serves, step) in &launched {
+        for Launched { target, serves, step, .. } in launched {
             shaped.extend(qos::of_new(scene, draft, class.body, (target, serves), *step));
         }
-        last
     }
 
     fn start_steps(
@@ -314,38 +359,46 @@ impl<'a> Vms<'a> {
     /// Launches and starts, dependencies first. Returns for each VM the step after which it is ready.
     fn bring_up(&self, scene: &Scene<'a>, draft: &mut Draft, flushed: &HashMap<&str, StepId>) -> Ready<'a> {
         let mut ready = Ready::new();
-        let mut order: Vec<(usize, &str, (bool, bool), &Launch<'a>)> = Vec::new();
         let launches = self.launches.values().map(|group| (true, false, group));
         let starts = self.starts.iter().map(|((_, ended), group)| (false, *ended, group));
-        for (launched, ended, group) in launches.chain(starts) {
-            let first = group.members.iter().map(|m| m.0).min().unwrap_or_default();
+        let group = |(launched, ended, of): (bool, bool, _)| {
+            let of: &Launch<'a> = of;
+            let first = of.members.iter().map(|m| m.0).min().unwrap_or_default();
             let address = Address { kind: name::Kind::Vm, name: first.to_owned() };
-            order.push((scene.graph.level(&address).unwrap_or_default(), first, (launched, ended), group));
-        }
-        order.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
+            let level = scene.graph.level(&address).unwrap_or_default();
+            Group { level, first, launched, ended, of, parts: Vec::new() }
+        };
+        let mut order: Vec<Group<'_, 'a>> = launches.chain(starts).map(group).collect();
+        let queued = placement::queues(scene);
+        order::arrange(scene, draft, &self.classes, &mut order, queued);
         let mut last = None;
-        for (_, _, (launched, ended), group) in order {
-            let class = self.classes.get(group.class);
-            let serves = group.members.iter().map(|member| member.1).collect();
-            if let Some(gates) = &self.gates {
-                gates.needed(scene, draft, &class.depends_on, serves, &mut ready);
+        // What launches together is queued together; without a queue each group stands alone.
+        for round in order.chunk_by_mut(|a, b| queued && a.level == b.level) {
+            if queued && round.iter().any(|group| group.launched) {
+                last = Some(self.queue_round(scene, draft, round, flushed, (last, &mut ready)));
             }
-            let mut needs: Vec<StepId> =
-                class.depends_on.iter().filter_map(|d| ready.get(d)).flatten().copied().collect();
-            if launched {
-                let old = |name| self.renamed.get(name).copied().unwrap_or(name);
-                needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
-                let mut before = Before::default();
-                last = Some(self.launch_steps(scene, draft, group, (needs, last), &mut ready, &mut before.after));
-                before.after.extend(captures(draft, group, &ready));
-                if class.state == RunState::Running {
-                    self.start_steps(scene, draft, (group.members.clone(), false), &before, &mut ready);
+            for group in round {
+                let class = self.classes.get(group.of.class);
+                let members = group.of.members.clone();
+                if group.launched {
+                    if !queued {
+                        let needs = self.needs_of(scene, draft, group.of, flushed, &mut ready);
+                        let (step, parts) = self.launch_steps(draft, group.of, (needs, last), false);
+                        (last, group.parts) = (Some(step), parts);
+                    }
+                    let mut before = Before::default();
+                    self.nic_steps(scene, draft, class, &group.parts, &mut ready, &mut before.after);
+                    before.after.extend(captures(draft, group.of, &ready));
+                    if class.state == RunState::Running {
+                        self.start_steps(scene, draft, (members, false), &before, &mut ready);
+                    }
+                } else {
+                    let needs = self.needs_of(scene, draft, group.of, &HashMap::new(), &mut ready);
+                    // A VM that ended has no interface to listen on before it starts.
+                    let after = if group.ended { Vec::new() } else { captures(draft, group.of, &ready) };
+                    let before = Before { needs, after };
+                    self.start_steps(scene, draft, (members, group.ended), &before, &mut ready);
                 }
-            } else {
-                // A VM that ended has no interface to listen on before it starts.
-                let after = if ended { Vec::new() } else { captures(draft, group, &ready) };
-                let before = Before { needs, after };
-                self.start_steps(scene, draft, (group.members.clone(), ended), &before, &mut ready);
             }
         }
         if let Some(last) = last {
@@ -353,6 +406,61 @@ impl<'a> Vms<'a> {
             draft.step(&Arc::from([]), &["clear", "vm", "config"], extra);
         }
         ready
+    }
+
+    /// The steps that must have succeeded before VMs are launched or started: what they depend on, and what they were before.
+    fn needs_of(
+        &self,
+        scene: &Scene<'a>,
+        draft: &mut Draft,
+        group: &Launch<'a>,
+        flushed: &HashMap<&str, StepId>,
+        ready: &mut Ready<'a>,
+    ) -> Vec<StepId> {
+        let class = self.classes.get(group.class);
+        let serves = group.members.iter().map(|member| member.1).collect();
+        if let Some(gates) = &self.gates {
+            gates.needed(scene, draft, &class.depends_on, serves, ready);
+        }
+        let mut needs: Vec<StepId> = class.depends_on.iter().filter_map(|d| ready.get(d)).flatten().copied().collect();
+        let old = |name| self.renamed.get(name).copied().unwrap_or(name);
+        needs.extend(group.members.iter().filter_map(|(name, _)| flushed.get(old(*name))));
+        needs
+    }
+
+    /// Queue the launches of a round and launch them together, or none of them. Returns the last step.
+    fn queue_round(
+        &self,
+        scene: &Scene<'a>,
+        draft: &mut Draft,
+        round: &mut [Group<'_, 'a>],
+        flushed: &HashMap<&str, StepId>,
+        (mut last, ready): (Option<StepId>, &mut Ready<'a>),
+    ) -> StepId {
+        let mut launches: Vec<&mut Group<'_, 'a>> = round.iter_mut().filter(|group| group.launched).collect();
+        let needs: Vec<Vec<StepId>> =
+            launches.iter().map(|group| self.needs_of(scene, draft, group.of, flushed, ready)).collect();
+        let members = launches.iter().flat_map(|group| &group.of.members);
+        let everyone: Arc<[usize]> = members.clone().map(|member| member.1).collect();
+        let mut names: Vec<String> = members.map(|member| member.0.to_owned()).collect();
+        names.sort_by(|a, b| crate::language::range::natural_cmp(a, b));
+        let mut all: Vec<StepId> = needs.concat();
+        all.extend(draft.vlans_ready.iter().chain(&draft.placement_ready));
+        all.sort_unstable();
+        all.dedup();
+        let on = placement::switch(scene, draft, &everyone, true, Extra { needs: all, ..placement::after(last) });
+        let mut queued = Vec::new();
+        for (group, mut needs) in launches.iter_mut().zip(needs) {
+            needs.extend(on);
+            let (step, parts) = self.launch_steps(draft, group.of, (needs, last.or(on)), true);
+            queued.extend(parts.iter().map(|part| part.step));
+            (last, group.parts) = (Some(step), parts);
+        }
+        let step = placement::launch_queue(draft, &everyone, names, queued, LAUNCHED);
+        for group in launches {
+            group.parts.iter_mut().for_each(|part| part.step = step);
+        }
+        placement::leave_queue(scene, draft, step)
     }
 }
 
@@ -447,13 +555,16 @@ impl<'a> Lower<'a> for Vms<'a> {
             let launched = self.launches.values().flat_map(|launch| &launch.members);
             draft.launched = launched.map(|(name, _)| (*name).to_owned()).collect();
         }
-        if scene.live.queueing && !self.launches.is_empty() {
-            let message = format!("namespace {} queues launches: VMs would be queued and not launched", scene.name());
-            let hint = format!(
-                "`namespace {0} ns queueing false` ends that; `namespace {0} ns queue` shows what is queued, `namespace {0} ns flush` drops it",
-                scene.name()
-            );
-            draft.problems.push(scene.problem("queueing", None, message, hint));
+        let mut groups: Vec<(&str, usize)> =
+            self.launches.values().filter_map(|launch| Some((launch.members.first()?.0, launch.class))).collect();
+        groups.sort_unstable();
+        for (name, _) in groups {
+            if let Some(vm) = scene.experiment.vms.get(name) {
+                placement::check_launch(scene, draft, name, vm);
+            }
+        }
+        if !self.launches.is_empty() {
+            placement::check_queue(scene, draft);
         }
         for ((span, text), names) in &self.protected {
             let address = format!("vm.{}", crate::language::range::compress(names));
@@ -520,7 +631,23 @@ impl<'a> Lower<'a> for Vms<'a> {
     }
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
+        let launched: Arc<[usize]> = self
+            .launches
+            .values()
+            .flat_map(|launch| &launch.members)
+            .map(|member| member.1)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let passing = !launched.is_empty() && placement::queues_by_itself(scene);
+        if passing {
+            let off = placement::switch(scene, draft, &launched, false, Extra::default());
+            draft.placement_ready.extend(off);
+        }
         let mut ready = self.bring_up(scene, draft, &self.flushed);
+        if passing {
+            placement::switch_back(scene, draft, None);
+        }
         for (name, changes) in std::mem::take(&mut draft.vms_needed) {
             if let Some(gates) = &self.gates {
                 gates.needed(scene, draft, &[&name], changes, &mut ready);
