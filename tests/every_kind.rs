@@ -40,7 +40,9 @@ mirrors: { taps: { from: gw, to: mon } }
 captures:
   wire: { vm: web0, file: wire.pcap, snaplen: 96 }
   flows: { type: netflow, bridge: mega_bridge, to: "udp://127.0.0.1:9995" }
+pipes: { urgent: { mode: round-robin, log: true } }
 plumbing: { p: { pipeline: [alerts, cat, urgent] } }
+placement: { load: memcommit, queueing: true }
 commands: { mark: { create: vm tag web0 mark x, destroy: clear vm tag web0 mark, depends_on: web0 } }
 "#;
 
@@ -62,7 +64,9 @@ const EDITS: &[(&str, &str)] = &[
     ("from: gw, to: mon", "from: mon, to: gw"),
     ("snaplen: 96", "snaplen: 97"),
     (":9995", ":9996"),
+    ("mode: round-robin, log: true", "mode: random"),
     ("[alerts, cat, urgent]", "[alerts, cat, cat, urgent]"),
+    ("load: memcommit", "load: netcommit"),
     ("web0 mark x", "web0 mark y"),
 ];
 
