@@ -3689,6 +3689,40 @@ class minimega:
             {"min": min, "max": max},
         )
 
+    def vm_cdrom_change(self, vm: Word, path: Word, force: Optional[Word] = None) -> List[Resp]:
+        """put another image into the CD-ROM drive.
+
+            vm cdrom <change,> <vm target> <path> [force,]
+
+        Puts an image into the CD-ROM drive of running, paused or building VMs; what is in it is ejected. A relative path is relative to the files folder. A path that cannot be read is an error before anything is ejected.
+
+        A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is changed all the same. `vm info` shows the image in the drive. It stays there for a VM that ends and is started again; the boot order stays that of the launch.
+
+            vm cdrom change web0 debian.iso
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "cdrom", None), ("word", "change", None), ("text", "vm", None), ("text", "path", None), ("choice?", "force", ("force",))],
+            ],
+            {"vm": vm, "path": path, "force": force},
+        )
+
+    def vm_cdrom_eject(self, vm: Word, force: Optional[Word] = None) -> List[Resp]:
+        """empty the CD-ROM drive.
+
+            vm cdrom <eject,> <vm target> [force,]
+
+        Ejects what is in the CD-ROM drive of running, paused or building VMs; an empty drive is fine. A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is taken out all the same.
+
+            vm cdrom eject all
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "cdrom", None), ("word", "eject", None), ("text", "vm", None), ("choice?", "force", ("force",))],
+            ],
+            {"vm": vm, "force": force},
+        )
+
     def vm_config(self) -> List[Resp]:
         """show, save, restore or clone the configuration of the next launch.
 

@@ -31,6 +31,7 @@ mod tap;
 mod version;
 mod viz;
 mod vlans;
+mod vm_cdrom;
 mod vm_config;
 mod vm_flush;
 mod vm_info;
@@ -219,6 +220,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(version::commands());
     commands.extend(viz::commands());
     commands.extend(vlans::commands());
+    commands.extend(vm_cdrom::commands());
     commands.extend(vm_config::commands());
     commands.extend(vm_flush::commands());
     commands.extend(vm_info::commands());

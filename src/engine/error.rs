@@ -63,6 +63,9 @@ pub enum EngineError {
     /// A capture.
     #[error(transparent)]
     Capture(#[from] super::CaptureError),
+    /// A CD-ROM drive.
+    #[error(transparent)]
+    Cdrom(#[from] super::CdromError),
     /// A DHCP and DNS server.
     #[error(transparent)]
     Dnsmasq(#[from] super::dnsmasq::DnsmasqError),

@@ -36,6 +36,8 @@ pub struct Guest<'a> {
     pub config: &'a VmConfig,
     /// Its NICs.
     pub nics: Vec<Card>,
+    /// What is in its CD-ROM drive, which may have changed since; empty for nothing.
+    pub cdrom: &'a str,
     /// The engine's files folder.
     pub files: &'a str,
 }
@@ -70,13 +72,19 @@ fn escape(text: &str) -> String {
     text.replace(',', ",,")
 }
 
+/// Is it QEMU's own to read (`nbd://…`, `json:{…}`), and no file's path?
+pub(super) fn is_protocol(path: &str) -> bool {
+    path.split_once(':').is_some_and(|(p, _)| p.len() > 1 && p.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// A path as QEMU, which runs in the VM's folder, must see it.
+pub(super) fn image_path(files: &str, path: &str) -> String {
+    if path.starts_with('/') || is_protocol(path) { path.to_owned() } else { format!("{files}/{path}") }
+}
+
 impl Guest<'_> {
-    /// A path as QEMU, which runs in the VM's folder, must see it.
     fn path(&self, path: &str) -> String {
-        // A protocol (`nbd://…`, `json:{…}`) is QEMU's own to read.
-        let protocol =
-            path.split_once(':').is_some_and(|(p, _)| p.len() > 1 && p.bytes().all(|b| b.is_ascii_alphanumeric()));
-        if path.starts_with('/') || protocol { path.to_owned() } else { format!("{}/{path}", self.files) }
+        image_path(self.files, path)
     }
 
     /// The arguments, without the program.
@@ -140,9 +148,16 @@ impl Guest<'_> {
                 add(option, value);
             }
         }
-        let cdrom = config.text("cdrom");
-        if !cdrom.is_empty() {
-            add("-drive", format!("media=cdrom,file={}", escape(&self.path(&cdrom))));
+        // One that was launched with an image and has none now still has the drive, and boots from it.
+        let boots_from_cdrom = !config.text("cdrom").is_empty();
+        if !self.cdrom.is_empty() {
+            // Where the machine's own drive is, if the image came to that one.
+            let place = if boots_from_cdrom { "" } else { ",index=2" };
+            add("-drive", format!("media=cdrom{place},file={}", escape(&self.path(self.cdrom))));
+        } else if boots_from_cdrom {
+            add("-drive", "media=cdrom".to_owned());
+        }
+        if boots_from_cdrom {
             add("-boot", "order=dc".to_owned());
         }
         for port in 0..config.uint("serial-ports") {
@@ -262,7 +277,13 @@ mod tests {
 
     fn line(config: &VmConfig, nics: &[Nic]) -> String {
         let nics = nics.iter().map(|nic| Card::new(nic, false)).collect();
-        Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, files: "/base/files" }.arguments().join(" ")
+        let cdrom = config.text("cdrom");
+        holding(config, nics, &cdrom)
+    }
+
+    fn holding(config: &VmConfig, nics: Vec<Card>, cdrom: &str) -> String {
+        let guest = Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, cdrom, files: "/base/files" };
+        guest.arguments().join(" ")
     }
 
     #[test]
@@ -274,6 +295,18 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("media=cdrom,file=/iso/a,,snapshot=off.iso"), "{text}");
+    }
+
+    #[test]
+    fn another_cdrom_leaves_the_boot_order() {
+        let (with, without) = (config(&[("cdrom", &["a.iso"])]), VmConfig::new());
+        let ejected = holding(&with, Vec::new(), "");
+        assert!(ejected.contains("-drive media=cdrom -boot order=dc"), "{ejected}");
+        let changed = holding(&with, Vec::new(), "b.iso");
+        assert!(changed.contains("-drive media=cdrom,file=/base/files/b.iso -boot order=dc"), "{changed}");
+        let inserted = holding(&without, Vec::new(), "/b.iso");
+        assert!(inserted.contains("media=cdrom,index=2,file=/b.iso") && !inserted.contains("-boot"), "{inserted}");
+        assert!(!line(&without, &[]).contains("cdrom"));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod background;
 mod bonds;
 mod captures;
+mod cdrom;
 mod check;
 mod claim;
 mod detached;
@@ -63,6 +64,7 @@ use crate::name::{Namespace, TapName, VmName};
 pub use background::{BackgroundError, BackgroundInfo, BackgroundOutput};
 pub use bonds::BondRequest;
 pub use captures::{CaptureError, CaptureInfo, CaptureRequest, CaptureTarget, PcapSettings};
+pub use cdrom::CdromError;
 pub use check::Checked;
 pub use dnsmasq::{DnsmasqChange, DnsmasqError, DnsmasqInfo, DnsmasqList};
 pub use error::EngineError;
