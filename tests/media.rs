@@ -1,4 +1,4 @@
-//! CD-ROM drives of VMs that run, with real QEMUs.
+//! Media of VMs that run, with real QEMUs: by hand and from an experiment file.
 #![allow(missing_docs)]
 
 mod support;
@@ -174,4 +174,47 @@ fn a_daemon_that_was_killed_in_a_change_asks_the_drive() {
     // And the change that was not made can be.
     lab.e(&format!("vm cdrom change all {b}")).ok();
     assert_eq!(cdroms(&lab), [format!("done {b}"), format!("ejected {b}"), format!("undone {b}")]);
+}
+
+#[test]
+fn an_experiment_changes_the_image_of_a_vm_that_runs() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let (a, b) = (image(&lab, "a.iso"), image(&lab, "b.iso"));
+    let file = |cdrom: &str| {
+        let text = format!("experiment: lab\nvms:\n  \"web[0-1]\": {{ memory: 16, state: paused{cdrom} }}\n");
+        lab.file("lab.yaml", &text).to_string_lossy().into_owned()
+    };
+    let with = |image: &str| file(&format!(", cdrom: {image}"));
+    let apply = |path: &str| lab.run(&["apply", "--yes", path]).ok().out;
+    let seen = || lab.rows("namespace lab .columns name,pid,cdrom vm info");
+    apply(&with(&a));
+    let before = seen();
+    let plan = lab.run(&["plan", &with(&b)]).ok().out;
+    assert!(plan.contains(&format!("cdrom: {a} -> {b}  (")) && plan.contains("lab.yaml:3)"), "{plan}");
+    assert!(!plan.contains("reboots") && plan.contains(&format!("vm cdrom change web[0-1] {b}")), "{plan}");
+    apply(&with(&b));
+    let held = |image: &str| -> Vec<Vec<String>> {
+        before.iter().map(|row| vec![row[0].clone(), row[1].clone(), image.to_owned()]).collect()
+    };
+    assert_eq!(seen(), held(&b));
+    // By hand it is drift, and is put right in place.
+    lab.e("namespace lab vm cdrom eject web1").ok();
+    let plan = lab.run(&["plan", &with(&b)]).ok().out;
+    assert!(plan.contains("≠ vm.web1 restore") && plan.contains(&format!("cdrom: (empty) -> {b}")), "{plan}");
+    apply(&with(&b));
+    assert_eq!(seen(), held(&b));
+    // An image that is not there fails, and nothing has changed.
+    let gone = lab.run(&["apply", "--yes", "--rollback", &with("/nonexistent/c.iso")]);
+    assert!(gone.code != 0 && gone.err.contains("cannot read the image /nonexistent/c.iso"), "{}", gone.err);
+    assert_eq!(seen(), held(&b));
+    apply(&file(""));
+    assert_eq!(seen(), held(""));
+    // So is a NIC.
+    apply(&file(", networks: [7]"));
+    assert_eq!(seen(), held(""));
+    lab.run(&["plan", "--detailed-exitcode", &file(", networks: [7]")]).ok();
+    lab.run(&["destroy", "--yes", &file("")]).ok();
 }

@@ -3690,15 +3690,16 @@ class minimega:
         )
 
     def vm_cdrom_change(self, vm: Word, path: Word, force: Optional[Word] = None) -> List[Resp]:
-        """put another image into the CD-ROM drive.
+        """change what is in the CD-ROM drive.
 
             vm cdrom <change,> <vm target> <path> [force,]
 
-        Puts an image into the CD-ROM drive of running, paused or building VMs; what is in it is ejected. A relative path is relative to the files folder. A path that cannot be read is an error before anything is ejected.
+        Puts another image into the CD-ROM drive of running, paused or building VMs, or takes out what is in it; an empty drive is fine. An image that is in the drive is ejected for another one. A relative path is relative to the files folder. A path that cannot be read is an error before anything is ejected.
 
-        A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is changed all the same. `vm info` shows the image in the drive. It stays there for a VM that ends and is started again; the boot order stays that of the launch.
+        A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is taken out all the same. `vm info` shows the image in the drive. It stays there for a VM that ends and is started again; the boot order stays that of the launch. VMs that have ended are an error where they are named; `all` leaves them out.
 
             vm cdrom change web0 debian.iso
+            vm cdrom eject all
         """
         return self._run(
             [
@@ -3708,12 +3709,15 @@ class minimega:
         )
 
     def vm_cdrom_eject(self, vm: Word, force: Optional[Word] = None) -> List[Resp]:
-        """empty the CD-ROM drive.
+        """change what is in the CD-ROM drive.
 
             vm cdrom <eject,> <vm target> [force,]
 
-        Ejects what is in the CD-ROM drive of running, paused or building VMs; an empty drive is fine. A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is taken out all the same.
+        Puts another image into the CD-ROM drive of running, paused or building VMs, or takes out what is in it; an empty drive is fine. An image that is in the drive is ejected for another one. A relative path is relative to the files folder. A path that cannot be read is an error before anything is ejected.
 
+        A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is taken out all the same. `vm info` shows the image in the drive. It stays there for a VM that ends and is started again; the boot order stays that of the launch. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm cdrom change web0 debian.iso
             vm cdrom eject all
         """
         return self._run(
@@ -3998,7 +4002,7 @@ class minimega:
 
             vm config cdrom [value]
 
-        An ISO image in the CD-ROM drive; the VM boots from it.
+        An ISO image in the CD-ROM drive; a VM that is launched with one boots from it. `vm cdrom` changes it while the VM runs.
 
         Not set by default.
 

@@ -374,6 +374,13 @@ impl Space {
                     key => vm.config.remove_tag(key),
                 })?;
             }
+            "vm cdrom" => {
+                let image = FieldValue::Text(args.str("path").unwrap_or_default().to_owned());
+                self.each(&target(args), |vm| {
+                    vm.config.clear("cdrom");
+                    vm.config.set("cdrom", image.clone());
+                })?;
+            }
             "vm net connect" | "vm net disconnect" => self.nic(name.ends_with(" connect"), &target(args), args)?,
             "qos" => self.qos(&target(args), args)?,
             "clear qos" => self.clear_qos(&target(args), args)?,

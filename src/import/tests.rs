@@ -47,6 +47,8 @@ vm config qemu-override -nographic ""
 vm config qemu-override a b
 vm launch kvm odd
 vm net disconnect web0 0
+vm cdrom change web0,late a.iso
+vm cdrom eject late force
 .columns name vm info
 "#;
     let found = read(text).unwrap();

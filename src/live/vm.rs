@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use super::qos::{Shapes, qos_cell};
 use super::record::{Record, Records};
 use super::table::{Row, Table, list_cell, vlan_cell};
 use crate::language::entry::Entry;
-use crate::language::field::{FIELDS, Field, FieldType, FieldValue};
+use crate::language::field::{FIELDS, Field, FieldType, FieldValue, field};
 use crate::language::qos::Qos;
 
 /// The state of a VM.
@@ -136,6 +136,15 @@ impl Observed {
 }
 
 impl LiveVm {
+    /// What is in its CD-ROM drive, empty for nothing; None where the target does not show it.
+    pub fn cdrom(&self) -> Option<String> {
+        static FIELD: LazyLock<Option<&Field>> = LazyLock::new(|| field("cdrom"));
+        match FIELD.and_then(|field| self.observe(field)).as_deref() {
+            Some(FieldValue::Text(image)) => Some(image.clone()),
+            _ => None,
+        }
+    }
+
     /// The value of a field; None where the target does not show it. NICs are not read here, because a record shows their
     /// live state.
     pub fn observe(&self, field: &Field) -> Option<Cow<'_, FieldValue>> {

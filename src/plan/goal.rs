@@ -26,6 +26,9 @@ pub enum Goal {
         /// What shapes its NICs, in order; empty where nothing does.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         qos: Vec<Option<String>>,
+        /// What is in its CD-ROM drive, where it is changed; empty for nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cdrom: Option<String>,
         /// Tags that it has.
         tags: BTreeMap<String, String>,
     },
@@ -61,8 +64,15 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
     match goal {
         Goal::Gone if is_there(address, live) => said.push("is still there".to_owned()),
         Goal::Gone => {}
-        Goal::Vm { state, networks, qos, tags } => match live.vms.get(&address.name) {
+        Goal::Vm { state, networks, qos, cdrom, tags } => match live.vms.get(&address.name) {
             Some(vm) => {
+                let found = vm.cdrom();
+                if let (Some(wanted), Some(found)) = (cdrom, &found)
+                    && !same_file(wanted, found)
+                {
+                    let shown = if found.is_empty() { "nothing" } else { found };
+                    said.push(format!("has {shown} in its CD-ROM drive"));
+                }
                 vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said);
                 for (index, (wanted, nic)) in qos.iter().zip(&vm.nics).enumerate() {
                     let found = nic.qos.map(|qos| qos.to_string());
@@ -170,6 +180,13 @@ pub fn object(kind: Kind, key: &str, live: &Live) -> Option<String> {
     Some(short_hash(&format!("{} {facts:?}", object.host)))
 }
 
+/// A relative path stands for one in the engine's files folder, which a target may show in full.
+fn same_file(wanted: &str, found: &str) -> bool {
+    let wanted = wanted.strip_prefix("file:").unwrap_or(wanted);
+    let before = found.strip_suffix(wanted);
+    wanted == found || before.is_some_and(|before| before.ends_with('/') && !wanted.is_empty())
+}
+
 fn on_vlan(wanted: &str, alias: Option<&str>, tag: Option<u16>, live: &Live) -> bool {
     match wanted.parse::<u16>() {
         Ok(wanted) => tag == Some(wanted),
@@ -213,19 +230,22 @@ fn vm_unmet(
     said.extend(differs.map(|(key, _)| format!("tag {key} differs")));
 }
 
-/// A digest of an object as it was observed: everything that a plan looks at. None if it is not there.
-pub fn observed(address: &Address, live: &Live) -> Option<String> {
+/// A digest of an object as it was observed: everything that a plan looks at, and what the goal sets. None if it is not
+/// there.
+pub fn observed(address: &Address, goal: &Goal, live: &Live) -> Option<String> {
     let mut text = String::new();
     match address.kind {
         Kind::Vm => {
             let vm = live.vms.get(&address.name)?;
             // Tags that neither the file nor megaform set come and go with guests and tools.
             let keys = ownership::keys_of(vm);
-            let ours = |key: &str| key.starts_with(ownership::RESERVED) || keys.contains(key);
+            let set = |key: &str| matches!(goal, Goal::Vm { tags, .. } if tags.contains_key(key));
+            let ours = |key: &str| key.starts_with(ownership::RESERVED) || keys.contains(key) || set(key);
             let tags: Vec<_> = vm.tags.iter().filter(|(key, _)| ours(key)).collect();
             let nics: Vec<_> =
                 vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected, n.qos)).collect();
-            write!(text, "{} {} {:?} {:?} {:?}", vm.uuid, vm.pid, vm.state, tags, nics)
+            let medium = vm.cdrom().filter(|image| !image.is_empty()).map(|image| format!(" {image:?}"));
+            write!(text, "{} {} {:?} {:?} {:?}{}", vm.uuid, vm.pid, vm.state, tags, nics, medium.unwrap_or_default())
         }
         Kind::Tap => {
             let tap = live.taps.get(&address.name)?;

@@ -216,7 +216,7 @@ impl Change {
     pub fn observed(&self, live: &Live) -> Option<String> {
         match &*self.goal {
             Goal::Object { key, .. } => goal::object(self.address.kind, key, live),
-            _ => goal::observed(self.was(), live),
+            _ => goal::observed(self.was(), &self.goal, live),
         }
     }
 
@@ -227,7 +227,7 @@ impl Change {
             return true;
         }
         let same = self.observed(live) == self.guard;
-        same && (self.renamed_from.is_none() || goal::observed(&self.address, live).is_none())
+        same && (self.renamed_from.is_none() || goal::observed(&self.address, &self.goal, live).is_none())
     }
 }
 

@@ -41,13 +41,31 @@ pub fn short_hash(text: &str) -> String {
 ///
 /// Fields whose changes are ignored are left out, and named behind the digest, so that it can be told later what it is of.
 pub fn digest(body: &VmBody) -> String {
-    let ignored = ignored(body);
-    let mut digest = format!("{VERSION}{}", hash(body, &ignored));
-    if !ignored.is_empty() {
+    digest_leaving_out(body, &ignored(body))
+}
+
+/// The digest without a field, which is named behind it as the ignored ones are: it is about to change live.
+pub fn digest_without(body: &VmBody, field: &str) -> String {
+    let mut left_out = ignored(body);
+    if !left_out.contains(&field) {
+        left_out.push(field);
+    }
+    digest_leaving_out(body, &left_out)
+}
+
+fn digest_leaving_out(body: &VmBody, left_out: &[&str]) -> String {
+    let mut digest = format!("{VERSION}{}", hash(body, left_out));
+    if !left_out.is_empty() {
         digest.push('!');
-        digest.push_str(&ignored.join(","));
+        digest.push_str(&left_out.join(","));
     }
     digest
+}
+
+/// Whether the digest of a VM leaves a field out.
+pub fn leaves_out(vm: &LiveVm, field: &str) -> bool {
+    let left_out = digest_of(vm).and_then(|digest| digest.split_once('!'));
+    left_out.is_some_and(|(_, fields)| fields.split(',').any(|name| name == field))
 }
 
 /// The ignored fields that a digest would cover.

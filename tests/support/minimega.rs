@@ -532,6 +532,18 @@ impl State {
                     Ok(())
                 })
             }
+            ["vm", "cdrom", verb @ ("change" | "eject"), target, image @ ..]
+                if image.len() == usize::from(*verb == "change") && !self.network.fixed_media =>
+            {
+                self.each(ns, target, words, |name, vm| {
+                    if matches!(vm.state, QUIT | ERROR) {
+                        return Err(format!("VM state error: {name}"));
+                    }
+                    vm.config.remove("cdrom");
+                    vm.config.extend(image.first().map(|image| ("cdrom".to_owned(), vec![(*image).to_owned()])));
+                    Ok(())
+                })
+            }
             ["vm", "net", "connect", target, index, vlan, bridge @ ..] => {
                 let index: usize = index.parse().expect("an index");
                 let (alias, vlan) = resolve(ns, vlan);

@@ -76,6 +76,8 @@ pub struct Network {
     pub megaform: bool,
     /// A release of 2018: tunnels without keys, no settings of bridges, mirrors between taps only.
     pub old: bool,
+    /// Media of VMs that run cannot be changed.
+    pub fixed_media: bool,
     /// None of these commands is there.
     pub absent: bool,
     /// By namespace, VM and NIC: settings by name.
@@ -228,6 +230,13 @@ impl Network {
                 let set = if self.megaform { "qos <set,> <vm target> <interface> <setting>...\n" } else { "" };
                 Answer::Text(format!(
                     "{set}qos <add,> <vm target> <interface> <loss,> <percent>\nqos <add,> <vm target> <interface> <delay,> <duration>\nqos <add,> <vm target> <interface> <rate,> <bw> <kbit,mbit,gbit>\n"
+                ))
+            }
+            ["help", "vm", "cdrom"] if self.fixed_media => fail("no help entry"),
+            ["help", "vm", "cdrom"] => {
+                let force = if self.old { "" } else { " [force,]" };
+                Answer::Text(format!(
+                    "vm cdrom <eject,> <vm target>{force}\nvm cdrom <change,> <vm target> <path>{force}\n"
                 ))
             }
             ["help", "nat"] if self.megaform => {

@@ -301,6 +301,17 @@ impl State {
                 vm.tags.remove(*key);
                 Ok(())
             }),
+            ["vm", "cdrom", verb @ ("change" | "eject"), target, image @ ..] if !self.network.fixed_media => {
+                assert_eq!(image.len(), usize::from(*verb == "change"), "{words:?}");
+                each(ns, target, |vm| {
+                    if !matches!(vm.state, BUILDING | RUNNING | PAUSED) {
+                        return Err("VM state error".to_owned());
+                    }
+                    vm.config.remove("cdrom");
+                    vm.config.extend(image.first().map(|image| ("cdrom".to_owned(), owned(&[image]))));
+                    Ok(())
+                })
+            }
             ["vm", "net", "connect", target, index, vlan, bridge @ ..] => {
                 let index: usize = index.parse().unwrap();
                 if range::expand(target).unwrap().iter().any(|vm| self.network.is_bonded(name, vm, index)) {

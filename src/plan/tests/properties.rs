@@ -30,6 +30,11 @@ fn vm() -> impl Strategy<Value = String> {
             Just(", disks: [disk.qcow2]"),
             Just(", disks: [\"disk.qcow2,virtio\"]"),
             Just(", snapshot: false"),
+            Just(", cdrom: /iso/a.iso"),
+            Just(", cdrom: \"/iso/b c.iso\""),
+            Just(", cdrom: a.iso, disks: [disk.qcow2]"),
+            Just(", cdrom: b.iso, disks: [disk.qcow2]"),
+            Just(", cdrom: b.iso, disks: [other.qcow2]"),
             Just(", qemu_override: [{ match: a, replacement: b }, { match: b, replacement: \"\" }]")
         ],
     )

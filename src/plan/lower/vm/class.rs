@@ -102,7 +102,8 @@ pub(super) struct Classes<'a> {
     by_body: HashMap<*const VmBody, usize>,
     by_content: HashMap<Content<'a>, usize>,
     parts: HashMap<usize, Vec<Part>>,
-    goals: HashMap<usize, Arc<Goal>>,
+    /// With and without what is in the CD-ROM drive.
+    goals: HashMap<(usize, bool), Arc<Goal>>,
 }
 
 /// Other VMs come from the same entry; what is found out about the body of one counts for all.
@@ -207,8 +208,8 @@ impl<'a> Classes<'a> {
         &self.classes[class]
     }
 
-    /// What is to be observed of a VM of a class afterwards.
-    pub fn goal(&mut self, class: usize, vm: &'a Vm) -> Arc<Goal> {
+    /// What is to be observed of a VM of a class afterwards, with what is in its CD-ROM drive where that changes in place.
+    pub fn goal(&mut self, class: usize, vm: &'a Vm, medium: bool) -> Arc<Goal> {
         let (body, tags) = (&vm.body, &self.classes[class].tags);
         let goal = || {
             let ignores = |field: &str| body.lifecycle.ignores(field);
@@ -235,10 +236,11 @@ impl<'a> Classes<'a> {
                     };
                     body.networks.iter().enumerate().map(qos).collect()
                 },
+                cdrom: medium.then(|| body.config.text("cdrom")),
                 tags: tags.iter().filter(|(key, _)| !kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect(),
             })
         };
-        self.goals.entry(class).or_insert_with(goal).clone()
+        self.goals.entry((class, medium)).or_insert_with(goal).clone()
     }
 
     /// What a new VM of a class will be.

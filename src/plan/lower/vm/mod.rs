@@ -17,6 +17,7 @@ use crate::live::{LiveVm, VmState};
 use crate::name::{self, Address};
 use crate::spec::model::{RunState, Vm, VmBody};
 
+mod cdrom;
 mod class;
 mod compare;
 mod gate;
@@ -54,6 +55,8 @@ pub(super) struct Vms<'a> {
     connects: BTreeMap<Connect, Members<'a>>,
     /// By netspecs: VMs that get NICs.
     adds: BTreeMap<Vec<String>, Members<'a>>,
+    /// By what differs: VMs whose CD-ROM drives get another image, or none.
+    media: BTreeMap<cdrom::Medium, Members<'a>>,
     /// By what differs: VMs whose NICs are shaped otherwise.
     shapes: BTreeMap<qos::Shape, Members<'a>>,
     /// By key, value and old value.
@@ -128,7 +131,7 @@ impl<'a> Vms<'a> {
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
         let costs = end_costs(live, true);
         let change = draft.change(address, Action::Replace, scene.place(vm.span), reasons, costs);
-        draft.changes[change].goal = self.classes.goal(class, vm);
+        draft.changes[change].goal = self.classes.goal(class, vm, false);
         draft.changes[change].renamed_from = Some(Address::vm(&old.value));
         self.renamed.insert(name, &live.name);
         self.end(live, change);
@@ -153,7 +156,7 @@ impl<'a> Vms<'a> {
             }
             let parts = self.classes.parts(scene, class_id, vm);
             let change = draft.change(address, Action::Create, scene.place(vm.span), parts, Vec::new());
-            draft.changes[change].goal = self.classes.goal(class_id, vm);
+            draft.changes[change].goal = self.classes.goal(class_id, vm, false);
             self.launch(class_id, name, change);
             return;
         };
@@ -173,13 +176,14 @@ impl<'a> Vms<'a> {
         }
         let asked = scene.scope.replaces(name::Kind::Vm, name);
         let difference = compare::compare(scene, vm, self.classes.get(class_id), live, asked);
-        draft.learn.extend(difference.learn.then_some(compare::NET_HELP));
+        draft.learn.extend(&difference.learn);
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
         let Some(action) = difference.action else {
             draft.unchanged.push(address);
             return;
         };
-        let Difference { reasons, relaunch, start, stop, add, connects, shapes, set_tags, clear_tags, .. } = difference;
+        let Difference { reasons, relaunch, start, stop, add, connects, medium, shapes, set_tags, clear_tags, .. } =
+            difference;
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
             costs.push(Cost::LinkCut);
@@ -188,7 +192,7 @@ impl<'a> Vms<'a> {
             self.protect(vm, name, "replaced", &reasons);
         }
         let change = draft.change(address, action, scene.place(vm.span), reasons, costs);
-        draft.changes[change].goal = self.classes.goal(class_id, vm);
+        draft.changes[change].goal = self.classes.goal(class_id, vm, medium.is_some());
         if relaunch {
             self.end(live, change);
             self.launch(class_id, name, change);
@@ -215,8 +219,13 @@ impl<'a> Vms<'a> {
         for shape in shapes {
             self.shapes.entry(shape).or_default().push(member);
         }
+        let between = medium.as_ref().and_then(|medium| medium.between().cloned());
+        if let Some(medium) = medium {
+            self.media.entry(medium).or_default().push(member);
+        }
         for (key, value) in set_tags {
             let old = live.tags.get(&key).cloned();
+            let old = if key == ownership::DIGEST { between.clone().or(old) } else { old };
             self.set_tags.entry((key, value, old)).or_default().push(member);
         }
         for key in clear_tags {
@@ -312,8 +321,18 @@ impl<'a> Vms<'a> {
     }
 
     /// Launches and starts, dependencies first. Returns for each VM the step after which it is ready.
-    fn bring_up(&self, scene: &Scene<'a>, draft: &mut Draft, flushed: &HashMap<&str, StepId>) -> Ready<'a> {
+    fn bring_up(
+        &self,
+        scene: &Scene<'a>,
+        draft: &mut Draft,
+        flushed: &HashMap<&str, StepId>,
+        media: &HashMap<&'a str, Vec<StepId>>,
+    ) -> Ready<'a> {
         let mut ready = Ready::new();
+        // A guest starts with the medium that it is to have.
+        for (name, _) in self.starts.values().flat_map(|group| &group.members) {
+            ready.extend(media.get(name).map(|steps| (*name, steps.clone())));
+        }
         let mut order: Vec<(usize, &str, (bool, bool), &Launch<'a>)> = Vec::new();
         let launches = self.launches.values().map(|group| (true, false, group));
         let starts = self.starts.iter().map(|((_, ended), group)| (false, *ended, group));
@@ -518,7 +537,8 @@ impl<'a> Lower<'a> for Vms<'a> {
     }
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {
-        let mut ready = self.bring_up(scene, draft, &self.flushed);
+        let media = cdrom::steps(scene, draft, &self.media);
+        let mut ready = self.bring_up(scene, draft, &self.flushed, &media);
         for (name, changes) in std::mem::take(&mut draft.vms_needed) {
             gate::gates_of_needed(scene, draft, &[&name], changes, &mut ready);
         }
@@ -582,7 +602,13 @@ impl<'a> Lower<'a> for Vms<'a> {
         for ((key, value, old), members) in &self.set_tags {
             for part in targets(members.clone()) {
                 let undo = tag_undo(draft, &part.text, key, old.as_deref());
-                let extra = Extra { guard: guard(scene, &part.names), undo, ..Extra::default() };
+                let mut needs = Vec::new();
+                if key == ownership::DIGEST {
+                    needs.extend(part.of.iter().filter_map(|name| media.get(name)).flatten());
+                    needs.sort_unstable();
+                    needs.dedup();
+                }
+                let extra = Extra { needs, guard: guard(scene, &part.names), undo, ..Extra::default() };
                 draft.step(&part.serves, &["vm", "tag", &part.text, key, value], extra);
             }
         }
