@@ -218,3 +218,148 @@ fn an_experiment_changes_the_image_of_a_vm_that_runs() {
     lab.run(&["plan", "--detailed-exitcode", &file(", networks: [7]")]).ok();
     lab.run(&["destroy", "--yes", &file("")]).ok();
 }
+
+/// What `vm hotplug` lists.
+fn disks(lab: &Lab) -> Vec<String> {
+    lab.rows("vm hotplug").iter().map(|row| row.join(" ")).collect()
+}
+
+fn qmp(lab: &Lab, vm: &str, command: &str) -> String {
+    lab.e(&format!("vm qmp {vm} '{command}'")).ok().out
+}
+
+/// The USB disks that QEMU has: port, speed, name.
+fn plugged(lab: &Lab, vm: &str) -> Vec<String> {
+    let info = "{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"info usb\"}}";
+    let answer = qmp(lab, vm, info);
+    let devices = answer.split("Device ").filter(|device| device.contains("USB MSD"));
+    let part = |device: &str, from: &str, to: &str| {
+        let rest = &device[device.find(from).expect("as QEMU prints it") + from.len()..];
+        rest[..rest.find(to).unwrap_or(rest.len())].trim().to_owned()
+    };
+    let mut found: Vec<String> = devices
+        .map(|device| {
+            let name = part(device, "ID: ", "\\r");
+            format!("{name} {} {}", part(device, "Port ", ","), part(device, "Speed ", ","))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn usb_disks_come_and_go() {
+    if !have(NEEDS) {
+        return;
+    }
+    let mut lab = Lab::with_daemon();
+    let (a, b) = (image(&lab, "a.img"), image(&lab, "b c.img"));
+    assert_eq!(lab.e(".annotate false .headers false vm hotplug").ok().out, "");
+    lab.e("vm config memory 16").ok();
+    lab.e("vm config machine q35").ok();
+    lab.e("vm launch kvm building").ok();
+    lab.e("clear vm config machine").ok();
+    lab.e("vm launch kvm paused,running").ok();
+    lab.e("vm start paused,running").ok();
+    lab.e("vm stop paused").ok();
+    lab.e(&format!("vm hotplug add all {a}")).ok();
+    lab.e(&format!("vm hotplug add building,paused '{b}' serial S1 1.1")).ok();
+    lab.e(&format!("vm hotplug add paused {a} 2.0")).ok();
+    let all = [
+        format!("building 0 {a} 2.0"),
+        format!("building 1 {b} 1.1"),
+        format!("paused 0 {a} 2.0"),
+        format!("paused 1 {b} 1.1"),
+        format!("paused 2 {a} 2.0"),
+        format!("running 0 {a} 2.0"),
+    ];
+    assert_eq!(disks(&lab), all);
+    assert_eq!(plugged(&lab, "building"), ["usb0 5 480 Mb/s", "usb1 4.1 12 Mb/s"]);
+    assert_eq!(plugged(&lab, "paused"), ["usb0 5 480 Mb/s", "usb1 4.1 12 Mb/s", "usb2 6 480 Mb/s"]);
+    // The next daemon knows them, and a VM that is started again has them.
+    lab.kill_daemon();
+    lab.start_daemon();
+    assert_eq!(disks(&lab), all);
+    lab.e("vm kill building").ok();
+    lab.e(&format!("vm hotplug add building {a}")).fails("vm building is QUIT");
+    lab.e("vm hotplug remove building 0").fails("vm building is QUIT");
+    lab.e("vm start building").ok();
+    assert_eq!(plugged(&lab, "building"), ["usb0 5 480 Mb/s", "usb1 4.1 12 Mb/s"]);
+    // They go, and their numbers are free again; the hub goes with the last one that is on it.
+    lab.e("vm hotplug remove paused 0").ok();
+    lab.e("vm hotplug remove building,paused 1").ok();
+    assert_eq!(disks(&lab), [all[0].clone(), all[4].clone(), all[5].clone()]);
+    assert_eq!(plugged(&lab, "paused"), ["usb2 6 480 Mb/s"]);
+    assert!(!qmp(&lab, "paused", "{\"execute\": \"query-block\"}").contains("usb0"));
+    let devices = "{\"execute\": \"qom-list\", \"arguments\": {\"path\": \"/machine/peripheral\"}}";
+    assert!(!qmp(&lab, "paused", devices).contains("usb-hub"));
+    lab.e(&format!("vm hotplug add paused {a}")).ok();
+    assert_eq!(plugged(&lab, "paused"), ["usb0 5 480 Mb/s", "usb2 6 480 Mb/s"]);
+    lab.e("vm hotplug remove all all").ok();
+    assert!(disks(&lab).is_empty() && plugged(&lab, "running").is_empty());
+}
+
+#[test]
+fn a_usb_disk_that_is_refused_leaves_nothing() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let a = image(&lab, "a.img");
+    lab.e("vm config memory 16").ok();
+    lab.e("vm config snapshot false").ok();
+    lab.e("vm launch kvm one,two").ok();
+    lab.e("vm config usb-use-xhci false").ok();
+    lab.e("vm launch kvm none").ok();
+    lab.e("vm hotplug add one /nonexistent/a.img").fails("cannot read the image /nonexistent/a.img");
+    lab.e(&format!("vm hotplug add one {a} 3.0")).fails("invalid USB version `3.0`, expected 1.1 or 2.0");
+    lab.e(&format!("vm hotplug add none {a}")).fails("none has no USB controller");
+    lab.e("vm hotplug remove one 0").fails("no USB disk 0 of one");
+    lab.e("vm hotplug remove one all").ok();
+    lab.e(&format!("vm hotplug add one {a} 1.1")).ok();
+    // One writer at a time.
+    lab.e(&format!("vm hotplug add two {a} 1.1")).fails("lock");
+    assert_eq!(disks(&lab), [format!("one 0 {a} 1.1")]);
+    assert!(plugged(&lab, "two").is_empty());
+    assert!(!qmp(&lab, "two", "{\"execute\": \"query-block\"}").contains("usb0"));
+    let devices = "{\"execute\": \"qom-list\", \"arguments\": {\"path\": \"/machine/peripheral\"}}";
+    assert!(!qmp(&lab, "two", devices).contains("usb-hub"));
+    lab.e("vm hotplug remove one 0").ok();
+    lab.e(&format!("vm hotplug add two {a} 1.1")).ok();
+    // As many as there are ports.
+    lab.e("vm hotplug remove two 0").ok();
+    for version in [("1.1", 8), ("2.0", 11)] {
+        for number in 0..version.1 {
+            let name = image(&lab, &format!("{}-{number}.img", version.0));
+            lab.e(&format!("vm hotplug add one {name} {}", version.0)).ok();
+        }
+        lab.e(&format!("vm hotplug add one {a} {}", version.0)).fails("and no port for more");
+    }
+    assert_eq!(plugged(&lab, "one").len(), 19);
+    lab.e("vm hotplug remove one all").ok();
+    assert!(disks(&lab).is_empty());
+}
+
+#[test]
+fn a_daemon_that_was_killed_while_it_added_a_disk_drops_it() {
+    if !have(NEEDS) {
+        return;
+    }
+    let mut lab = Lab::with_daemon();
+    let a = image(&lab, "a.img");
+    lab.e("vm config memory 16").ok();
+    lab.e("vm launch kvm a").ok();
+    lab.e(&format!("vm hotplug add a {a}")).ok();
+    lab.kill_daemon();
+    // As it is between the record and QEMU's answer.
+    let path = lab.base.join("0/vm.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("a record")).expect("JSON");
+    let mut second = record["usb"][0].clone();
+    (second["id"], second["port"]) = (1.into(), "6".into());
+    record["usb"].as_array_mut().expect("a list").push(second);
+    std::fs::write(&path, record.to_string()).expect("a record");
+    lab.start_daemon();
+    assert_eq!(disks(&lab), [format!("a 0 {a} 2.0")]);
+    lab.e(&format!("vm hotplug add a {a}")).ok();
+    assert_eq!(plugged(&lab, "a"), ["usb0 5 480 Mb/s", "usb1 6 480 Mb/s"]);
+}

@@ -4705,6 +4705,86 @@ class minimega:
             {"vm": vm},
         )
 
+    def vm_hotplug(self) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None)],
+            ],
+            {},
+        )
+
+    def vm_hotplug_add(self, vm: Word, filename: Word, version: Optional[Word] = None) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug <add,> <vm target> <filename> [version]
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None), ("word", "add", None), ("text", "vm", None), ("text", "filename", None), ("text?", "version", None)],
+            ],
+            {"vm": vm, "filename": filename, "version": version},
+        )
+
+    def vm_hotplug_add_serial(self, vm: Word, filename: Word, serial: Word, version: Optional[Word] = None) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug <add,> <vm target> <filename> serial <serial> [version]
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None), ("word", "add", None), ("text", "vm", None), ("text", "filename", None), ("word", "serial", None), ("text", "serial", None), ("text?", "version", None)],
+            ],
+            {"vm": vm, "filename": filename, "serial": serial, "version": version},
+        )
+
+    def vm_hotplug_remove(self, vm: Word, disk: Word) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug <remove,> <vm target> <disk id or all>
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None), ("word", "remove", None), ("text", "vm", None), ("text", "disk", None)],
+            ],
+            {"vm": vm, "disk": disk},
+        )
+
     def vm_info(self, summary: Optional[Word] = None) -> List[Resp]:
         """show VMs.
 

@@ -34,6 +34,7 @@ mod vlans;
 mod vm_cdrom;
 mod vm_config;
 mod vm_flush;
+mod vm_hotplug;
 mod vm_info;
 mod vm_kill;
 mod vm_launch;
@@ -223,6 +224,7 @@ pub fn all() -> Vec<Command> {
     commands.extend(vm_cdrom::commands());
     commands.extend(vm_config::commands());
     commands.extend(vm_flush::commands());
+    commands.extend(vm_hotplug::commands());
     commands.extend(vm_info::commands());
     commands.extend(vm_kill::commands());
     commands.extend(vm_launch::commands());

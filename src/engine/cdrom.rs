@@ -2,7 +2,6 @@
 //!
 //! A VM's record says what QEMU was told before it is told, so that a daemon that was killed meanwhile asks the drive.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,41 +11,13 @@ use crate::qmp::QmpError;
 
 use super::kvm::{image_path, is_protocol};
 use super::lifecycle::{execute, execute_with};
+use super::media::{check_image, ended};
 use super::vm::Vm;
 use super::{Engine, EngineError};
 
 /// Why the medium of a drive could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CdromError {
-    /// An image that cannot be read.
-    #[error("cannot read the image {}", path.display())]
-    Image {
-        /// Its path.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A folder.
-    #[error("{} is a folder, expected an image", path.display())]
-    Folder {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// No path.
-    #[error("expected the path of an image; `vm cdrom eject {target}` empties the drive")]
-    NoPath {
-        /// The VMs.
-        target: String,
-    },
-    /// A VM without a QEMU.
-    #[error("vm {vm} is {state}, so nothing can be put into its CD-ROM drive or taken out: `vm start {vm}` first")]
-    Ended {
-        /// The VM.
-        vm: String,
-        /// Its state.
-        state: &'static str,
-    },
     /// A machine without such a drive.
     #[error(
         "{vm} has no CD-ROM drive; its machine, `vm config qemu-append` or a third IDE disk left it out, and only a launch \
@@ -91,7 +62,7 @@ impl Engine {
         let targets = self.targets(namespace, target)?;
         let files = self.options.base.join("files").to_string_lossy().into_owned();
         if let Some(image) = image {
-            check_image(&files, image, target)?;
+            check_image(&files, image)?;
         }
         let wildcard = targets.wildcard;
         if !wildcard {
@@ -116,28 +87,6 @@ impl Engine {
             }
         })
         .await
-    }
-}
-
-/// That a VM has no QEMU.
-fn ended(vm: &Vm) -> Option<CdromError> {
-    let state = vm.live().state;
-    (!state.has_process()).then(|| CdromError::Ended { vm: vm.name.to_string(), state: state.word() })
-}
-
-/// Refuse an image that QEMU could not open; what it reaches by a protocol is for QEMU to find out.
-fn check_image(files: &str, image: &str, target: &str) -> Result<(), CdromError> {
-    if image.is_empty() {
-        return Err(CdromError::NoPath { target: target.to_owned() });
-    }
-    if is_protocol(image) {
-        return Ok(());
-    }
-    let path = PathBuf::from(image_path(files, image));
-    match std::fs::File::open(&path).and_then(|file| file.metadata()) {
-        Ok(found) if found.is_dir() => Err(CdromError::Folder { path }),
-        Ok(_) => Ok(()),
-        Err(source) => Err(CdromError::Image { path, source }),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::language::diskspec::{DEFAULT_INTERFACE, DiskSpec};
 use crate::language::field::VmConfig;
 
+use super::usb::{HUB, HUB_PORT, PORTS, UsbDisk, UsbVersion};
 use super::vm::Nic;
 
 /// Where the agent in the guest finds its port, and the name of the port's socket in the VM's folder.
@@ -38,6 +39,8 @@ pub struct Guest<'a> {
     pub nics: Vec<Card>,
     /// What is in its CD-ROM drive, which may have changed since; empty for nothing.
     pub cdrom: &'a str,
+    /// The USB disks that it was given since.
+    pub usb: &'a [UsbDisk],
     /// The engine's files folder.
     pub files: &'a str,
 }
@@ -68,7 +71,7 @@ pub(super) fn state_file(files: &Path, config: &VmConfig) -> Option<PathBuf> {
 }
 
 /// A value inside a comma-separated QEMU option: commas are doubled.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace(',', ",,")
 }
 
@@ -130,7 +133,7 @@ impl Guest<'_> {
         add("-k", "en-us".to_owned());
         add("-pidfile", "qemu.pid".to_owned());
         if config.bool("usb-use-xhci") {
-            add("-device", "qemu-xhci,id=xhci".to_owned());
+            add("-device", format!("qemu-xhci,id=xhci,p2={PORTS},p3=4"));
             add("-device", "usb-tablet,bus=xhci.0".to_owned());
         }
         for (option, field) in [("-kernel", "kernel"), ("-initrd", "initrd")] {
@@ -159,6 +162,16 @@ impl Guest<'_> {
         }
         if boots_from_cdrom {
             add("-boot", "order=dc".to_owned());
+        }
+        if self.usb.iter().any(|disk| disk.version == UsbVersion::Full) {
+            add("-device", format!("usb-hub,id={HUB},bus=xhci.0,port={HUB_PORT}"));
+        }
+        for disk in self.usb {
+            add("-drive", disk.drive(self.files, config.bool("snapshot")));
+            let (name, port) = (disk.name(), &disk.port);
+            let serial =
+                if disk.serial.is_empty() { String::new() } else { format!(",serial={}", escape(&disk.serial)) };
+            add("-device", format!("usb-storage,id={name},drive={name},bus=xhci.0,port={port}{serial}"));
         }
         for port in 0..config.uint("serial-ports") {
             let device = if port < 4 { "isa-serial" } else { "pci-serial" };
@@ -282,7 +295,8 @@ mod tests {
     }
 
     fn holding(config: &VmConfig, nics: Vec<Card>, cdrom: &str) -> String {
-        let guest = Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, cdrom, files: "/base/files" };
+        let guest =
+            Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, cdrom, usb: &[], files: "/base/files" };
         guest.arguments().join(" ")
     }
 

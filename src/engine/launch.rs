@@ -166,6 +166,7 @@ impl Engine {
             config,
             nics: nics.collect(),
             cdrom: &config.text("cdrom"),
+            usb: &[],
             files: &self.options.base.join("files").to_string_lossy(),
         }
         .arguments()
@@ -253,7 +254,10 @@ impl Engine {
         };
         let nics = vm.live().nics.iter().map(|nic| Card::new(nic, plain_frames)).collect();
         let files = self.options.base.join("files");
-        let cdrom = vm.live().cdrom.image.clone();
+        let (cdrom, usb) = {
+            let live = vm.live();
+            (live.cdrom.image.clone(), live.usb.clone())
+        };
         let args = Guest {
             name: vm.name.as_str(),
             uuid: &vm.uuid.to_string(),
@@ -261,6 +265,7 @@ impl Engine {
             config: &vm.config,
             nics,
             cdrom: &cdrom,
+            usb: &usb,
             files: &files.to_string_lossy(),
         }
         .arguments();

@@ -14,6 +14,7 @@ use crate::name::{BridgeName, Mac, Namespace, Shape, TapName, VlanTag, VmName};
 use crate::qmp::Qmp;
 
 use super::EngineError;
+use super::usb::UsbDisk;
 
 /// The states of minimega's VMs; the numbers are those of `Data` records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +115,8 @@ pub struct Live {
     pub tags: BTreeMap<String, String>,
     /// What is in its CD-ROM drive.
     pub cdrom: Medium,
+    /// Its USB disks, by number; while there is no QEMU, those that it will have.
+    pub usb: Vec<UsbDisk>,
     /// Why it is in [`VmState::Error`].
     pub error: Option<String>,
     /// The connection to its QEMU.
@@ -181,6 +184,8 @@ pub struct Record {
     /// None for what it was launched with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cdrom: Option<Medium>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    usb: Vec<UsbDisk>,
     /// None until QEMU was started for the first time.
     pub process: Option<ProcessId>,
     /// Was it alive or ended when the record was written?
@@ -227,6 +232,7 @@ impl Vm {
                 nics,
                 tags,
                 cdrom,
+                usb: Vec::new(),
                 error: None,
                 qmp: None,
                 vnc: None,
@@ -278,6 +284,7 @@ impl Vm {
         let live = vm.live.get_mut().expect("a new mutex is not poisoned");
         live.tags = record.tags;
         live.cdrom = record.cdrom.unwrap_or_else(|| launched_cdrom(&vm.config));
+        live.usb = record.usb;
         live.process = record.process;
         live.state = if record.error.is_some() { VmState::Error } else { VmState::Quit };
         live.error = record.error;
@@ -325,6 +332,7 @@ impl Vm {
                 nics: live.nics.clone(),
                 tags: live.tags.clone(),
                 cdrom: Some(live.cdrom.clone()).filter(|cdrom| *cdrom != launched_cdrom(&self.config)),
+                usb: live.usb.clone(),
                 process: live.process,
                 alive: live.state.has_process(),
                 error: live.error.clone(),
