@@ -77,12 +77,14 @@ pub struct UsbDisk {
     pub serial: String,
     /// The port that it is on.
     pub port: String,
+    /// Counts the disks that the VM was ever given: QEMU keeps the name of one that is gone for a while.
+    pub made: u32,
 }
 
 impl UsbDisk {
     /// QEMU's name of the disk and of its device.
     pub fn name(&self) -> String {
-        format!("usb{}", self.id)
+        format!("usb{}", self.made)
     }
 
     /// What QEMU opens, as one of its options.
@@ -274,10 +276,14 @@ async fn add(vm: &Vm, files: &str, request: UsbRequest) -> Result<(), EngineErro
         };
         let ids: BTreeSet<u32> = live.usb.iter().map(|disk| disk.id).collect();
         let id = (0..).find(|id| !ids.contains(id)).expect("there are more numbers than ports");
-        UsbDisk { id, file, version, serial, port }
+        UsbDisk { id, file, version, serial, port, made: live.usb_made }
     };
-    vm.live().usb.push(disk.clone());
-    vm.live().usb.sort_by_key(|disk| disk.id);
+    {
+        let mut live = vm.live();
+        live.usb_made += 1;
+        live.usb.push(disk.clone());
+        live.usb.sort_by_key(|disk| disk.id);
+    }
     let added = match vm.save() {
         Ok(()) => plug(vm, files, &disk).await,
         Err(error) => {
@@ -330,7 +336,7 @@ async fn unplug(vm: &Vm, disk: &UsbDisk) -> Result<(), EngineError> {
             Err(_) => return Err(UsbError::Busy { vm: vm.name.to_string(), id: disk.id }.into()),
         }
     }
-    // Where the device has taken it along, there is none.
+    // Where there is none, QEMU says so, which is as good.
     monitor(vm, format!("drive_del {name}")).await?;
     let others = vm.live().usb.iter().any(|other| other.id != disk.id && other.version == UsbVersion::Full);
     if disk.version == UsbVersion::Full && !others && devices(vm).await?.contains(HUB) {
@@ -383,11 +389,12 @@ mod tests {
     #[test]
     fn a_path_stays_one_word_and_one_option() {
         let disk = |file: &str| UsbDisk {
-            id: 3,
+            id: 0,
             file: file.to_owned(),
             version: UsbVersion::High,
             serial: String::new(),
             port: "5".to_owned(),
+            made: 3,
         };
         let drive = disk("a\"b\\c,snapshot=off").drive("/files", true);
         assert_eq!(drive, "if=none,id=usb3,media=disk,snapshot=on,file=/files/a\"b\\c,,snapshot=off");

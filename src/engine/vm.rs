@@ -117,6 +117,8 @@ pub struct Live {
     pub cdrom: Medium,
     /// Its USB disks, by number; while there is no QEMU, those that it will have.
     pub usb: Vec<UsbDisk>,
+    /// How many USB disks it was ever given.
+    pub usb_made: u32,
     /// Why it is in [`VmState::Error`].
     pub error: Option<String>,
     /// The connection to its QEMU.
@@ -186,6 +188,8 @@ pub struct Record {
     cdrom: Option<Medium>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     usb: Vec<UsbDisk>,
+    #[serde(default)]
+    usb_made: u32,
     /// None until QEMU was started for the first time.
     pub process: Option<ProcessId>,
     /// Was it alive or ended when the record was written?
@@ -233,6 +237,7 @@ impl Vm {
                 tags,
                 cdrom,
                 usb: Vec::new(),
+                usb_made: 0,
                 error: None,
                 qmp: None,
                 vnc: None,
@@ -285,6 +290,7 @@ impl Vm {
         live.tags = record.tags;
         live.cdrom = record.cdrom.unwrap_or_else(|| launched_cdrom(&vm.config));
         live.usb = record.usb;
+        live.usb_made = record.usb_made;
         live.process = record.process;
         live.state = if record.error.is_some() { VmState::Error } else { VmState::Quit };
         live.error = record.error;
@@ -333,6 +339,7 @@ impl Vm {
                 tags: live.tags.clone(),
                 cdrom: Some(live.cdrom.clone()).filter(|cdrom| *cdrom != launched_cdrom(&self.config)),
                 usb: live.usb.clone(),
+                usb_made: live.usb_made,
                 process: live.process,
                 alive: live.state.has_process(),
                 error: live.error.clone(),
