@@ -1,11 +1,12 @@
 //! From a live namespace.
 
-use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
+use super::{Found, FoundNic, FoundTap, FoundVm, bridge, usb_version};
 use crate::language::field::{Change, FIELDS, FieldType, FieldValue, VmConfig};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
-use crate::live::{Live, LiveNic, LiveVm, VmState};
+use crate::live::{Live, LiveNic, LiveUsb, LiveVm, VmState};
 use crate::name::Namespace;
 use crate::plan::ownership;
+use crate::spec::model::UsbDisk;
 
 /// The tags that minimega gives aliases when no range was set (its `vlans range`).
 const USUAL_RANGE: (u16, u16) = (101, 4096);
@@ -94,7 +95,12 @@ fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
         VmState::Building | VmState::Paused | VmState::Running => {}
     }
     let nics = vm.nics.iter().enumerate().filter_map(|(index, nic)| nic_of(vm, index, nic, notes)).collect();
-    FoundVm { config, nics, tags, paused: matches!(vm.state, VmState::Building | VmState::Paused) }
+    let disk = |disk: &LiveUsb| UsbDisk { path: disk.file.clone(), version: usb_version(&disk.version), serial: None };
+    if vm.tags.get(ownership::USB).is_some_and(|tag| tag.contains('+')) {
+        notes.push(format!("the target does not show the serial numbers of the USB disks of the VM {}", vm.name));
+    }
+    let usb = vm.usb.iter().flatten().map(disk).collect();
+    FoundVm { config, nics, usb, tags, paused: matches!(vm.state, VmState::Building | VmState::Paused) }
 }
 
 fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> Option<FoundNic> {

@@ -16,6 +16,7 @@ use crate::language::range;
 use crate::live::Facts;
 use crate::name::Kind;
 use crate::plan::ownership;
+use crate::spec::model::UsbDisk;
 
 /// How deep scripts may `read` others. minimega refuses the first nested one.
 const MAX_READS: usize = 8;
@@ -90,6 +91,27 @@ struct Vm {
     cut: Vec<usize>,
     /// What shapes NICs, by index.
     qos: BTreeMap<usize, Qos>,
+    /// USB disks, by number.
+    usb: BTreeMap<u32, UsbDisk>,
+}
+
+impl Vm {
+    fn new(config: VmConfig) -> Self {
+        Self { config, state: State::Building, cut: Vec::new(), qos: BTreeMap::new(), usb: BTreeMap::new() }
+    }
+
+    /// Give it a USB disk, or take some away.
+    fn hotplug(&mut self, args: &Args) {
+        if args.flag("remove") {
+            let id = args.str("disk id or all").unwrap_or_default();
+            self.usb.retain(|number, _| id != "all" && number.to_string() != id);
+        } else if args.flag("add") {
+            let number = (0..).find(|number| !self.usb.contains_key(number)).unwrap_or_default();
+            let version = super::usb_version(args.str("version").unwrap_or_default());
+            let (path, serial) = (args.str("filename").unwrap_or_default(), args.str("serial"));
+            self.usb.insert(number, UsbDisk { path: path.to_owned(), version, serial: serial.map(str::to_owned) });
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -206,7 +228,7 @@ fn found(name: String, mut space: Space) -> Found {
         config.clear("networks");
         config.clear("tags");
         let paused = matches!(vm.state, State::Building | State::Paused);
-        found.vms.insert(name, FoundVm { config, nics, tags, paused });
+        found.vms.insert(name, FoundVm { config, nics, usb: vm.usb.into_values().collect(), tags, paused });
     }
     for vlan in used {
         // A number is a tag, which needs no alias.
@@ -374,6 +396,7 @@ impl Space {
                     key => vm.config.remove_tag(key),
                 })?;
             }
+            "vm hotplug" => self.each(&target(args), |vm| vm.hotplug(args))?,
             "vm cdrom" => {
                 let image = FieldValue::Text(args.str("path").unwrap_or_default().to_owned());
                 self.each(&target(args), |vm| {
@@ -444,10 +467,7 @@ impl Space {
             return Err(format!("there is a VM {name} already"));
         }
         for name in names {
-            self.vms.insert(
-                name,
-                Vm { config: config.clone(), state: State::Building, cut: Vec::new(), qos: BTreeMap::new() },
-            );
+            self.vms.insert(name, Vm::new(config.clone()));
         }
         Ok(())
     }

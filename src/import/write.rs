@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{Found, FoundNic, FoundVm};
 use crate::language::field::VmConfig;
 use crate::language::range;
-use crate::spec::{SECTIONS, field_value, list, scalar, setting};
+use crate::spec::{SECTIONS, field_value, list, scalar, setting, usb_disk};
 
 /// A configuration of at least so many fields becomes a profile where several entries have it.
 const PROFILE_FIELDS: usize = 2;
@@ -122,6 +122,10 @@ pub fn write(found: &Found, source: &str) -> String {
         };
         if !vm.nics.is_empty() {
             lines.push(format!("networks: {}", list(vm.nics.iter().map(nic))));
+        }
+        if !vm.usb.is_empty() {
+            let disks = vm.usb.iter().map(|disk| usb_disk(&disk.path, disk.version.as_deref(), disk.serial.as_deref()));
+            lines.push(format!("usb_disks: {}", list(disks)));
         }
         if !vm.tags.is_empty() {
             let tags: Vec<String> = vm.tags.iter().map(|(k, v)| format!("{}: {}", scalar(k), scalar(v))).collect();

@@ -17,11 +17,13 @@ mod plumbing;
 mod qos;
 mod record;
 mod table;
+mod usb;
 mod vm;
 
 pub use object::{Facts, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, same_key};
 pub use plumbing::ELEMENTS;
 pub use table::Table;
+pub use usb::{LiveUsb, same_image};
 pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};
 
 /// The command that shows ways out, whose help tells whether the target has them.
@@ -338,7 +340,8 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let Some(vlan_range) = find_namespace(transport, namespace)? else {
         return Ok(Live::absent());
     };
-    let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
+    let (mut vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
+    usb::observe(transport, namespace, &mut vms)?;
     let (mut taps, mirrors) = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
     // It is megaform's own, so it is sent only where the help has it.

@@ -113,6 +113,8 @@ pub struct LiveVm {
     pub pid: u64,
     /// Its NICs in order.
     pub nics: Vec<LiveNic>,
+    /// Its USB disks; None where the target does not list them, and where it was not asked.
+    pub usb: Option<Vec<super::LiveUsb>>,
     /// Its tags; VMs with equal ones share them.
     pub tags: Arc<Tags>,
     /// Why it is in the state error, where the target says so (in its record, or in a tag `error`).
@@ -273,6 +275,7 @@ impl<'a> VmEntry<'a> {
             kind,
             state,
             nics,
+            usb: None,
             tags,
             error,
             observed: record.observed.unwrap_or_default(),

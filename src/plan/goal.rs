@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
-use crate::live::{Facts, Live, LiveObject, LiveVm, STOPPED, VmState, find, mirrors_to, same_key};
+use crate::live::{Facts, Live, LiveObject, LiveUsb, LiveVm, STOPPED, VmState, find, mirrors_to, same_image, same_key};
 use crate::name::{Address, Kind};
 
 /// The goal of one change. What the file leaves open, or ignores, is None.
@@ -29,6 +29,9 @@ pub enum Goal {
         /// What is in its CD-ROM drive, where it is changed; empty for nothing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cdrom: Option<String>,
+        /// Its USB disks: image and version, empty where any will do. None where they are not looked at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usb: Option<Vec<(String, String)>>,
         /// Tags that it has.
         tags: BTreeMap<String, String>,
     },
@@ -64,14 +67,25 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
     match goal {
         Goal::Gone if is_there(address, live) => said.push("is still there".to_owned()),
         Goal::Gone => {}
-        Goal::Vm { state, networks, qos, cdrom, tags } => match live.vms.get(&address.name) {
+        Goal::Vm { state, networks, qos, cdrom, usb, tags } => match live.vms.get(&address.name) {
             Some(vm) => {
                 let found = vm.cdrom();
                 if let (Some(wanted), Some(found)) = (cdrom, &found)
-                    && !same_file(wanted, found)
+                    && !same_image(wanted, found)
                 {
                     let shown = if found.is_empty() { "nothing" } else { found };
                     said.push(format!("has {shown} in its CD-ROM drive"));
+                }
+                if let (Some(wanted), Some(found)) = (usb, &vm.usb) {
+                    let mut left: Vec<_> = found.iter().collect();
+                    for (path, version) in wanted {
+                        let fits = |version: &str, disk: &LiveUsb| version.is_empty() || version == disk.version;
+                        match left.iter().position(|disk| same_image(path, &disk.file) && fits(version, disk)) {
+                            Some(at) => drop(left.remove(at)),
+                            None => said.push(format!("lacks the USB disk {path}")),
+                        }
+                    }
+                    said.extend(left.iter().map(|disk| format!("has the USB disk {}", disk.file)));
                 }
                 vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said);
                 for (index, (wanted, nic)) in qos.iter().zip(&vm.nics).enumerate() {
@@ -180,13 +194,6 @@ pub fn object(kind: Kind, key: &str, live: &Live) -> Option<String> {
     Some(short_hash(&format!("{} {facts:?}", object.host)))
 }
 
-/// A relative path stands for one in the engine's files folder, which a target may show in full.
-fn same_file(wanted: &str, found: &str) -> bool {
-    let wanted = wanted.strip_prefix("file:").unwrap_or(wanted);
-    let before = found.strip_suffix(wanted);
-    wanted == found || before.is_some_and(|before| before.ends_with('/') && !wanted.is_empty())
-}
-
 fn on_vlan(wanted: &str, alias: Option<&str>, tag: Option<u16>, live: &Live) -> bool {
     match wanted.parse::<u16>() {
         Ok(wanted) => tag == Some(wanted),
@@ -246,6 +253,9 @@ pub fn observed(address: &Address, goal: &Goal, live: &Live) -> Option<String> {
                 vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected, n.qos)).collect();
             let medium = vm.cdrom().filter(|image| !image.is_empty()).map(|image| format!(" {image:?}"));
             write!(text, "{} {} {:?} {:?} {:?}{}", vm.uuid, vm.pid, vm.state, tags, nics, medium.unwrap_or_default())
+                .expect("a string takes everything");
+            let usb = vm.usb.iter().flatten().map(|disk| format!(" usb {disk:?}"));
+            write!(text, "{}", usb.collect::<String>())
         }
         Kind::Tap => {
             let tap = live.taps.get(&address.name)?;

@@ -261,6 +261,13 @@ pub enum Undo {
         /// What the tunnel is, as `vxlan 10.0.0.2 7`.
         tunnel: String,
     },
+    /// A USB disk that the VMs were given is taken away, by the number that it has in each then.
+    Unplug {
+        /// The VMs.
+        names: Arc<[String]>,
+        /// Its image, as it was given.
+        file: String,
+    },
     /// A VLAN alias is bound to this tag again; a first use may have given it another since.
     Rebind(String, u16),
     /// One command that connects a NIC where it was, after everything else was taken back: it names a VLAN alias, which
@@ -298,6 +305,11 @@ impl Verb {
     }
 }
 
+/// The command that takes USB disk `id` away from VMs.
+pub fn unplug_command(namespace: &Namespace, names: &[String], id: &str) -> String {
+    format!("namespace {namespace} vm hotplug remove {} {id}", range::compress(names))
+}
+
 impl Undo {
     /// The commands, if all VMs can be acted on; None where it cannot be taken back.
     pub fn commands(&self, namespace: &Namespace) -> Option<Vec<String>> {
@@ -311,6 +323,9 @@ impl Undo {
                 format!("namespace {namespace} vlans add {alias} {tag}"),
             ],
             Self::Tunnel { bridge, .. } => vec![format!("namespace {namespace} bridge notunnel {bridge} INTERFACE")],
+            Self::Unplug { names, .. } => {
+                vec![unplug_command(namespace, names, "ID")]
+            }
             Self::Command(command) | Self::Reconnect(command) => vec![command.clone()],
             Self::Lines { commands, .. } | Self::Commands(commands) => commands.to_vec(),
         })

@@ -18,6 +18,8 @@ pub const OWNER: &str = "megaform.experiment";
 pub const DIGEST: &str = "megaform.digest";
 /// The keys of the tags that the file gave it, so that a key that leaves the file leaves the VM.
 pub const KEYS: &str = "megaform.tags";
+/// A digest of the USB disks that the file gave it; behind a `+` one of their serial numbers, if any is given.
+pub const USB: &str = "megaform.usb";
 /// What a tag of a user must not begin with.
 pub const RESERVED: &str = "megaform.";
 
@@ -131,6 +133,15 @@ pub fn keys_of(vm: &LiveVm) -> BTreeSet<String> {
         .collect()
 }
 
+/// The tag of the USB disks of a body; None for none.
+pub fn usb_tag(body: &VmBody) -> Option<String> {
+    let disks = &body.usb_disks;
+    let serials: Vec<_> = disks.iter().filter(|disk| disk.serial.is_some()).map(|d| (&d.path, &d.serial)).collect();
+    let list: Vec<_> = disks.iter().map(|disk| (&disk.path, &disk.version)).collect();
+    let behind = if serials.is_empty() { String::new() } else { format!("+{}", short_hash(&format!("{serials:?}"))) };
+    (!disks.is_empty()).then(|| format!("{VERSION}{}{behind}", short_hash(&format!("{list:?}"))))
+}
+
 /// Every tag that a VM of this configuration is to have.
 pub fn tags(experiment: &Namespace, config: &VmConfig, digest: &str) -> BTreeMap<String, String> {
     let mut tags = config.tags();
@@ -158,6 +169,7 @@ mod tests {
             wait_for: None,
             lifecycle: Default::default(),
             bonds: Vec::new(),
+            usb_disks: Vec::new(),
             links: Default::default(),
         }
     }

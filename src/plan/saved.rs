@@ -116,6 +116,7 @@ enum UndoRecord {
     Lines { name: String, commands: Vec<String> },
     Reconnect(String),
     Tunnel(String, String),
+    Unplug(String, String),
     Rebind(String, u16),
 }
 
@@ -159,6 +160,7 @@ impl StepRecord {
                 Undo::Commands(commands) => UndoRecord::Commands(commands.to_vec()),
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Tunnel { bridge, tunnel } => UndoRecord::Tunnel(bridge.clone(), tunnel.clone()),
+                Undo::Unplug { names: vms, file } => UndoRecord::Unplug(names(vms), file.clone()),
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
@@ -416,6 +418,7 @@ impl Reader {
                     UndoRecord::Tunnel(bridge, tunnel) => {
                         Undo::Tunnel { bridge: bridge.clone(), tunnel: tunnel.clone() }
                     }
+                    UndoRecord::Unplug(names, file) => Undo::Unplug { names: vms(names)?, file: file.clone() },
                     UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),
                 },

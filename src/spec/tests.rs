@@ -7,6 +7,7 @@ use crate::diagnostic::render;
 
 mod bonds;
 mod documents;
+mod usb;
 
 use documents::{read, tree};
 

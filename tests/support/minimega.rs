@@ -165,9 +165,20 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
         c == "namespace"
             || c.starts_with("shell ")
             || c.starts_with("help ")
-            || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq", " plumb"]
-                .iter()
-                .any(|e| c.ends_with(e))
+            || [
+                " vm info",
+                " vlans",
+                " tap",
+                " ns queueing",
+                " bridge",
+                " nat",
+                " capture",
+                " dnsmasq",
+                " plumb",
+                " vm hotplug",
+            ]
+            .iter()
+            .any(|e| c.ends_with(e))
             || network::is_a_list(c)
     };
     let prefix = format!("namespace {namespace} ");
@@ -498,6 +509,9 @@ impl State {
                 });
                 if matches!(*verb, "kill" | "flush") {
                     names(target).iter().for_each(|vm| self.network.forget(name, vm));
+                }
+                if *verb == "flush" {
+                    names(target).iter().for_each(|vm| self.network.unplug(name, vm));
                 }
                 ns.vms.retain(|name, _| !flushed.contains(name));
                 entries

@@ -149,3 +149,128 @@ fn cut_off_anywhere_the_rest_is_done() {
         }
     }
 }
+
+fn with_usb(disks: &str) -> File {
+    file(&format!(
+        "experiment: lab\nvms:\n  \"web[0-1]\": {{ memory: 64, usb_disks: [{disks}] }}\n  db: {{ memory: 64 }}\n"
+    ))
+}
+
+fn usb(mm: &Minimega) -> Vec<String> {
+    let state = mm.0.lock().unwrap();
+    let disks = state.network.usb.iter().flat_map(|((_, vm), disks)| {
+        disks.iter().map(move |(id, disk)| format!("{vm} {id} {}", disk.join(" ").trim_end()))
+    });
+    disks.collect()
+}
+
+fn plugged(mm: &Minimega, file: &File, known: &mut Advice) -> Vec<String> {
+    let tags = |command: &String| !command.contains("vm config") && !command.contains(" megaform.usb");
+    apply(mm, file, known).into_iter().filter(tags).collect()
+}
+
+#[test]
+fn usb_disks_are_there_before_the_guest_starts_and_followed_from_then_on() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    let two = with_usb("a.img, { path: /usb/b.img, version: 1.1, serial: S1 }");
+    assert_eq!(
+        plugged(&mm, &two, &mut known),
+        [
+            "vm launch kvm db",
+            "vm start db",
+            "vm launch kvm web[0-1]",
+            "vm hotplug add web[0-1] a.img",
+            "vm hotplug add web[0-1] /usb/b.img serial S1 1.1",
+            "vm start web[0-1]",
+        ]
+    );
+    // By hand it is drift, and what the file does not have goes.
+    mm.by_hand("namespace lab vm hotplug remove web1 0");
+    mm.by_hand("namespace lab vm hotplug add db /theirs.img");
+    let plan = learned(&mm, &two, &known, false).unwrap();
+    assert_eq!(actions(&plan), ["≠ vm.db", "≠ vm.web1"]);
+    assert!(
+        text(&plan).contains("usb_disks[0]: nothing -> a.img") && text(&plan).contains("/theirs.img"),
+        "{}",
+        text(&plan)
+    );
+    let commands = plugged(&mm, &two, &mut known);
+    assert_eq!(commands, ["vm hotplug remove db 0", "vm hotplug add web1 a.img"]);
+    // An edit is none; another serial number is another disk.
+    let other = with_usb("{ path: /usb/b.img, version: 1.1, serial: S2 }");
+    let plan = learned(&mm, &other, &known, false).unwrap();
+    assert_eq!(actions(&plan), ["~ vm.web0", "~ vm.web1"]);
+    assert!(text(&plan).contains("usb_disks[0].serial: nothing -> S2"), "{}", text(&plan));
+    plugged(&mm, &other, &mut known);
+    assert_eq!(usb(&mm), ["web0 0 /usb/b.img 1.1 S2", "web1 0 /usb/b.img 1.1 S2"]);
+    // Another version too.
+    plugged(&mm, &with_usb("{ path: /usb/b.img, version: 2.0 }"), &mut known);
+    assert_eq!(usb(&mm), ["web0 0 /usb/b.img 2.0", "web1 0 /usb/b.img 2.0"]);
+    let commands = plugged(&mm, &with_usb(""), &mut known);
+    assert_eq!(commands, ["vm hotplug remove web[0-1] 0"]);
+    assert!(!mm.0.lock().unwrap().namespaces["lab"].vms["web0"].tags.contains_key("megaform.usb"));
+}
+
+#[test]
+fn usb_disks_need_a_target_that_has_them() {
+    let (mm, known) = (Minimega::default(), Advice::default());
+    mm.0.lock().unwrap().network.fixed_media = true;
+    let Err(PlanError::Blocked { problems }) = learned(&mm, &with_usb("a.img"), &known, false) else {
+        panic!("it was planned")
+    };
+    let said: Vec<_> = problems.iter().map(|problem| (problem.code, problem.message.clone())).collect();
+    assert_eq!(said, [("target-lacks", "vm.web0 takes `vm hotplug`, which the target does not have".to_owned())]);
+    // Without disks nothing is missing.
+    assert!(learned(&mm, &with_usb(""), &known, false).is_ok());
+}
+
+#[test]
+fn what_is_ignored_of_usb_disks_stays() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    let ignored =
+        file("experiment: lab\nvms: { web0: { usb_disks: [a.img], lifecycle: { ignore_changes: [usb_disks] } } }\n");
+    apply(&mm, &ignored, &mut known);
+    mm.by_hand("namespace lab vm hotplug remove web0 all");
+    mm.by_hand("namespace lab vm hotplug add web0 /theirs.img");
+    assert!(learned(&mm, &ignored, &known, false).unwrap().is_empty());
+}
+
+/// Ended after any command, the next plan does the rest, from where it is there and back.
+#[test]
+fn usb_disks_that_were_cut_off_anywhere_converge() {
+    let lists = [
+        "a.img",
+        "a.img, /b.img",
+        "{ path: a.img, serial: S1 }, c.img",
+        "{ path: a.img, serial: S2, version: 1.1 }",
+        "",
+    ];
+    for (old, new) in lists.iter().flat_map(|old| lists.map(|new| (*old, new))).filter(|(old, new)| old != new) {
+        let (mm, mut known) = (Minimega::default(), Advice::default());
+        apply(&mm, &with_usb(old), &mut known);
+        let steps = learned(&mm, &with_usb(new), &known, false).unwrap().steps;
+        for done in 0..=steps.len() {
+            for to in [new, old] {
+                let (mm, mut known) = (Minimega::default(), Advice::default());
+                apply(&mm, &with_usb(old), &mut known);
+                for step in &steps[..done] {
+                    mm.clone().call(&step.command).unwrap();
+                }
+                apply(&mm, &with_usb(to), &mut known);
+                let (straight, mut none) = (Minimega::default(), Advice::default());
+                apply(&straight, &with_usb(to), &mut none);
+                let contents = |mm: &Minimega| {
+                    let mut disks: Vec<String> = usb(mm);
+                    disks.iter_mut().for_each(|disk| {
+                        let mut words: Vec<&str> = disk.split(' ').collect();
+                        words.remove(1);
+                        *disk = words.join(" ");
+                    });
+                    disks.sort();
+                    disks
+                };
+                assert_eq!(contents(&mm), contents(&straight), "{old} -> {new}, cut off after {done}, then {to}");
+            }
+        }
+    }
+}

@@ -122,9 +122,20 @@ impl Minimega {
             c == "namespace"
                 || c.starts_with("shell ")
                 || c == "help nat"
-                || [" vm info", " vlans", " tap", " ns queueing", " bridge", " nat", " capture", " dnsmasq", " plumb"]
-                    .iter()
-                    .any(|e| c.ends_with(e))
+                || [
+                    " vm info",
+                    " vlans",
+                    " tap",
+                    " ns queueing",
+                    " bridge",
+                    " nat",
+                    " capture",
+                    " dnsmasq",
+                    " plumb",
+                    " vm hotplug",
+                ]
+                .iter()
+                .any(|e| c.ends_with(e))
                 || network::is_a_list(c)
         };
         log.into_iter().filter(|c| !observes(c)).collect()
@@ -290,6 +301,9 @@ impl State {
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => {
                 if matches!(*verb, "kill" | "flush") {
                     range::expand(target).unwrap().iter().for_each(|vm| self.network.forget(name, vm));
+                }
+                if *verb == "flush" {
+                    range::expand(target).unwrap().iter().for_each(|vm| self.network.unplug(name, vm));
                 }
                 act(ns, verb, target)
             }

@@ -22,6 +22,7 @@ mod network;
 mod object;
 mod qos;
 mod scalar;
+mod usb;
 mod vm;
 mod wait;
 

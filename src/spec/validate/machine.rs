@@ -128,6 +128,7 @@ fn files(body: &VmBody, entry: Span, machine: &Machine, missing: &mut BTreeMap<P
             None => drop(missing.insert(at, Missing { field, span, places: 1 })),
         }
     };
+    body.usb_disks.iter().for_each(|disk| look("usb_disks", &disk.path));
     for (field, value) in body.config.changed().filter(|(field, _)| field.name != "qemu") {
         match (field.ty, value) {
             (FieldType::Path, FieldValue::Text(path)) => look(field.name, path),

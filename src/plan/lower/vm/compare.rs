@@ -5,6 +5,7 @@ use super::super::{Scene, asked_for, vlan_text};
 use super::cdrom;
 use super::class::{Class, netspec};
 use super::qos::{Shape, shapes};
+use super::usb;
 use crate::language::diskspec::DiskSpec;
 use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
@@ -79,6 +80,8 @@ pub(super) struct Difference {
     pub learn: Vec<&'static str>,
     /// Another image for its CD-ROM drive.
     pub medium: Option<cdrom::Medium>,
+    /// USB disks that go and come.
+    pub usb: Vec<usb::Plug>,
     pub connects: Vec<Connect>,
     /// The shapes of NICs that differ.
     pub shapes: Vec<Shape>,
@@ -408,6 +411,9 @@ fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut 
             out.clear_tags.push(key);
         }
     }
+    if live.tags.contains_key(ownership::USB) && !class.tags.contains_key(ownership::USB) {
+        out.clear_tags.push(ownership::USB.to_owned());
+    }
     if live.tags.contains_key(ownership::KEYS) && !ignored(ownership::KEYS) && !class.tags.contains_key(ownership::KEYS)
     {
         out.clear_tags.push(ownership::KEYS.to_owned());
@@ -543,6 +549,10 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     let moved_by_others = connections(scene, vm, live, launched_as_wanted, &mut out);
     let connections = out.reasons.len() > before;
     tags(scene, vm, class, live, &mut out);
+    let before = out.reasons.len();
+    out.usb = usb::changes(scene, vm, class, live, &mut out.reasons);
+    changed_by_us |= out.reasons[before..].iter().any(|reason| !reason.drift);
+    changed_by_others |= out.reasons[before..].iter().any(|reason| reason.drift);
     let before = out.reasons.len();
     out.shapes = shapes(scene, vm, live, &mut out.reasons);
     let shaped = out.reasons.len() > before;
