@@ -200,7 +200,7 @@ fn usb_disks_are_there_before_the_guest_starts_and_followed_from_then_on() {
     let other = with_usb("{ path: /usb/b.img, version: 1.1, serial: S2 }");
     let plan = learned(&mm, &other, &known, false).unwrap();
     assert_eq!(actions(&plan), ["~ vm.web0", "~ vm.web1"]);
-    assert!(text(&plan).contains("usb_disks[0].serial: nothing -> S2"), "{}", text(&plan));
+    assert!(text(&plan).contains("usb_disks[0].serial: another -> S2"), "{}", text(&plan));
     plugged(&mm, &other, &mut known);
     assert_eq!(usb(&mm), ["web0 0 /usb/b.img 1.1 S2", "web1 0 /usb/b.img 1.1 S2"]);
     // Another version too.

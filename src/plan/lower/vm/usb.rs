@@ -64,6 +64,7 @@ pub(super) fn changes(
     let serials = |tag: &str| tag.split_once('+').map(|(_, serials)| serials.to_owned());
     let replug = serials(applied) != serials(wanted);
     let drift = applied == wanted;
+    let had_serials = serials(applied).is_some();
     let mut left: Vec<&LiveUsb> = found.iter().collect();
     let (mut plugs, mut gone) = (Vec::new(), Vec::new());
     let place = vm.body.spans.get(FIELD).and_then(|span| scene.place(*span));
@@ -80,7 +81,9 @@ pub(super) fn changes(
             (None, _) => (format!("{FIELD}[{index}]"), Some(disk.path.clone())),
         };
         gone.extend(held);
-        reasons.push(Reason { field, old: None, new, place: scene.place(disk.span), drift });
+        // Which serial number it has, no target shows.
+        let old = (held.is_some() && had_serials).then(|| "another".to_owned());
+        reasons.push(Reason { field, old, new, place: scene.place(disk.span), drift });
         plugs.push(Plug::Add(index, disk.value.clone()));
     }
     for disk in &left {
@@ -92,7 +95,6 @@ pub(super) fn changes(
             drift,
         });
     }
-    let had_serials = serials(applied).is_some();
     gone.extend(left);
     plugs.extend(gone.into_iter().map(|disk| Plug::Remove(disk.clone(), had_serials)));
     let with_serial = |plug: &Plug| matches!(plug, Plug::Add(_, disk) if disk.serial.is_some());
