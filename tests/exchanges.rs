@@ -20,7 +20,7 @@ const LATER: &[(u64, u64, &str)] = &[
     (3, 3, "check, which tells what this machine lacks"),
     (8, 8, "host, whose figures are another machine's"),
     (15, 15, "a variable of the recorded daemon"),
-    (89, 91, "vm top, vm hotplug, vm cdrom"),
+    (89, 89, "vm top"),
     (100, 100, "vm screenshot"),
     (156, 156, "as 15"),
     (174, 181, "disk, and the files that it makes"),

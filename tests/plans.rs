@@ -16,20 +16,20 @@ vlans: { dmz: {}, core: { tag: 200 } }
 profiles:
   small: { memory: 64, kernel: /k/vmlinuz }
 vms:
-  "web[0-2]": { profile: small, networks: [dmz], tags: { role: web } }
+  "web[0-2]": { profile: small, networks: [dmz], tags: { role: web }, cdrom: /iso/a.iso, usb_disks: [/usb/a.img] }
   fw: { profile: small, networks: [dmz, core] }
 taps:
   mgmt: { vlan: dmz, ip: 10.0.0.254/24 }
 "#;
 
-/// What can be taken back: a move, a tag, a stop, a new VM, a tap with another address, another tag for an alias.
+/// What can be taken back: a move, a tag, another image, a stop, a new VM, a tap with another address, another tag for an alias.
 const EDITED: &str = r#"
 experiment: lab
 vlans: { dmz: {}, core: { tag: 201 } }
 profiles:
   small: { memory: 64, kernel: /k/vmlinuz }
 vms:
-  "web[0-2]": { profile: small, networks: [core], tags: { role: front, tier: one } }
+  "web[0-2]": { profile: small, networks: [core], tags: { role: front, tier: one }, cdrom: /iso/b.iso, usb_disks: [/usb/b.img] }
   fw: { profile: small, networks: [dmz, core], state: paused }
   "new[0-1]": { profile: small, networks: [dmz] }
 taps:
@@ -113,9 +113,14 @@ impl Lab {
         let state = self.minimega.state();
         let Some(ns) = state.namespaces.get("lab") else { return BTreeMap::new() };
         let link = |nic: &peer::Nic| format!("{} {} {}", nic.alias, nic.vlan, nic.bridge);
+        let usb = |vm: &String| {
+            let disks = state.network.usb.get(&("lab".to_owned(), vm.clone()));
+            disks.map(|disks| disks.values().cloned().collect::<Vec<_>>()).unwrap_or_default()
+        };
         let vms = ns.vms.iter().map(|(name, vm)| {
             let nics: Vec<String> = vm.nics.iter().map(link).collect();
-            (format!("vm.{name}"), format!("{} {} {nics:?} {:?}", vm.pid, vm.state, vm.tags))
+            let cdrom = vm.config.get("cdrom");
+            (format!("vm.{name}"), format!("{} {} {nics:?} {:?} {cdrom:?} {:?}", vm.pid, vm.state, vm.tags, usb(name)))
         });
         let taps = ns.taps.iter().map(|(name, tap)| (format!("tap.{name}"), format!("{tap:?}")));
         let vlans = ns.vlans.iter().map(|(alias, tag)| (format!("vlan.{alias}"), tag.to_string()));

@@ -3689,6 +3689,44 @@ class minimega:
             {"min": min, "max": max},
         )
 
+    def vm_cdrom_change(self, vm: Word, path: Word, force: Optional[Word] = None) -> List[Resp]:
+        """change what is in the CD-ROM drive.
+
+            vm cdrom <change,> <vm target> <path> [force,]
+
+        Puts another image into the CD-ROM drive of running, paused or building VMs, or takes out what is in it; an empty drive is fine. An image that is in the drive is ejected for another one. A relative path is relative to the files folder. A path that cannot be read is an error before anything is ejected.
+
+        A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is taken out all the same. `vm info` shows the image in the drive. It stays there for a VM that ends and is started again; the boot order stays that of the launch. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm cdrom change web0 debian.iso
+            vm cdrom eject all
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "cdrom", None), ("word", "change", None), ("text", "vm", None), ("text", "path", None), ("choice?", "force", ("force",))],
+            ],
+            {"vm": vm, "path": path, "force": force},
+        )
+
+    def vm_cdrom_eject(self, vm: Word, force: Optional[Word] = None) -> List[Resp]:
+        """change what is in the CD-ROM drive.
+
+            vm cdrom <eject,> <vm target> [force,]
+
+        Puts another image into the CD-ROM drive of running, paused or building VMs, or takes out what is in it; an empty drive is fine. An image that is in the drive is ejected for another one. A relative path is relative to the files folder. A path that cannot be read is an error before anything is ejected.
+
+        A guest that has locked the drive (a mounted disc) is asked to open it, and the command fails; with force the image is taken out all the same. `vm info` shows the image in the drive. It stays there for a VM that ends and is started again; the boot order stays that of the launch. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm cdrom change web0 debian.iso
+            vm cdrom eject all
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "cdrom", None), ("word", "eject", None), ("text", "vm", None), ("choice?", "force", ("force",))],
+            ],
+            {"vm": vm, "force": force},
+        )
+
     def vm_config(self) -> List[Resp]:
         """show, save, restore or clone the configuration of the next launch.
 
@@ -3964,7 +4002,7 @@ class minimega:
 
             vm config cdrom [value]
 
-        An ISO image in the CD-ROM drive; the VM boots from it.
+        An ISO image in the CD-ROM drive; a VM that is launched with one boots from it. `vm cdrom` changes it while the VM runs.
 
         Not set by default.
 
@@ -4665,6 +4703,86 @@ class minimega:
                 [("word", "vm", None), ("word", "flush", None), ("text", "vm", None)],
             ],
             {"vm": vm},
+        )
+
+    def vm_hotplug(self) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None)],
+            ],
+            {},
+        )
+
+    def vm_hotplug_add(self, vm: Word, filename: Word, version: Optional[Word] = None) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug <add,> <vm target> <filename> [version]
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None), ("word", "add", None), ("text", "vm", None), ("text", "filename", None), ("text?", "version", None)],
+            ],
+            {"vm": vm, "filename": filename, "version": version},
+        )
+
+    def vm_hotplug_add_serial(self, vm: Word, filename: Word, serial: Word, version: Optional[Word] = None) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug <add,> <vm target> <filename> serial <serial> [version]
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None), ("word", "add", None), ("text", "vm", None), ("text", "filename", None), ("word", "serial", None), ("text", "serial", None), ("text?", "version", None)],
+            ],
+            {"vm": vm, "filename": filename, "serial": serial, "version": version},
+        )
+
+    def vm_hotplug_remove(self, vm: Word, disk: Word) -> List[Resp]:
+        """add and remove USB disks.
+
+            vm hotplug <remove,> <vm target> <disk id or all>
+
+        Adds USB disks to running, paused or building VMs, removes them, or lists them. A disk gets the lowest free number of its VM as its id. The version is that of the USB bus, 1.1 or 2.0 (the default); there is room for 8 disks on the first and 11 on the second. A relative path is relative to the files folder; the image can have any format that QEMU reads. What guests write is discarded where `vm config snapshot` is true, as with their other disks.
+
+        The VM needs a USB controller (`vm config usb-use-xhci`, on by default). Disks stay with a VM that ends and is started again. VMs that have ended are an error where they are named; `all` leaves them out.
+
+            vm hotplug add web0 data.img
+            vm hotplug add web0 data.img serial S1 1.1
+            vm hotplug remove web0 0
+        """
+        return self._run(
+            [
+                [("word", "vm", None), ("word", "hotplug", None), ("word", "remove", None), ("text", "vm", None), ("text", "disk", None)],
+            ],
+            {"vm": vm, "disk": disk},
         )
 
     def vm_info(self, summary: Optional[Word] = None) -> List[Resp]:

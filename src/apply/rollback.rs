@@ -1,7 +1,7 @@
 //! Taking back what one run did, last first. What acts on VMs looks at them before, because a run that failed left some of
 //! a group in one state and some in another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::executor::chain;
 use super::journal::Journal;
 use super::{Connect, End, Outcome};
-use crate::live::{INTERFACES, Live, LiveVm, VmState, is_unused_pipe, observe};
+use crate::live::{INTERFACES, Live, LiveVm, VmState, is_unused_pipe, observe, same_image};
 use crate::name::Kind;
 use crate::plan::ownership::{owns, waiting};
-use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb};
+use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb, unplug_command};
 use crate::wire::Transport;
 
 /// How long VMs may take to end before they are flushed.
@@ -143,6 +143,8 @@ impl Back<'_> {
                 self.ended(names);
                 self.act(Verb::Flush, names);
             }
+            Undo::Unplug { .. } if *end != End::Done => {}
+            Undo::Unplug { names, file } => self.unplug(names, file),
             Undo::Rebind(..) if *end != End::Done => {}
             Undo::Rebind(alias, tag) => self.rebind(alias, *tag, &step.undo),
             Undo::Remove(names) => {
@@ -204,6 +206,20 @@ impl Back<'_> {
         let unused = names.iter().filter(|name| is_unused_pipe(&live, namespace, name));
         let commands: Vec<String> = unused.map(|name| format!("namespace {namespace} clear pipe {name}")).collect();
         commands.into_iter().for_each(|command| self.send(command));
+    }
+
+    /// Take the last disk of an image away from VMs: that is the one that they were given.
+    fn unplug(&mut self, names: &[String], file: &str) {
+        let mut by_id: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for vm in self.ours(names).unwrap_or_default() {
+            let mut disks = vm.usb.iter().flatten().filter(|disk| same_image(file, &disk.file));
+            if let Some(disk) = disks.next_back() {
+                by_id.entry(disk.id.clone()).or_default().push(vm.name.clone());
+            }
+        }
+        for (id, names) in by_id {
+            self.send(unplug_command(&self.plan.experiment, &names, &id));
+        }
     }
 
     fn rebind(&mut self, alias: &str, tag: u16, undo: &Undo) {

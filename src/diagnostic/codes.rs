@@ -299,6 +299,8 @@ codes! {
         "Perhaps a misspelled name, or left over.";
     "unused-vlan" Warning "a VLAN that nothing is on":
         "No NIC and no tap of the experiment is on it.";
+    "usb-controller" Error "USB disks without a USB controller":
+        "`usb_disks` are on the VM's USB bus, which `usb_use_xhci: false` leaves out. Remove one of the two.";
     "variable-rule" Error "a value that a rule of its variable refuses":
         "`min`, `max`, `pattern`, `one_of` and `validation` of the declaration say what a value may be, whoever gives it.";
     "vlan-blacklist" Error "a fixed tag that is blacklisted":

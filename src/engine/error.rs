@@ -63,6 +63,15 @@ pub enum EngineError {
     /// A capture.
     #[error(transparent)]
     Capture(#[from] super::CaptureError),
+    /// A medium.
+    #[error(transparent)]
+    Media(#[from] super::MediaError),
+    /// A USB disk.
+    #[error(transparent)]
+    Usb(#[from] super::UsbError),
+    /// A CD-ROM drive.
+    #[error(transparent)]
+    Cdrom(#[from] super::CdromError),
     /// A DHCP and DNS server.
     #[error(transparent)]
     Dnsmasq(#[from] super::dnsmasq::DnsmasqError),

@@ -162,6 +162,7 @@ fn cell(state: &State, seen: &Seen, vm: &Vm, column: &str) -> String {
         "bond" => list(&bonds(seen, &live.nics, false), ToString::to_string),
         "qinq" => list(&bonds(seen, &live.nics, true), ToString::to_string),
         "vnc_port" => live.vnc.as_ref().map_or(0, |shim| shim.port).to_string(),
+        "cdrom" => live.cdrom.image.clone(),
         "tags" => serde_json::to_string(&live.tags).expect("strings are JSON"),
         column => match kvm_fields().find(|field| field.column == Some(column)) {
             Some(field) => match config.get(field.name) {
@@ -256,6 +257,7 @@ fn part(state: &State, seen: &Seen, vm: &Vm, live: &Live, host: &str, key: &str)
         "ActiveCC" => json!(false),
         "Pid" => json!(live.process.map_or(0, |id| id.pid)),
         "VNCPort" => json!(live.vnc.as_ref().map_or(0, |shim| shim.port)),
+        "CdromPath" => json!(live.cdrom.image),
         "Error" => json!(live.error.clone().unwrap_or_default()),
         key => {
             let field = kvm_fields().find(|field| field.data_key == key).expect("every other key is a field's");

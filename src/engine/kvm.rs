@@ -9,6 +9,7 @@ use crate::language::diskspec::{DEFAULT_INTERFACE, DiskSpec};
 use crate::language::field::VmConfig;
 
 use super::serial::log_name;
+use super::usb::{HUB, HUB_PORT, PORTS, UsbDisk, UsbVersion};
 use super::vm::Nic;
 
 /// Where the agent in the guest finds its port, and the name of the port's socket in the VM's folder.
@@ -37,6 +38,10 @@ pub struct Guest<'a> {
     pub config: &'a VmConfig,
     /// Its NICs.
     pub nics: Vec<Card>,
+    /// What is in its CD-ROM drive, which may have changed since; empty for nothing.
+    pub cdrom: &'a str,
+    /// The USB disks that it was given since.
+    pub usb: &'a [UsbDisk],
     /// The engine's files folder.
     pub files: &'a str,
 }
@@ -67,17 +72,23 @@ pub(super) fn state_file(files: &Path, config: &VmConfig) -> Option<PathBuf> {
 }
 
 /// A value inside a comma-separated QEMU option: commas are doubled.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace(',', ",,")
 }
 
+/// Is it QEMU's own to read (`nbd://…`, `json:{…}`), and no file's path?
+pub(super) fn is_protocol(path: &str) -> bool {
+    path.split_once(':').is_some_and(|(p, _)| p.len() > 1 && p.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// A path as QEMU, which runs in the VM's folder, must see it.
+pub(super) fn image_path(files: &str, path: &str) -> String {
+    if path.starts_with('/') || is_protocol(path) { path.to_owned() } else { format!("{files}/{path}") }
+}
+
 impl Guest<'_> {
-    /// A path as QEMU, which runs in the VM's folder, must see it.
     fn path(&self, path: &str) -> String {
-        // A protocol (`nbd://…`, `json:{…}`) is QEMU's own to read.
-        let protocol =
-            path.split_once(':').is_some_and(|(p, _)| p.len() > 1 && p.bytes().all(|b| b.is_ascii_alphanumeric()));
-        if path.starts_with('/') || protocol { path.to_owned() } else { format!("{}/{path}", self.files) }
+        image_path(self.files, path)
     }
 
     /// The arguments, without the program.
@@ -123,7 +134,7 @@ impl Guest<'_> {
         add("-k", "en-us".to_owned());
         add("-pidfile", "qemu.pid".to_owned());
         if config.bool("usb-use-xhci") {
-            add("-device", "qemu-xhci,id=xhci".to_owned());
+            add("-device", format!("qemu-xhci,id=xhci,p2={PORTS},p3=4"));
             add("-device", "usb-tablet,bus=xhci.0".to_owned());
         }
         for (option, field) in [("-kernel", "kernel"), ("-initrd", "initrd")] {
@@ -141,10 +152,27 @@ impl Guest<'_> {
                 add(option, value);
             }
         }
-        let cdrom = config.text("cdrom");
-        if !cdrom.is_empty() {
-            add("-drive", format!("media=cdrom,file={}", escape(&self.path(&cdrom))));
+        // One that was launched with an image and has none now still has the drive, and boots from it.
+        let boots_from_cdrom = !config.text("cdrom").is_empty();
+        if !self.cdrom.is_empty() {
+            // Where the machine's own drive is, if the image came to that one.
+            let place = if boots_from_cdrom { "" } else { ",index=2" };
+            add("-drive", format!("media=cdrom{place},file={}", escape(&self.path(self.cdrom))));
+        } else if boots_from_cdrom {
+            add("-drive", "media=cdrom".to_owned());
+        }
+        if boots_from_cdrom {
             add("-boot", "order=dc".to_owned());
+        }
+        if self.usb.iter().any(|disk| disk.version == UsbVersion::Full) {
+            add("-device", format!("usb-hub,id={HUB},bus=xhci.0,port={HUB_PORT}"));
+        }
+        for disk in self.usb {
+            add("-drive", disk.drive(self.files, config.bool("snapshot")));
+            let (name, port) = (disk.name(), &disk.port);
+            let serial =
+                if disk.serial.is_empty() { String::new() } else { format!(",serial={}", escape(&disk.serial)) };
+            add("-device", format!("usb-storage,id={name},drive={name},bus=xhci.0,port={port}{serial}"));
         }
         for port in 0..config.uint("serial-ports") {
             let device = if port < 4 { "isa-serial" } else { "pci-serial" };
@@ -264,7 +292,14 @@ mod tests {
 
     fn line(config: &VmConfig, nics: &[Nic]) -> String {
         let nics = nics.iter().map(|nic| Card::new(nic, false)).collect();
-        Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, files: "/base/files" }.arguments().join(" ")
+        let cdrom = config.text("cdrom");
+        holding(config, nics, &cdrom)
+    }
+
+    fn holding(config: &VmConfig, nics: Vec<Card>, cdrom: &str) -> String {
+        let guest =
+            Guest { name: "a,b", uuid: "u", accelerator: "tcg", config, nics, cdrom, usb: &[], files: "/base/files" };
+        guest.arguments().join(" ")
     }
 
     #[test]
@@ -276,6 +311,18 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("media=cdrom,file=/iso/a,,snapshot=off.iso"), "{text}");
+    }
+
+    #[test]
+    fn another_cdrom_leaves_the_boot_order() {
+        let (with, without) = (config(&[("cdrom", &["a.iso"])]), VmConfig::new());
+        let ejected = holding(&with, Vec::new(), "");
+        assert!(ejected.contains("-drive media=cdrom -boot order=dc"), "{ejected}");
+        let changed = holding(&with, Vec::new(), "b.iso");
+        assert!(changed.contains("-drive media=cdrom,file=/base/files/b.iso -boot order=dc"), "{changed}");
+        let inserted = holding(&without, Vec::new(), "/b.iso");
+        assert!(inserted.contains("media=cdrom,index=2,file=/b.iso") && !inserted.contains("-boot"), "{inserted}");
+        assert!(!line(&without, &[]).contains("cdrom"));
     }
 
     #[test]

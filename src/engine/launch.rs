@@ -165,6 +165,8 @@ impl Engine {
             accelerator: &accelerator,
             config,
             nics: nics.collect(),
+            cdrom: &config.text("cdrom"),
+            usb: &[],
             files: &self.options.base.join("files").to_string_lossy(),
         }
         .arguments()
@@ -200,6 +202,7 @@ impl Engine {
             live.state = VmState::Building;
             live.error = None;
             live.ending = false;
+            live.cdrom.next = None;
         }
         vm.ended.send_replace(Ended::No);
         match self.try_start_qemu(vm).await {
@@ -253,12 +256,18 @@ impl Engine {
         };
         let nics = vm.live().nics.iter().map(|nic| Card::new(nic, plain_frames)).collect();
         let files = self.options.base.join("files");
+        let (cdrom, usb) = {
+            let live = vm.live();
+            (live.cdrom.image.clone(), live.usb.clone())
+        };
         let args = Guest {
             name: vm.name.as_str(),
             uuid: &vm.uuid.to_string(),
             accelerator: &accelerator,
             config: &vm.config,
             nics,
+            cdrom: &cdrom,
+            usb: &usb,
             files: &files.to_string_lossy(),
         }
         .arguments();

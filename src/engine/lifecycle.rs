@@ -90,7 +90,12 @@ impl Engine {
     }
 
     /// Do the same to many VMs at once and collect the errors.
-    async fn each<F, T>(self: &Arc<Self>, targets: Targets, done: &'static str, action: F) -> Result<(), EngineError>
+    pub(super) async fn each<F, T>(
+        self: &Arc<Self>,
+        targets: Targets,
+        done: &'static str,
+        action: F,
+    ) -> Result<(), EngineError>
     where
         F: Fn(Arc<Self>, Arc<Vm>) -> T,
         T: Future<Output = Result<(), EngineError>> + Send + 'static,
@@ -232,11 +237,16 @@ fn connection(vm: &Vm) -> Result<Qmp, EngineError> {
     vm.live().qmp.clone().ok_or_else(|| EngineError::VmState { name: vm.name.to_string() })
 }
 
-/// Run one QMP command without arguments. A kill does not wait for a QEMU that does not answer.
+/// Run one QMP command without arguments.
 pub(super) async fn execute(vm: &Vm, command: &str) -> Result<Value, EngineError> {
+    execute_with(vm, command, json!({})).await
+}
+
+/// Run one QMP command. A kill does not wait for a QEMU that does not answer.
+pub(super) async fn execute_with(vm: &Vm, command: &str, arguments: Value) -> Result<Value, EngineError> {
     let qmp = connection(vm)?;
     tokio::select! {
-        answer = qmp.execute(command, json!({})) => {
+        answer = qmp.execute(command, arguments) => {
             answer.map_err(|source| EngineError::Qmp { name: vm.name.to_string(), source })
         }
         () = vm.kill_wanted() => Err(EngineError::Killed { name: vm.name.to_string() }),

@@ -154,6 +154,8 @@ impl Engine {
                 }
             }
         }
+        super::cdrom::recover(vm, &self.options.base.join("files").to_string_lossy()).await;
+        super::usb::recover(vm).await;
         vm.ended.send_replace(Ended::No);
         self.open_display(vm).await;
         self.watch(Arc::clone(vm), id, events);

@@ -14,6 +14,7 @@ use crate::name::{BridgeName, Mac, Namespace, Shape, TapName, VlanTag, VmName};
 use crate::qmp::Qmp;
 
 use super::EngineError;
+use super::usb::UsbDisk;
 
 /// The states of minimega's VMs; the numbers are those of `Data` records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,16 @@ impl Nic {
     }
 }
 
+/// What is in a CD-ROM drive; while there is no QEMU, what will be in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Medium {
+    /// The image, as it was given; empty for none.
+    pub image: String,
+    /// What QEMU was told to put there, and has not said yet that it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// What changes during a VM's life.
 pub struct Live {
     /// Its state.
@@ -102,6 +113,12 @@ pub struct Live {
     pub nics: Vec<Nic>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// What is in its CD-ROM drive.
+    pub cdrom: Medium,
+    /// Its USB disks, by number; while there is no QEMU, those that it will have.
+    pub usb: Vec<UsbDisk>,
+    /// How many USB disks it was ever given.
+    pub usb_made: u32,
     /// Why it is in [`VmState::Error`].
     pub error: Option<String>,
     /// The connection to its QEMU.
@@ -166,6 +183,13 @@ pub struct Record {
     launched: SystemTime,
     nics: Vec<Nic>,
     tags: BTreeMap<String, String>,
+    /// None for what it was launched with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cdrom: Option<Medium>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    usb: Vec<UsbDisk>,
+    #[serde(default)]
+    usb_made: u32,
     /// None until QEMU was started for the first time.
     pub process: Option<ProcessId>,
     /// Was it alive or ended when the record was written?
@@ -197,6 +221,7 @@ impl Vm {
         base: &Path,
     ) -> Self {
         let tags = config.tags();
+        let cdrom = launched_cdrom(&config);
         Self {
             id,
             name,
@@ -210,6 +235,9 @@ impl Vm {
                 process: None,
                 nics,
                 tags,
+                cdrom,
+                usb: Vec::new(),
+                usb_made: 0,
                 error: None,
                 qmp: None,
                 vnc: None,
@@ -260,6 +288,9 @@ impl Vm {
         vm.launched = record.launched;
         let live = vm.live.get_mut().expect("a new mutex is not poisoned");
         live.tags = record.tags;
+        live.cdrom = record.cdrom.unwrap_or_else(|| launched_cdrom(&vm.config));
+        live.usb = record.usb;
+        live.usb_made = record.usb_made;
         live.process = record.process;
         live.state = if record.error.is_some() { VmState::Error } else { VmState::Quit };
         live.error = record.error;
@@ -306,6 +337,9 @@ impl Vm {
                 launched: self.launched,
                 nics: live.nics.clone(),
                 tags: live.tags.clone(),
+                cdrom: Some(live.cdrom.clone()).filter(|cdrom| *cdrom != launched_cdrom(&self.config)),
+                usb: live.usb.clone(),
+                usb_made: live.usb_made,
                 process: live.process,
                 alive: live.state.has_process(),
                 error: live.error.clone(),
@@ -323,4 +357,9 @@ impl Vm {
     pub fn nic_owner(uuid: uuid::Uuid, index: usize) -> String {
         format!("vm {uuid} {index}")
     }
+}
+
+/// What is in the CD-ROM drive of a VM that was just launched.
+fn launched_cdrom(config: &VmConfig) -> Medium {
+    Medium { image: config.text("cdrom"), next: None }
 }

@@ -1,11 +1,12 @@
 //! From a live namespace.
 
-use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
+use super::{Found, FoundNic, FoundTap, FoundVm, bridge, usb_version};
 use crate::language::field::{Change, FIELDS, FieldType, FieldValue, VmConfig};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
-use crate::live::{Facts, Live, LiveNic, LiveVm, USUAL_LOAD, VmState};
+use crate::live::{Facts, Live, LiveNic, LiveUsb, LiveVm, USUAL_LOAD, VmState};
 use crate::name::{Kind, Namespace};
 use crate::plan::ownership;
+use crate::spec::model::UsbDisk;
 
 /// The tags that minimega gives aliases when no range was set (its `vlans range`).
 const USUAL_RANGE: (u16, u16) = (101, 4096);
@@ -125,7 +126,13 @@ fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
         VmState::Building | VmState::Paused | VmState::Running => {}
     }
     let nics = vm.nics.iter().enumerate().filter_map(|(index, nic)| nic_of(vm, index, nic, notes)).collect();
-    FoundVm { config, nics, tags, paused: matches!(vm.state, VmState::Building | VmState::Paused), bonds: Vec::new() }
+    let disk = |disk: &LiveUsb| UsbDisk { path: disk.file.clone(), version: usb_version(&disk.version), serial: None };
+    if vm.tags.get(ownership::USB).is_some_and(|tag| tag.contains('+')) {
+        notes.push(format!("the target does not show the serial numbers of the USB disks of the VM {}", vm.name));
+    }
+    let usb = vm.usb.iter().flatten().map(disk).collect();
+    let paused = matches!(vm.state, VmState::Building | VmState::Paused);
+    FoundVm { config, nics, usb, tags, paused, bonds: Vec::new() }
 }
 
 fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> Option<FoundNic> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::language::field::VmConfig;
 use crate::live::Facts;
 use crate::name::Kind;
+use crate::spec::model::UsbDisk;
 
 mod bond;
 mod live;
@@ -47,6 +48,8 @@ pub struct FoundVm {
     pub config: VmConfig,
     /// Its NICs.
     pub nics: Vec<FoundNic>,
+    /// Its USB disks, with the version where it is not the usual one.
+    pub usb: Vec<UsbDisk>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// Its guest is not to run.
@@ -83,6 +86,11 @@ pub struct FoundTap {
     pub dhcp: bool,
     /// Its bridge, where it is not the usual one.
     pub bridge: Option<String>,
+}
+
+/// A version of USB, unless it is the usual one.
+fn usb_version(version: &str) -> Option<String> {
+    Some(version.to_owned()).filter(|version| !version.is_empty() && version != "2.0")
 }
 
 /// A bridge, unless it is the usual one.

@@ -17,6 +17,7 @@ use crate::language::range;
 use crate::live::Facts;
 use crate::name::Kind;
 use crate::plan::ownership;
+use crate::spec::model::UsbDisk;
 
 /// How deep scripts may `read` others. minimega refuses the first nested one.
 const MAX_READS: usize = 8;
@@ -106,6 +107,34 @@ struct Vm {
     /// What shapes NICs, by index.
     qos: BTreeMap<usize, Qos>,
     bonds: Vec<bonds::Bond>,
+    /// USB disks, by number.
+    usb: BTreeMap<u32, UsbDisk>,
+}
+
+impl Vm {
+    fn new(config: VmConfig) -> Self {
+        Self {
+            config,
+            state: State::Building,
+            cut: Vec::new(),
+            qos: BTreeMap::new(),
+            bonds: Vec::new(),
+            usb: BTreeMap::new(),
+        }
+    }
+
+    /// Give it a USB disk, or take some away.
+    fn hotplug(&mut self, args: &Args) {
+        if args.flag("remove") {
+            let id = args.str("disk id or all").unwrap_or_default();
+            self.usb.retain(|number, _| id != "all" && number.to_string() != id);
+        } else if args.flag("add") {
+            let number = (0..).find(|number| !self.usb.contains_key(number)).unwrap_or_default();
+            let version = super::usb_version(args.str("version").unwrap_or_default());
+            let (path, serial) = (args.str("filename").unwrap_or_default(), args.str("serial"));
+            self.usb.insert(number, UsbDisk { path: path.to_owned(), version, serial: serial.map(str::to_owned) });
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -236,7 +265,7 @@ fn found(name: String, mut space: Space) -> Found {
         config.clear("tags");
         let paused = matches!(vm.state, State::Building | State::Paused);
         let bonds = vm.bonds.into_iter().map(|bond| bond.facts).collect();
-        found.vms.insert(name, FoundVm { config, nics, tags, paused, bonds });
+        found.vms.insert(name, FoundVm { config, nics, usb: vm.usb.into_values().collect(), tags, paused, bonds });
     }
     for vlan in used {
         // A number is a tag, which needs no alias.
@@ -410,6 +439,14 @@ impl Space {
                     key => vm.config.remove_tag(key),
                 })?;
             }
+            "vm hotplug" => self.each(&target(args), |vm| vm.hotplug(args))?,
+            "vm cdrom" => {
+                let image = FieldValue::Text(args.str("path").unwrap_or_default().to_owned());
+                self.each(&target(args), |vm| {
+                    vm.config.clear("cdrom");
+                    vm.config.set("cdrom", image.clone());
+                })?;
+            }
             "vm net connect" | "vm net disconnect" => self.nic(name.ends_with(" connect"), &target(args), args)?,
             "vm net bond" => self.bond(&target(args), args)?,
             "clear vm net bond" => self.clear_bond(&target(args), args)?,
@@ -486,16 +523,7 @@ impl Space {
         }
         let to = if self.queueing { &mut self.queue } else { &mut self.vms };
         for name in names {
-            to.insert(
-                name,
-                Vm {
-                    config: config.clone(),
-                    state: State::Building,
-                    cut: Vec::new(),
-                    qos: BTreeMap::new(),
-                    bonds: Vec::new(),
-                },
-            );
+            to.insert(name, Vm::new(config.clone()));
         }
         Ok(())
     }

@@ -47,6 +47,11 @@ vm config qemu-override -nographic ""
 vm config qemu-override a b
 vm launch kvm odd
 vm net disconnect web0 0
+vm cdrom change web0,late a.iso
+vm cdrom eject late force
+vm hotplug add web0,late a.img
+vm hotplug add late b.img serial S1 1.1
+vm hotplug remove late 0
 .columns name vm info
 "#;
     let found = read(text).unwrap();

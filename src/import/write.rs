@@ -8,7 +8,7 @@ use crate::language::field::VmConfig;
 use crate::language::range;
 use crate::live::Facts;
 use crate::name::Kind;
-use crate::spec::{SECTIONS, field_value, list, placement, scalar, setting};
+use crate::spec::{SECTIONS, field_value, list, placement, scalar, setting, usb_disk};
 
 /// A configuration of at least so many fields becomes a profile where several entries have it.
 const PROFILE_FIELDS: usize = 2;
@@ -140,6 +140,10 @@ pub fn write(found: &Found, source: &str) -> String {
         }
         if !vm.bonds.is_empty() {
             lines.push(format!("bonds: {}", list(vm.bonds.iter().map(map))));
+        }
+        if !vm.usb.is_empty() {
+            let disks = vm.usb.iter().map(|disk| usb_disk(&disk.path, disk.version.as_deref(), disk.serial.as_deref()));
+            lines.push(format!("usb_disks: {}", list(disks)));
         }
         if !vm.tags.is_empty() {
             let tags: Vec<String> = vm.tags.iter().map(|(k, v)| format!("{}: {}", scalar(k), scalar(v))).collect();

@@ -19,6 +19,7 @@ mod plumbing;
 mod qos;
 mod record;
 mod table;
+mod usb;
 mod vm;
 
 pub use object::{
@@ -27,6 +28,7 @@ pub use object::{
 pub use placement::{HOSTS, HostSize, LOCALHOST, Placement, Queued, USUAL_LOAD, observe_queue, queue};
 pub use plumbing::{ELEMENTS, OTHERS, is_unset_pipe, is_unused_pipe, same_program};
 pub use table::Table;
+pub use usb::{LiveUsb, same_image};
 pub use vm::{LiveNic, LiveVm, Observed, Tags, VmState};
 
 /// The command that shows ways out, whose help tells whether the target has them.
@@ -359,7 +361,8 @@ pub fn observe(transport: &mut dyn Transport, namespace: &Namespace) -> Result<L
     let Some(vlan_range) = found else {
         return Ok(Live { placement: Placement { own, ..Placement::default() }, ..Live::absent() });
     };
-    let (vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
+    let (mut vms, vlans) = (observe_vms(transport, namespace)?, observe_vlans(transport, namespace)?);
+    usb::observe(transport, namespace, &mut vms)?;
     let (mut taps, mirrors) = observe_taps(transport, namespace)?;
     observe_addresses(transport, &mut taps)?;
     // It is megaform's own, so it is sent only where the help has it.

@@ -7,7 +7,7 @@ struct Recorded(Vec<(&'static str, String)>);
 
 impl Transport for Recorded {
     fn call(&mut self, command: &str) -> Result<Vec<Response>, WireError> {
-        let newer = ["bridge", "capture", "dnsmasq", "plumb", "pipe", "ns hosts", "ns load", "ns queue"];
+        let newer = ["bridge", "capture", "dnsmasq", "plumb", "pipe", "ns hosts", "ns load", "ns queue", "vm hotplug"];
         let lacks = |words: &str| newer.contains(&words);
         if command == "help nat" || command.strip_prefix("namespace lab ").is_some_and(lacks) {
             // An older target: it has none of these.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use super::qos::{Shapes, qos_cell};
 use super::record::{Record, Records};
 use super::table::{Row, Table, list_cell, vlan_cell};
 use crate::language::entry::Entry;
-use crate::language::field::{FIELDS, Field, FieldType, FieldValue};
+use crate::language::field::{FIELDS, Field, FieldType, FieldValue, field};
 use crate::language::qos::Qos;
 
 /// The state of a VM.
@@ -113,6 +113,8 @@ pub struct LiveVm {
     pub pid: u64,
     /// Its NICs in order.
     pub nics: Vec<LiveNic>,
+    /// Its USB disks; None where the target does not list them, and where it was not asked.
+    pub usb: Option<Vec<super::LiveUsb>>,
     /// Its tags; VMs with equal ones share them.
     pub tags: Arc<Tags>,
     /// Why it is in the state error, where the target says so (in its record, or in a tag `error`).
@@ -136,6 +138,15 @@ impl Observed {
 }
 
 impl LiveVm {
+    /// What is in its CD-ROM drive, empty for nothing; None where the target does not show it.
+    pub fn cdrom(&self) -> Option<String> {
+        static FIELD: LazyLock<Option<&Field>> = LazyLock::new(|| field("cdrom"));
+        match FIELD.and_then(|field| self.observe(field)).as_deref() {
+            Some(FieldValue::Text(image)) => Some(image.clone()),
+            _ => None,
+        }
+    }
+
     /// The value of a field; None where the target does not show it. NICs are not read here, because a record shows their
     /// live state.
     pub fn observe(&self, field: &Field) -> Option<Cow<'_, FieldValue>> {
@@ -264,6 +275,7 @@ impl<'a> VmEntry<'a> {
             kind,
             state,
             nics,
+            usb: None,
             tags,
             error,
             observed: record.observed.unwrap_or_default(),

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::ownership::{self, short_hash};
 use super::select::RANGE;
 use crate::live::{
-    Facts, Live, LiveObject, LiveVm, OTHERS, STOPPED, USUAL_LOAD, VmState, find, mirrors_to, same_file, same_program,
+    Facts, Live, LiveObject, LiveUsb, LiveVm, OTHERS, STOPPED, USUAL_LOAD, VmState, find, mirrors_to, same_file,
+    same_image, same_program,
 };
 use crate::name::{Address, Kind};
 
@@ -28,6 +29,12 @@ pub enum Goal {
         /// What shapes its NICs, in order; empty where nothing does.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         qos: Vec<Option<String>>,
+        /// What is in its CD-ROM drive, where it is changed; empty for nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cdrom: Option<String>,
+        /// Its USB disks: image and version, empty where any will do. None where they are not looked at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usb: Option<Vec<(String, String)>>,
         /// Tags that it has.
         tags: BTreeMap<String, String>,
     },
@@ -69,8 +76,26 @@ pub fn unmet(goal: &Goal, address: &Address, live: &Live) -> Vec<String> {
     match goal {
         Goal::Gone if is_there(address, live) => said.push("is still there".to_owned()),
         Goal::Gone => {}
-        Goal::Vm { state, networks, qos, tags } => match live.vms.get(&address.name) {
+        Goal::Vm { state, networks, qos, cdrom, usb, tags } => match live.vms.get(&address.name) {
             Some(vm) => {
+                let found = vm.cdrom();
+                if let (Some(wanted), Some(found)) = (cdrom, &found)
+                    && !same_image(wanted, found)
+                {
+                    let shown = if found.is_empty() { "nothing" } else { found };
+                    said.push(format!("has {shown} in its CD-ROM drive"));
+                }
+                if let (Some(wanted), Some(found)) = (usb, &vm.usb) {
+                    let mut left: Vec<_> = found.iter().collect();
+                    for (path, version) in wanted {
+                        let fits = |version: &str, disk: &LiveUsb| version.is_empty() || version == disk.version;
+                        match left.iter().position(|disk| same_image(path, &disk.file) && fits(version, disk)) {
+                            Some(at) => drop(left.remove(at)),
+                            None => said.push(format!("lacks the USB disk {path}")),
+                        }
+                    }
+                    said.extend(left.iter().map(|disk| format!("has the USB disk {}", disk.file)));
+                }
                 vm_unmet(vm, state.as_deref(), networks, tags, live, &mut said);
                 for (index, (wanted, nic)) in qos.iter().zip(&vm.nics).enumerate() {
                     let found = nic.qos.map(|qos| qos.to_string());
@@ -240,19 +265,25 @@ fn vm_unmet(
     said.extend(differs.map(|(key, _)| format!("tag {key} differs")));
 }
 
-/// A digest of an object as it was observed: everything that a plan looks at. None if it is not there.
-pub fn observed(address: &Address, live: &Live) -> Option<String> {
+/// A digest of an object as it was observed: everything that a plan looks at, and what the goal sets. None if it is not
+/// there.
+pub fn observed(address: &Address, goal: &Goal, live: &Live) -> Option<String> {
     let mut text = String::new();
     match address.kind {
         Kind::Vm => {
             let vm = live.vms.get(&address.name)?;
             // Tags that neither the file nor megaform set come and go with guests and tools.
             let keys = ownership::keys_of(vm);
-            let ours = |key: &str| key.starts_with(ownership::RESERVED) || keys.contains(key);
+            let set = |key: &str| matches!(goal, Goal::Vm { tags, .. } if tags.contains_key(key));
+            let ours = |key: &str| key.starts_with(ownership::RESERVED) || keys.contains(key) || set(key);
             let tags: Vec<_> = vm.tags.iter().filter(|(key, _)| ours(key)).collect();
             let nics: Vec<_> =
                 vm.nics.iter().map(|n| (&n.alias, n.vlan, &n.bridge, &n.mac, n.connected, n.qos)).collect();
-            write!(text, "{} {} {:?} {:?} {:?}", vm.uuid, vm.pid, vm.state, tags, nics)
+            let medium = vm.cdrom().filter(|image| !image.is_empty()).map(|image| format!(" {image:?}"));
+            write!(text, "{} {} {:?} {:?} {:?}{}", vm.uuid, vm.pid, vm.state, tags, nics, medium.unwrap_or_default())
+                .expect("a string takes everything");
+            let usb = vm.usb.iter().flatten().map(|disk| format!(" usb {disk:?}"));
+            write!(text, "{}", usb.collect::<String>())
         }
         Kind::Tap => {
             let tap = live.taps.get(&address.name)?;

@@ -230,7 +230,7 @@ impl Change {
     pub fn observed(&self, live: &Live) -> Option<String> {
         match &*self.goal {
             Goal::Object { key, facts } => goal::object(self.address.kind, key, live, facts.is_none()),
-            _ => goal::observed(self.was(), live),
+            _ => goal::observed(self.was(), &self.goal, live),
         }
     }
 
@@ -241,7 +241,7 @@ impl Change {
             return true;
         }
         let same = self.observed(live) == self.guard;
-        same && (self.renamed_from.is_none() || goal::observed(&self.address, live).is_none())
+        same && (self.renamed_from.is_none() || goal::observed(&self.address, &self.goal, live).is_none())
     }
 }
 
@@ -292,6 +292,13 @@ pub enum Undo {
         /// The names, of which some may be programs.
         pipes: Arc<[String]>,
     },
+    /// A USB disk that the VMs were given is taken away, by the number that it has in each then.
+    Unplug {
+        /// The VMs.
+        names: Arc<[String]>,
+        /// Its image, as it was given.
+        file: String,
+    },
     /// A VLAN alias is bound to this tag again; a first use may have given it another since.
     Rebind(String, u16),
     /// One command that connects a NIC where it was, after everything else was taken back: it names a VLAN alias, which
@@ -329,6 +336,11 @@ impl Verb {
     }
 }
 
+/// The command that takes USB disk `id` away from VMs.
+pub fn unplug_command(namespace: &Namespace, names: &[String], id: &str) -> String {
+    format!("namespace {namespace} vm hotplug remove {} {id}", range::compress(names))
+}
+
 impl Undo {
     /// The commands, if all VMs can be acted on; None where it cannot be taken back.
     pub fn commands(&self, namespace: &Namespace) -> Option<Vec<String>> {
@@ -348,6 +360,9 @@ impl Undo {
                 format!("namespace {namespace} vlans add {alias} {tag}"),
             ],
             Self::Tunnel { bridge, .. } => vec![format!("namespace {namespace} bridge notunnel {bridge} INTERFACE")],
+            Self::Unplug { names, .. } => {
+                vec![unplug_command(namespace, names, "ID")]
+            }
             Self::Command(command) | Self::Reconnect(command) | Self::Plumb { command, .. } => vec![command.clone()],
             Self::Lines { commands, .. } | Self::Commands(commands) => commands.to_vec(),
             Self::Together { end, again } => std::iter::once(end).chain(&**again).cloned().collect(),

@@ -18,6 +18,8 @@ pub const OWNER: &str = "megaform.experiment";
 pub const DIGEST: &str = "megaform.digest";
 /// The keys of the tags that the file gave it, so that a key that leaves the file leaves the VM.
 pub const KEYS: &str = "megaform.tags";
+/// A digest of the USB disks that the file gave it; behind a `+` one of their serial numbers, if any is given.
+pub const USB: &str = "megaform.usb";
 /// What a tag of a user must not begin with.
 pub const RESERVED: &str = "megaform.";
 
@@ -64,13 +66,31 @@ pub fn short_hash(text: &str) -> String {
 ///
 /// Fields whose changes are ignored are left out, and named behind the digest, so that it can be told later what it is of.
 pub fn digest(body: &VmBody) -> String {
-    let ignored = ignored(body);
-    let mut digest = format!("{VERSION}{}", hash(body, &ignored));
-    if !ignored.is_empty() {
+    digest_leaving_out(body, &ignored(body))
+}
+
+/// The digest without a field, which is named behind it as the ignored ones are: it is about to change live.
+pub fn digest_without(body: &VmBody, field: &str) -> String {
+    let mut left_out = ignored(body);
+    if !left_out.contains(&field) {
+        left_out.push(field);
+    }
+    digest_leaving_out(body, &left_out)
+}
+
+fn digest_leaving_out(body: &VmBody, left_out: &[&str]) -> String {
+    let mut digest = format!("{VERSION}{}", hash(body, left_out));
+    if !left_out.is_empty() {
         digest.push('!');
-        digest.push_str(&ignored.join(","));
+        digest.push_str(&left_out.join(","));
     }
     digest
+}
+
+/// Whether the digest of a VM leaves a field out.
+pub fn leaves_out(vm: &LiveVm, field: &str) -> bool {
+    let left_out = digest_of(vm).and_then(|digest| digest.split_once('!'));
+    left_out.is_some_and(|(_, fields)| fields.split(',').any(|name| name == field))
 }
 
 /// The ignored fields that a digest would cover.
@@ -138,6 +158,15 @@ pub fn keys_of(vm: &LiveVm) -> BTreeSet<String> {
         .collect()
 }
 
+/// The tag of the USB disks of a body; None for none.
+pub fn usb_tag(body: &VmBody) -> Option<String> {
+    let disks = &body.usb_disks;
+    let serials: Vec<_> = disks.iter().filter(|disk| disk.serial.is_some()).map(|d| (&d.path, &d.serial)).collect();
+    let list: Vec<_> = disks.iter().map(|disk| (&disk.path, &disk.version)).collect();
+    let behind = if serials.is_empty() { String::new() } else { format!("+{}", short_hash(&format!("{serials:?}"))) };
+    (!disks.is_empty()).then(|| format!("{VERSION}{}{behind}", short_hash(&format!("{list:?}"))))
+}
+
 /// Every tag that a VM of this configuration is to have.
 pub fn tags(experiment: &Namespace, config: &VmConfig, digest: &str) -> BTreeMap<String, String> {
     let mut tags = config.tags();
@@ -165,6 +194,7 @@ mod tests {
             wait_for: None,
             lifecycle: Default::default(),
             bonds: Vec::new(),
+            usb_disks: Vec::new(),
             links: Default::default(),
             beneath: Vec::new(),
         }

@@ -121,6 +121,7 @@ enum UndoRecord {
     Reconnect(String),
     Tunnel(String, String),
     Plumb(String, Vec<String>),
+    Unplug(String, String),
     Rebind(String, u16),
 }
 
@@ -167,6 +168,7 @@ impl StepRecord {
                 Undo::Lines { name, commands } => UndoRecord::Lines { name: name.clone(), commands: commands.to_vec() },
                 Undo::Tunnel { bridge, tunnel } => UndoRecord::Tunnel(bridge.clone(), tunnel.clone()),
                 Undo::Plumb { command, pipes } => UndoRecord::Plumb(command.clone(), pipes.to_vec()),
+                Undo::Unplug { names: vms, file } => UndoRecord::Unplug(names(vms), file.clone()),
                 Undo::Rebind(alias, tag) => UndoRecord::Rebind(alias.clone(), *tag),
                 Undo::Reconnect(command) => UndoRecord::Reconnect(command.clone()),
             },
@@ -433,6 +435,7 @@ impl Reader {
                     UndoRecord::Plumb(command, pipes) => {
                         Undo::Plumb { command: command.clone(), pipes: pipes.as_slice().into() }
                     }
+                    UndoRecord::Unplug(names, file) => Undo::Unplug { names: vms(names)?, file: file.clone() },
                     UndoRecord::Rebind(alias, tag) => Undo::Rebind(alias.clone(), *tag),
                     UndoRecord::Reconnect(command) => Undo::Reconnect(command.clone()),
                 },

@@ -163,6 +163,8 @@ keys! {
         "What a plan may do with the VM, with the keys of a lifecycle. It replaces that of a profile as a whole.";
     "bonds" takes "a list of bonds", default "none", shape::bonds,
         "What makes one port of several of its NICs. Open vSwitch only. They replace those of a profile as a whole.";
+    "usb_disks" takes "a list of USB disks", default "none", shape::usb_disks,
+        "Disks on its USB bus, added before its guest starts, and added and removed while it runs. Each is a path, or a map with the keys of a USB disk. They replace those of a profile as a whole.";
     "count" takes "0 to 100000", default "one VM with the name as it is", shape::count,
         "How many VMs the entry stands for: NAME0, NAME1 and so on up to NAME(count - 1). Not together with a range in the name, and not in a profile.";
 }
@@ -225,6 +227,15 @@ keys! {
         "What differs from the first end to the second, with the keys of a qos.";
     "down" takes "a map", default "as the link", shape::qos,
         "What differs from the second end to the first, with the keys of a qos.";
+}
+
+keys! {
+    /// One USB disk in its long form.
+    USB_DISK:
+    "path" takes "a path", default "", shape::path, "The image, which a VM has once.";
+    "version" takes "`1.1` or `2.0`", default "the target's choice; `2.0` with megaform's engine", shape::usb_version,
+        "The USB bus that it is on.";
+    "serial" takes "text", default "the target's choice", shape::serial, "Its serial number, by which a guest can tell it.";
 }
 
 keys! {
@@ -546,6 +557,7 @@ pub fn reference() -> String {
     table("A qos (`qos` of a NIC)", rows(QOS));
     table("A link (`links`)", rows(LINK));
     table("A disk (`disks`)", rows(DISK));
+    table("A USB disk (`usb_disks`)", rows(USB_DISK));
     table("An override (`qemu_override`)", rows(OVERRIDE));
     table("A tap (`taps`)", rows(TAP));
     table("A way out (`nat`)", rows(NAT));

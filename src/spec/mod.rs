@@ -32,7 +32,7 @@ pub use names::MAX_VMS;
 pub use schema::schema;
 pub use syntax::Format;
 pub use validate::machine::{Machine, machine, minimega};
-pub use written::{SECTIONS, field_value, list, placement, qos, scalar, setting, written};
+pub use written::{SECTIONS, field_value, list, placement, qos, scalar, setting, usb_disk, written};
 
 /// What became of an experiment file.
 #[derive(Debug)]

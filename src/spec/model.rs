@@ -148,6 +148,8 @@ pub struct VmBody {
     pub lifecycle: Lifecycle,
     /// What makes one port of several NICs, each without its VM, and without a name where none is given.
     pub bonds: Vec<Object>,
+    /// USB disks, which it gets and loses while it runs; each image once.
+    pub usb_disks: Vec<Spanned<UsbDisk>>,
     /// Where the links stand that shape NICs, by the NIC's index.
     pub links: BTreeMap<usize, Span>,
     /// Where values of profiles stand that others won over, or were merged with (`tags`), by key, the latest last.
@@ -255,6 +257,17 @@ pub struct Tap {
     pub bridge: Option<Spanned<BridgeName>>,
     /// What a plan may do with it.
     pub lifecycle: Lifecycle,
+}
+
+/// A USB disk.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UsbDisk {
+    /// The image, as it is to be sent.
+    pub path: String,
+    /// `1.1` or `2.0`; None leaves it to the target.
+    pub version: Option<String>,
+    /// Its serial number; None leaves it to the target.
+    pub serial: Option<String>,
 }
 
 /// An object that is a set of settings: a bridge, a way out, a bond, a dnsmasq server, a mirror, a capture, a pipe or a pipeline.

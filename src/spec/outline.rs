@@ -31,6 +31,9 @@ impl Experiment {
             for (field, value) in body.config.changed() {
                 line(&format!("vm.{name}.{}", field.key()), &format_args!("{:?}", field.arguments(value)));
             }
+            for (index, disk) in body.usb_disks.iter().enumerate() {
+                line(&format!("vm.{name}.usb_disks.{index}"), &format!("{:?}", disk.value));
+            }
             for (index, nic) in body.networks.iter().enumerate() {
                 let or = |part: Option<String>| part.unwrap_or_else(|| "any".to_owned());
                 line(

@@ -22,6 +22,7 @@ pub fn schema() -> Json {
         "vm": repeated(vm(false), &["when", "for_each"]),
         "nic": repeated(object(keys::NIC), &["when", "for_each"]),
         "disk": repeated(object(keys::DISK), &["when", "for_each"]),
+        "usb_disk": repeated(object(keys::USB_DISK), &["when", "for_each"]),
         "override": repeated(object(keys::OVERRIDE), &["when", "for_each"]),
         "bond": repeated(object(keys::BOND), &["when", "for_each"]),
         "qos": object(keys::QOS),
@@ -511,6 +512,15 @@ pub(super) mod shape {
     }
     pub fn bonds() -> Json {
         json!({ "type": "array", "items": { "$ref": "#/$defs/bond" } })
+    }
+    pub fn usb_disks() -> Json {
+        one_or_list(json!([path(), { "$ref": "#/$defs/usb_disk" }]))
+    }
+    pub fn usb_version() -> Json {
+        json!({ "enum": ["1.1", "2.0", 1.1, 2.0] })
+    }
+    pub fn serial() -> Json {
+        json!({ "type": ["string", "integer"], "minLength": 1 })
     }
     pub fn bond_nics() -> Json {
         json!({ "type": "array", "items": nic_index(), "minItems": 2, "uniqueItems": true })

@@ -10,6 +10,7 @@ mod bonds;
 mod documents;
 mod pipes;
 mod placement;
+mod usb;
 mod waits;
 
 use documents::{read, tree};

@@ -67,6 +67,12 @@ pub fn written(experiment: &Experiment, sources: &SourceMap) -> String {
             let given: Vec<String> = given.chain(inline(&bond.lifecycle)).collect();
             text.item(3, &format!("{{ {} }}", given.join(", ")), bond.span);
         }
+        if !body.usb_disks.is_empty() {
+            text.open(2, "usb_disks", body.spans.get("usb_disks").copied());
+            for disk in &body.usb_disks {
+                text.item(3, &usb_disk(&disk.path, disk.version.as_deref(), disk.serial.as_deref()), disk.span);
+            }
+        }
         text.line(2, "state", body.state.word(), body.spans.get("state").copied());
         text.beneath(body, "state");
         if !body.depends_on.is_empty() {
@@ -168,6 +174,18 @@ pub const SECTIONS: &[(&str, Kind)] = &[
     ("pipes", Kind::Pipe),
     ("plumbing", Kind::Plumbing),
 ];
+
+/// A USB disk as YAML: its path alone, if there is nothing else to say.
+pub fn usb_disk(path: &str, version: Option<&str>, serial: Option<&str>) -> String {
+    if version.is_none() && serial.is_none() {
+        return scalar(path);
+    }
+    let mut text = format!("{{ path: {}", scalar(path));
+    for (key, value) in [("version", version), ("serial", serial)] {
+        text.extend(value.map(|value| format!(", {key}: {}", scalar(value))));
+    }
+    text + " }"
+}
 
 /// A setting of such an object as YAML.
 pub fn setting(key: &str, values: &[String]) -> String {

@@ -191,6 +191,7 @@ pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
                 " dnsmasq",
                 " plumb",
                 " pipe",
+                " vm hotplug",
             ]
             .iter()
             .any(|e| c.ends_with(e))
@@ -546,6 +547,9 @@ impl State {
                 if matches!(*verb, "kill" | "flush") {
                     names(target).iter().for_each(|vm| self.network.forget(name, vm));
                 }
+                if *verb == "flush" {
+                    names(target).iter().for_each(|vm| self.network.unplug(name, vm));
+                }
                 ns.vms.retain(|name, _| !flushed.contains(name));
                 entries
             }
@@ -576,6 +580,18 @@ impl State {
                 let mut made = made.into_iter();
                 self.each(ns, target, words, |_, vm| {
                     vm.nics.extend(made.next().unwrap_or_default());
+                    Ok(())
+                })
+            }
+            ["vm", "cdrom", verb @ ("change" | "eject"), target, image @ ..]
+                if image.len() == usize::from(*verb == "change") && !self.network.fixed_media =>
+            {
+                self.each(ns, target, words, |name, vm| {
+                    if matches!(vm.state, QUIT | ERROR) {
+                        return Err(format!("VM state error: {name}"));
+                    }
+                    vm.config.remove("cdrom");
+                    vm.config.extend(image.first().map(|image| ("cdrom".to_owned(), vec![(*image).to_owned()])));
                     Ok(())
                 })
             }

@@ -95,6 +95,10 @@ pub struct Network {
     pub megaform: bool,
     /// A release of 2018: tunnels without keys, no settings of bridges, mirrors between taps only.
     pub old: bool,
+    /// By namespace and VM: USB disks by number, each its file, version and serial number.
+    pub usb: BTreeMap<(String, String), BTreeMap<u32, [String; 3]>>,
+    /// Media of VMs that run cannot be changed.
+    pub fixed_media: bool,
     /// None of these commands is there.
     pub absent: bool,
     /// By namespace, VM and NIC: settings by name.
@@ -153,6 +157,11 @@ impl Network {
         self.mirrors.retain(|(ns, to), from| ns != namespace || (!to.starts_with(&end) && !from.starts_with(&end)));
     }
 
+    /// A VM is gone.
+    pub fn unplug(&mut self, namespace: &str, vm: &str) {
+        self.usb.remove(&(namespace.to_owned(), vm.to_owned()));
+    }
+
     /// A NIC is in a bond.
     pub fn is_bonded(&self, namespace: &str, vm: &str, nic: usize) -> bool {
         self.bonds.values().any(|(ns, of, nics, _)| ns == namespace && of == vm && nics.contains(&nic))
@@ -167,6 +176,7 @@ impl Network {
     pub fn clear_namespace(&mut self, namespace: &str) {
         self.qos.retain(|(ns, _, _), _| ns != namespace);
         self.bonds.retain(|_, (ns, ..)| ns != namespace);
+        self.usb.retain(|(ns, _), _| ns != namespace);
         self.captures.retain(|c| c.namespace != namespace);
         self.mirrors.retain(|(ns, _), _| ns != namespace);
         self.settings.remove(namespace);
@@ -252,6 +262,56 @@ impl Network {
                 let set = if self.megaform { "qos <set,> <vm target> <interface> <setting>...\n" } else { "" };
                 Answer::Text(format!(
                     "{set}qos <add,> <vm target> <interface> <loss,> <percent>\nqos <add,> <vm target> <interface> <delay,> <duration>\nqos <add,> <vm target> <interface> <rate,> <bw> <kbit,mbit,gbit>\n"
+                ))
+            }
+            ["help", "vm", "hotplug"] if self.fixed_media => fail("no help entry"),
+            ["help", "vm", "hotplug"] => Answer::Text(
+                "vm hotplug\nvm hotplug <add,> <vm target> <filename> [version]\nvm hotplug <add,> <vm target> <filename> serial <serial> [version]\nvm hotplug <remove,> <vm target> <disk id or all>\n".to_owned(),
+            ),
+            ["vm", "hotplug"] if !self.fixed_media => {
+                let mine = self.usb.iter().filter(|((ns, _), _)| ns == namespace);
+                let rows = mine.flat_map(|((_, vm), disks)| {
+                    disks.iter().map(move |(id, [file, version, _])| {
+                        vec![vm.clone(), id.to_string(), file.clone(), version.clone()]
+                    })
+                });
+                Answer::Table(&["name", "id", "file", "version"], rows.collect())
+            }
+            ["vm", "hotplug", "add", target, file, rest @ ..] if !self.fixed_media => {
+                let (serial, version) = match rest {
+                    ["serial", serial, version @ ..] => (*serial, version),
+                    version => ("", version),
+                };
+                let version = version.first().copied().unwrap_or("2.0");
+                let of = names(target);
+                if let Some(gone) = of.iter().find(|vm| !view.vms.contains_key(*vm)) {
+                    return Some(Answer::Fail(format!("vm not found: {gone}")));
+                }
+                // A relative path is one in the files folder.
+                let file = if file.starts_with('/') { (*file).to_owned() } else { format!("/base/files/{file}") };
+                for vm in of {
+                    let disks = self.usb.entry((namespace.to_owned(), vm)).or_default();
+                    let id = (0..).find(|id| !disks.contains_key(id)).expect("a number");
+                    disks.insert(id, [file.clone(), version.to_owned(), serial.to_owned()]);
+                }
+                Answer::Ok
+            }
+            ["vm", "hotplug", "remove", target, id] if !self.fixed_media => {
+                for vm in names(target) {
+                    let disks = self.usb.entry((namespace.to_owned(), vm.clone())).or_default();
+                    let before = disks.len();
+                    disks.retain(|number, _| *id != "all" && number.to_string() != *id);
+                    if *id != "all" && before == disks.len() {
+                        return Some(Answer::Fail(format!("no such disk {id} of {vm}")));
+                    }
+                }
+                Answer::Ok
+            }
+            ["help", "vm", "cdrom"] if self.fixed_media => fail("no help entry"),
+            ["help", "vm", "cdrom"] => {
+                let force = if self.old { "" } else { " [force,]" };
+                Answer::Text(format!(
+                    "vm cdrom <eject,> <vm target>{force}\nvm cdrom <change,> <vm target> <path>{force}\n"
                 ))
             }
             ["help", "nat"] if self.megaform => {

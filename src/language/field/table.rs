@@ -43,7 +43,7 @@ fields! {
     "disks" Disks, default Empty, title "Disks", data "Disks", column Some("disks"),
         Kvm, Replace, unit None, "Disk images in order, each as a diskspec: path[,interface][,cache]. Any image that QEMU reads.";
     "cdrom" Path, default Empty, title "CDROM Path", data "CdromPath", column Some("cdrom"),
-        Kvm, Replace, unit None, "An ISO image in the CD-ROM drive; the VM boots from it.";
+        Kvm, Replace, unit None, "An ISO image in the CD-ROM drive; a VM that is launched with one boots from it. `vm cdrom` changes it while the VM runs.";
     "kernel" Path, default Empty, title "Kernel Path", data "KernelPath", column Some("kernel"),
         Kvm, Replace, unit None, "A Linux kernel that QEMU boots directly.";
     "initrd" Path, default Empty, title "Initrd Path", data "InitrdPath", column Some("initrd"),

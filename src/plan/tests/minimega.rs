@@ -153,6 +153,7 @@ impl Minimega {
                     " dnsmasq",
                     " plumb",
                     " pipe",
+                    " vm hotplug",
                 ]
                 .iter()
                 .any(|e| c.ends_with(e))
@@ -389,6 +390,9 @@ impl State {
                 if matches!(*verb, "kill" | "flush") {
                     range::expand(target).unwrap().iter().for_each(|vm| self.network.forget(name, vm));
                 }
+                if *verb == "flush" {
+                    range::expand(target).unwrap().iter().for_each(|vm| self.network.unplug(name, vm));
+                }
                 act(ns, verb, target)
             }
             ["vm", "tag", target, key, value] => each(ns, target, |vm| {
@@ -399,6 +403,17 @@ impl State {
                 vm.tags.remove(*key);
                 Ok(())
             }),
+            ["vm", "cdrom", verb @ ("change" | "eject"), target, image @ ..] if !self.network.fixed_media => {
+                assert_eq!(image.len(), usize::from(*verb == "change"), "{words:?}");
+                each(ns, target, |vm| {
+                    if !matches!(vm.state, BUILDING | RUNNING | PAUSED) {
+                        return Err("VM state error".to_owned());
+                    }
+                    vm.config.remove("cdrom");
+                    vm.config.extend(image.first().map(|image| ("cdrom".to_owned(), owned(&[image]))));
+                    Ok(())
+                })
+            }
             ["vm", "net", "connect", target, index, vlan, bridge @ ..] => {
                 let index: usize = index.parse().unwrap();
                 if range::expand(target).unwrap().iter().any(|vm| self.network.is_bonded(name, vm, index)) {

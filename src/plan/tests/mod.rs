@@ -9,6 +9,7 @@ use crate::spec::{Format, NoFiles};
 mod bonds;
 mod commands;
 mod lifecycle;
+mod media;
 pub(crate) mod minimega;
 pub(crate) mod networks;
 mod pipes;

@@ -87,7 +87,11 @@ impl Decoder<'_> {
             Holder::Object(keys) => {
                 keys.iter().filter(|key| key.name != "lifecycle").map(|key| key.name.to_owned()).collect()
             }
-            _ => FIELDS.iter().map(|field| field.key()).chain(["state", "bonds"].map(str::to_owned)).collect(),
+            _ => FIELDS
+                .iter()
+                .map(|field| field.key())
+                .chain(["state", "bonds", "usb_disks"].map(str::to_owned))
+                .collect(),
         };
         if !keys.contains(&head) {
             let message = format!("{at}: `{}` is no field that can be ignored", shown(text));

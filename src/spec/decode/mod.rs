@@ -23,6 +23,7 @@ mod object;
 mod placement;
 mod qos;
 mod scalar;
+mod usb;
 mod vm;
 mod wait;
 

@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::language::field::{Field, FieldType, FieldValue, Initial, VmConfig};
 use crate::name::{ProfileName, VmName};
 use crate::spec::keys::{VM, VmKey};
-use crate::spec::model::{Lifecycle, Nic, Object, RunState, Vm, VmBody, VmKind, WaitFor};
+use crate::spec::model::{Lifecycle, Nic, Object, RunState, UsbDisk, Vm, VmBody, VmKind, WaitFor};
 use crate::spec::names::MAX_VMS;
 use crate::spec::shown;
 use crate::spec::syntax::{Node, Value};
@@ -30,6 +30,7 @@ struct Settings {
     wait_for: Option<WaitFor>,
     lifecycle: Option<Lifecycle>,
     bonds: Option<Vec<Object>>,
+    usb_disks: Option<Spanned<Vec<Spanned<UsbDisk>>>>,
     /// Where what others won over stands, by key, the latest last.
     beneath: Vec<(&'static str, Span)>,
 }
@@ -71,6 +72,9 @@ impl Settings {
         if other.bonds.is_some() {
             self.bonds.clone_from(&other.bonds);
         }
+        if other.usb_disks.is_some() {
+            self.usb_disks.clone_from(&other.usb_disks);
+        }
     }
 
     /// The keys that are set, each with the place of its value.
@@ -97,6 +101,10 @@ impl Settings {
             spans.insert("state", state.span);
             state.value
         });
+        let usb_disks = self.usb_disks.map(|disks| {
+            spans.insert("usb_disks", disks.span);
+            disks.value
+        });
         VmBody {
             kind: self.kind.unwrap_or(VmKind::Kvm),
             config,
@@ -107,6 +115,7 @@ impl Settings {
             wait_for: self.wait_for,
             lifecycle: self.lifecycle.unwrap_or_default(),
             bonds: self.bonds.unwrap_or_default(),
+            usb_disks: usb_disks.unwrap_or_default(),
             links: BTreeMap::new(),
             beneath: self.beneath,
         }
@@ -358,6 +367,10 @@ impl Decoder<'_> {
                         entry.renamed_from = written.renamed_from;
                     }
                     "bonds" => entry.settings.bonds = self.bonds(node, at),
+                    "usb_disks" => {
+                        let disks = self.usb_disks(node, at);
+                        entry.settings.usb_disks = disks.map(|disks| Spanned::new(disks, node.span));
+                    }
                     "count" => {
                         entry.count = self.uint(node, at, 0, MAX_VMS as u64).map(|n| Spanned::new(n, node.span));
                     }

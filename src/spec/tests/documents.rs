@@ -200,6 +200,8 @@ fn the_schema_refuses_what_it_can() {
         "{ experiment: lab, vms: { a: { qemu_override: [{ match: \"\", replacement: x }] } } }",
         "{ experiment: lab, vms: { a: { bonds: [{ nics: [0], mode: active-backup }] } } }",
         "{ experiment: lab, vms: { a: { bonds: [{ nics: [0, 1], mode: fast }] } } }",
+        "{ experiment: lab, vms: { a: { usb_disks: [{ version: \"2.0\" }] } } }",
+        "{ experiment: lab, vms: { a: { usb_disks: [{ path: a.img, version: \"3.0\" }] } } }",
         "{ experiment: lab, vlan_blacklist: [0] }",
         "{ experiment: lab, vlan_blacklist: [[5, 6]] }",
         "{ experiment: lab, profiles: { a: { count: 2 } } }",

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use super::{Body, Checks};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::name::{BridgeName, Kind, TapName, VlanAlias, VmName};
-use crate::spec::model::VlanRef;
+use crate::spec::model::{VlanRef, VmBody};
 
 impl<'d> Checks<'d> {
     /// QEMU starts only if the parts of its CPU topology multiply to the number of CPUs. Source: qemu-system-x86_64(1), -smp.
@@ -42,6 +42,20 @@ impl<'d> Checks<'d> {
         self.push(diagnostic);
     }
 
+    /// USB disks of a VM without a bus for them.
+    pub(super) fn usb(&mut self, body: &VmBody) {
+        if let Some(first) = body.usb_disks.first()
+            && !body.config.bool("usb-use-xhci")
+        {
+            let place = body.spans.get("usb-use-xhci").copied().unwrap_or(first.span);
+            let message = "a VM with USB disks has no USB controller".to_owned();
+            let diagnostic = Diagnostic::error("usb-controller", first.span, message)
+                .label(place, "this leaves it out")
+                .hint("remove `usb_use_xhci: false`, or the USB disks");
+            self.push(diagnostic);
+        }
+    }
+
     /// An image that more than one VM writes to.
     pub(super) fn disks(&mut self, bodies: &[Body<'d>]) {
         let mut members: HashMap<*const _, usize> = HashMap::new();
@@ -50,15 +64,17 @@ impl<'d> Checks<'d> {
         }
         let mut writers: HashMap<String, (&VmName, Span)> = HashMap::new();
         for (name, span, body) in bodies {
-            if !body.config.is_set("disks") || body.config.bool("snapshot") {
+            if body.config.bool("snapshot") {
                 continue;
             }
             let place = body.spans.get("disks").copied().unwrap_or(*span);
             let many = members.get(&std::ptr::from_ref(*body)).copied().unwrap_or(1);
-            for disk in body.config.disks() {
+            let disks = body.config.disks().into_iter().map(|disk| (disk.path, place));
+            let usb = body.usb_disks.iter().map(|disk| (disk.path.clone(), disk.span));
+            for (path, place) in disks.chain(usb) {
                 let hint = "give each VM an image of its own, or set `snapshot: true`";
                 if many > 1 {
-                    let message = format!("{many} VMs would write to the image {}", crate::spec::shown(&disk.path));
+                    let message = format!("{many} VMs would write to the image {}", crate::spec::shown(&path));
                     self.push(
                         Diagnostic::error("shared-disk", place, message)
                             .label(*span, format!("{many} VMs come from here"))
@@ -66,15 +82,12 @@ impl<'d> Checks<'d> {
                     );
                     continue;
                 }
-                match writers.get(&disk.path) {
+                match writers.get(&path) {
                     Some((other, first)) => {
                         let who = if other == name {
-                            format!("the VM `{name}` has the image {} twice", crate::spec::shown(&disk.path))
+                            format!("the VM `{name}` has the image {} twice", crate::spec::shown(&path))
                         } else {
-                            format!(
-                                "`{other}` and `{name}` would write to the image {}",
-                                crate::spec::shown(&disk.path)
-                            )
+                            format!("`{other}` and `{name}` would write to the image {}", crate::spec::shown(&path))
                         };
                         let mut diagnostic = Diagnostic::error("shared-disk", place, who).hint(hint);
                         if *first != place {
@@ -83,7 +96,7 @@ impl<'d> Checks<'d> {
                         self.push(diagnostic);
                     }
                     None => {
-                        writers.insert(disk.path, (name, place));
+                        writers.insert(path, (name, place));
                     }
                 }
             }

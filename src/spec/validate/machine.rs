@@ -109,7 +109,7 @@ struct Missing {
 }
 
 fn files(body: &VmBody, entry: Span, machine: &Machine, missing: &mut BTreeMap<PathBuf, Missing>) {
-    let mut look = |field: &'static str, path: &str| {
+    let mut look = |field: &'static str, path: &str, at: Option<Span>| {
         // A protocol (`nbd://…`, `json:{…}`) is QEMU's own to read.
         let protocol =
             path.split_once(':').is_some_and(|(p, _)| p.len() > 1 && p.bytes().all(|b| b.is_ascii_alphanumeric()));
@@ -117,8 +117,8 @@ fn files(body: &VmBody, entry: Span, machine: &Machine, missing: &mut BTreeMap<P
         if path.is_empty() || protocol || path.starts_with("./") || path.starts_with("../") {
             return;
         }
+        let span = at.or_else(|| body.spans.get(field).copied()).unwrap_or(entry);
         let at = if path.starts_with('/') { PathBuf::from(path) } else { machine.files.join(path) };
-        let span = body.spans.get(field).copied().unwrap_or(entry);
         match missing.get_mut(&at) {
             Some(known) => {
                 known.places += 1;
@@ -128,10 +128,13 @@ fn files(body: &VmBody, entry: Span, machine: &Machine, missing: &mut BTreeMap<P
             None => drop(missing.insert(at, Missing { field, span, places: 1 })),
         }
     };
+    body.usb_disks.iter().for_each(|disk| look("usb_disks", &disk.path, Some(disk.span)));
     for (field, value) in body.config.changed().filter(|(field, _)| field.name != "qemu") {
         match (field.ty, value) {
-            (FieldType::Path, FieldValue::Text(path)) => look(field.name, path),
-            (FieldType::Disks, FieldValue::Disks(disks)) => disks.iter().for_each(|disk| look(field.name, &disk.path)),
+            (FieldType::Path, FieldValue::Text(path)) => look(field.name, path, None),
+            (FieldType::Disks, FieldValue::Disks(disks)) => {
+                disks.iter().for_each(|disk| look(field.name, &disk.path, None))
+            }
             _ => {}
         }
     }

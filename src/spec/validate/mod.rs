@@ -36,6 +36,7 @@ pub fn validate(draft: &Draft) -> Vec<Diagnostic> {
         checks.networks(body);
         checks.dependencies(name, body);
         checks.kernel(body);
+        checks.usb(body);
     }
     for body in &bodies {
         checks.topology(body.0, body);

@@ -16,7 +16,7 @@ use crate::language::netspec::NetSpec;
 use crate::language::range;
 use crate::live::{LiveVm, Observed, Tags};
 use crate::name::BridgeName;
-use crate::spec::model::{Nic, RunState, Vm, VmBody, VmKind};
+use crate::spec::model::{Nic, RunState, UsbDisk, Vm, VmBody, VmKind};
 
 /// What VMs that launch together have in common.
 pub(super) struct Class<'a> {
@@ -73,6 +73,7 @@ struct Content<'a> {
     networks: Vec<&'a Nic>,
     depends_on: BTreeSet<&'a str>,
     ignored: Vec<&'a str>,
+    usb_disks: Vec<&'a UsbDisk>,
 }
 
 impl Hash for Content<'_> {
@@ -91,6 +92,7 @@ impl<'a> Content<'a> {
             networks: body.networks.iter().map(|nic| &nic.value).collect(),
             depends_on: body.depends_on.iter().map(|d| d.value.as_str()).collect(),
             ignored: body.lifecycle.ignore_changes.iter().map(|path| path.as_str()).collect(),
+            usb_disks: body.usb_disks.iter().map(|disk| &disk.value).collect(),
         }
     }
 }
@@ -102,7 +104,17 @@ pub(super) struct Classes<'a> {
     by_body: HashMap<*const VmBody, usize>,
     by_content: HashMap<Content<'a>, usize>,
     parts: HashMap<usize, Vec<Part>>,
-    goals: HashMap<usize, Arc<Goal>>,
+    /// With and without media that change in place.
+    goals: HashMap<(usize, InPlace), Arc<Goal>>,
+}
+
+/// The media that change while a VM stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(super) struct InPlace {
+    /// The one in the CD-ROM drive.
+    pub cdrom: bool,
+    /// USB disks.
+    pub usb: bool,
 }
 
 /// Other VMs come from the same entry; what is found out about the body of one counts for all.
@@ -124,6 +136,8 @@ enum Written {
     Nic(usize),
     /// The shape of a NIC.
     Shape(usize),
+    /// A USB disk.
+    Usb(usize),
     Dependencies,
 }
 
@@ -149,6 +163,10 @@ fn parts(body: &VmBody) -> Vec<Part> {
             parts.push(Part { field, value: qos.to_string(), written });
         }
     }
+    for (index, disk) in body.usb_disks.iter().enumerate() {
+        let field = format!("{}[{index}]", super::usb::FIELD);
+        parts.push(Part { field, value: disk.path.clone(), written: Written::Usb(index) });
+    }
     let tags: Vec<String> = body.config.tags().iter().map(|(key, value)| format!("{key}={value}")).collect();
     if !tags.is_empty() {
         parts.push(part("tags".into(), "tags", tags.join(", ")));
@@ -167,6 +185,7 @@ impl Written {
             Self::Key(key) => body.spans.get(key).copied(),
             Self::Nic(index) => Some(body.networks.get(*index)?.span),
             Self::Shape(index) => body.links.get(index).copied().or_else(|| Some(body.networks.get(*index)?.span)),
+            Self::Usb(index) => Some(body.usb_disks.get(*index)?.span),
             Self::Dependencies => body.depends_on.first().map(|first| first.span),
         }
     }
@@ -207,8 +226,8 @@ impl<'a> Classes<'a> {
         &self.classes[class]
     }
 
-    /// What is to be observed of a VM of a class afterwards.
-    pub fn goal(&mut self, class: usize, vm: &'a Vm) -> Arc<Goal> {
+    /// What is to be observed of a VM of a class afterwards, with the media that change in place.
+    pub fn goal(&mut self, class: usize, vm: &'a Vm, media: InPlace) -> Arc<Goal> {
         let (body, tags) = (&vm.body, &self.classes[class].tags);
         let goal = || {
             let ignores = |field: &str| body.lifecycle.ignores(field);
@@ -235,10 +254,15 @@ impl<'a> Classes<'a> {
                     };
                     body.networks.iter().enumerate().map(qos).collect()
                 },
+                cdrom: media.cdrom.then(|| body.config.text("cdrom")),
+                usb: ((media.usb || !body.usb_disks.is_empty()) && !ignores(super::usb::FIELD)).then(|| {
+                    let disks = body.usb_disks.iter();
+                    disks.map(|disk| (disk.path.clone(), disk.version.clone().unwrap_or_default())).collect()
+                }),
                 tags: tags.iter().filter(|(key, _)| !kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect(),
             })
         };
-        self.goals.entry(class).or_insert_with(goal).clone()
+        self.goals.entry((class, media)).or_insert_with(goal).clone()
     }
 
     /// What a new VM of a class will be.
@@ -277,7 +301,8 @@ impl<'a> Classes<'a> {
             let message = format!("tag `{key}` begins with `{}`, which megaform keeps for itself", ownership::RESERVED);
             draft.problems.push(scene.problem("reserved-tag", Some(span), message, "choose another key".to_owned()));
         }
-        let tags = ownership::tags(scene.name(), &vm.body.config, &digest);
+        let mut tags = ownership::tags(scene.name(), &vm.body.config, &digest);
+        tags.extend(ownership::usb_tag(&vm.body).map(|tag| (ownership::USB.to_owned(), tag)));
         for nic in &vm.body.networks {
             let (wanted, read) = (netspec(nic), NetSpec::parse(&netspec(nic).to_string()));
             let parts = |s: &NetSpec| (s.bridge.clone(), s.vlan.clone(), s.mac, s.driver.clone(), s.qinq);

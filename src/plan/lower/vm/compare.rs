@@ -2,8 +2,10 @@
 
 use super::super::super::{Action, Reason, ownership};
 use super::super::{Scene, asked_for, vlan_text};
+use super::cdrom;
 use super::class::{Class, netspec};
 use super::qos::{Shape, shapes};
+use super::usb;
 use crate::language::diskspec::DiskSpec;
 use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
@@ -74,8 +76,12 @@ pub(super) struct Difference {
     pub stop: bool,
     /// The netspecs of NICs to add.
     pub add: Vec<String>,
-    /// The target's help would tell whether NICs can be added.
-    pub learn: bool,
+    /// What the target's help would tell of.
+    pub learn: Vec<&'static str>,
+    /// Another image for its CD-ROM drive.
+    pub medium: Option<cdrom::Medium>,
+    /// USB disks that go and come.
+    pub usb: Vec<usb::Plug>,
     pub connects: Vec<Connect>,
     /// The shapes of NICs that differ.
     pub shapes: Vec<Shape>,
@@ -262,8 +268,8 @@ fn all_launch_reasons(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
 
 /// The words whose help tells what can be done to the NICs of a VM that runs.
 pub(super) const NET_HELP: &str = "vm net";
-/// The beginning of the form that adds them, which releases before 3 do not have.
-const NET_ADD: &str = "vm net <add,>";
+/// The form that adds them, which releases before 3 do not have, as minimega's help has it and as megaform's does.
+const NET_ADD: [&str; 2] = ["vm net <add,>", "vm net add "];
 
 /// The netspecs of the NICs that a VM lacks, each with its reason.
 fn added(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, reasons: &mut Vec<Reason>) -> Vec<String> {
@@ -405,6 +411,9 @@ fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut 
             out.clear_tags.push(key);
         }
     }
+    if live.tags.contains_key(ownership::USB) && !class.tags.contains_key(ownership::USB) {
+        out.clear_tags.push(ownership::USB.to_owned());
+    }
     if live.tags.contains_key(ownership::KEYS) && !ignored(ownership::KEYS) && !class.tags.contains_key(ownership::KEYS)
     {
         out.clear_tags.push(ownership::KEYS.to_owned());
@@ -427,19 +436,38 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     let launched_as_wanted = launched.is_some_and(|(same, _)| same);
     // A digest that still covers what is ignored since differs because of that.
     let explained = ignored && launched.is_some_and(|(_, covers_the_same)| !covers_the_same);
+    let runs = matches!(live.state, VmState::Building | VmState::Running | VmState::Paused);
+    let mut medium = cdrom::take(scene, vm, class, live, &mut reasons, &hidden);
+    // Nothing differs that only a launch could set, but perhaps the medium and the number of NICs.
+    let in_place = reasons.is_empty() && runs && !asked;
+    if medium.is_some() && in_place && cdrom::can(scene).is_none() {
+        out.learn.push(cdrom::HELP);
+    }
+    if !in_place || cdrom::can(scene) != Some(true) {
+        medium = medium.and_then(|medium| {
+            medium.by_launch(&mut reasons);
+            None
+        });
+    }
     if let Some(reason) = grows {
-        let runs = matches!(live.state, VmState::Building | VmState::Running | VmState::Paused);
         let help = scene.live.help.get(NET_HELP);
         // What is added is plugged in at once.
         let plugged = vm.body.networks.iter().skip(live.nics.len()).all(|nic| nic.connected);
-        out.learn = reasons.is_empty() && runs && plugged && !asked && help.is_none();
-        if reasons.is_empty() && runs && plugged && !asked && help.is_some_and(|text| text.contains(NET_ADD)) {
+        out.learn.extend((in_place && plugged && help.is_none()).then_some(NET_HELP));
+        if reasons.is_empty()
+            && in_place
+            && plugged
+            && help.is_some_and(|text| NET_ADD.iter().any(|form| text.contains(form)))
+        {
             out.add = added(scene, vm, live, &mut out.reasons);
         } else {
             reasons.push(reason);
         }
     }
-    let explained = explained || !out.add.is_empty() || (!launched_as_wanted && replugged(vm, live));
+    let explained = explained
+        || !out.add.is_empty()
+        || (!launched_as_wanted && replugged(vm, live))
+        || (!launched_as_wanted && medium.is_some() && cdrom::explains(vm, live));
     let adds = std::mem::take(&mut out.reasons);
     out.reasons = reasons;
     if out.reasons.is_empty() && !hidden.is_empty() && !launched_as_wanted && digest.is_some() && !explained {
@@ -452,9 +480,13 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
             drift: false,
         });
     }
-    // What was launched as wanted and differs all the same was changed since.
-    out.reasons.iter_mut().for_each(|reason| reason.drift = launched_as_wanted);
     let by_launch = !out.reasons.is_empty();
+    if by_launch && let Some(medium) = medium.take() {
+        medium.by_launch(&mut out.reasons);
+    }
+    // What was launched as wanted and differs all the same was changed since; but what a digest leaves out.
+    let drifts = |field: &str| launched_as_wanted && !ownership::leaves_out(live, field);
+    out.reasons.iter_mut().for_each(|reason| reason.drift = drifts(&reason.field));
     out.reasons.extend(asked.then(asked_for));
     let wanted_state = vm.body.state.word();
     let state_reason = || Reason {
@@ -505,23 +537,36 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         return out;
     }
     out.reasons.splice(0..0, adds);
+    let medium = medium.map(cdrom::Differs::into_parts);
+    let (mut changed_by_us, mut changed_by_others) = (false, false);
+    if let Some((mut reason, medium)) = medium {
+        reason.drift = drifts(&reason.field);
+        (changed_by_us, changed_by_others) = (!reason.drift, reason.drift);
+        out.reasons.insert(0, reason);
+        out.medium = Some(medium);
+    }
     let before = out.reasons.len();
     let moved_by_others = connections(scene, vm, live, launched_as_wanted, &mut out);
     let connections = out.reasons.len() > before;
     tags(scene, vm, class, live, &mut out);
+    let before = out.reasons.len();
+    out.usb = usb::changes(scene, vm, class, live, &mut out.reasons);
+    changed_by_us |= out.reasons[before..].iter().any(|reason| !reason.drift);
+    changed_by_others |= out.reasons[before..].iter().any(|reason| reason.drift);
     let before = out.reasons.len();
     out.shapes = shapes(scene, vm, live, &mut out.reasons);
     let shaped = out.reasons.len() > before;
     let shaped_by_us = out.reasons[before..].iter().any(|reason| !reason.drift);
     let tags = !out.set_tags.is_empty() || !out.clear_tags.is_empty();
     let edited = !out.add.is_empty()
+        || changed_by_us
         || (connections && !moved_by_others)
         || tags
         || shaped_by_us
         || (!ended && (out.start || out.stop));
     out.action = if edited {
         Some(Action::Update)
-    } else if ended || connections || shaped {
+    } else if ended || connections || shaped || changed_by_others {
         Some(Action::Restore)
     } else {
         None

@@ -17,14 +17,16 @@ use crate::live::{LiveVm, VmState};
 use crate::name::{self, Address};
 use crate::spec::model::{RunState, Vm, VmBody};
 
+mod cdrom;
 mod class;
 mod compare;
 mod gate;
 mod order;
 mod qos;
+mod usb;
 
 use super::super::ownership::{self, short_hash};
-use class::{Class, Classes};
+use class::{Class, Classes, InPlace};
 use compare::{Connect, Difference};
 
 /// VMs of one class, to be launched together.
@@ -82,6 +84,10 @@ pub(super) struct Vms<'a> {
     connects: BTreeMap<Connect, Members<'a>>,
     /// By netspecs: VMs that get NICs.
     adds: BTreeMap<Vec<String>, Members<'a>>,
+    /// By what differs: VMs whose CD-ROM drives get another image, or none.
+    media: BTreeMap<cdrom::Medium, Members<'a>>,
+    /// By disk: VMs that get or lose it.
+    plugs: Plugs<'a>,
     /// By what differs: VMs whose NICs are shaped otherwise.
     shapes: BTreeMap<qos::Shape, Members<'a>>,
     /// By key, value and old value.
@@ -97,6 +103,9 @@ pub(super) struct Vms<'a> {
     /// VMs that must not go, by where that is written and what would become of them.
     protected: Protected<'a>,
 }
+
+/// By disk: VMs that get or lose it.
+type Plugs<'a> = BTreeMap<usb::Plug, Members<'a>>;
 
 /// Names by place and sentence.
 type Protected<'a> = BTreeMap<(Span, String), Vec<&'a str>>;
@@ -156,7 +165,7 @@ impl<'a> Vms<'a> {
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
         let costs = end_costs(live, true);
         let change = draft.change(address, Action::Replace, scene.place(vm.span), reasons, costs);
-        draft.changes[change].goal = self.classes.goal(class, vm);
+        draft.changes[change].goal = self.classes.goal(class, vm, InPlace::default());
         draft.changes[change].renamed_from = Some(Address::vm(&old.value));
         self.renamed.insert(name, &live.name);
         self.end(live, change);
@@ -174,6 +183,7 @@ impl<'a> Vms<'a> {
     ) {
         let class_id = self.classes.of(scene, draft, vm);
         qos::check(scene, draft, name, vm);
+        usb::check(scene, draft, name, vm);
         let Some(live) = live else {
             let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
             if self.rename(scene, draft, name, vm, class_id) {
@@ -181,7 +191,7 @@ impl<'a> Vms<'a> {
             }
             let parts = self.classes.parts(scene, class_id, vm);
             let change = draft.change(address, Action::Create, scene.place(vm.span), parts, Vec::new());
-            draft.changes[change].goal = self.classes.goal(class_id, vm);
+            draft.changes[change].goal = self.classes.goal(class_id, vm, InPlace::default());
             self.launch(class_id, name, change);
             return;
         };
@@ -201,13 +211,15 @@ impl<'a> Vms<'a> {
         }
         let asked = scene.scope.replaces(name::Kind::Vm, name);
         let difference = compare::compare(scene, vm, self.classes.get(class_id), live, asked);
-        draft.learn.extend(difference.learn.then_some(compare::NET_HELP));
+        draft.learn.extend(&difference.learn);
         let address = Address { kind: name::Kind::Vm, name: name.to_owned() };
         let Some(action) = difference.action else {
             draft.unchanged.push(address);
             return;
         };
-        let Difference { reasons, relaunch, start, stop, add, connects, shapes, set_tags, clear_tags, .. } = difference;
+        let Difference { reasons, relaunch, start, stop, add, connects, medium, shapes, .. } = difference;
+        let Difference { usb, set_tags, clear_tags, .. } = difference;
+        let media = InPlace { cdrom: medium.is_some(), usb: !usb.is_empty() };
         let mut costs = if relaunch { end_costs(live, true) } else { Vec::new() };
         if connects.iter().any(Connect::cuts) && !relaunch {
             costs.push(Cost::LinkCut);
@@ -216,7 +228,7 @@ impl<'a> Vms<'a> {
             self.protect(vm, name, "replaced", &reasons);
         }
         let change = draft.change(address, action, scene.place(vm.span), reasons, costs);
-        draft.changes[change].goal = self.classes.goal(class_id, vm);
+        draft.changes[change].goal = self.classes.goal(class_id, vm, media);
         if relaunch {
             self.end(live, change);
             self.launch(class_id, name, change);
@@ -243,14 +255,40 @@ impl<'a> Vms<'a> {
         for shape in shapes {
             self.shapes.entry(shape).or_default().push(member);
         }
+        let between = medium.as_ref().and_then(|medium| medium.between().cloned());
+        if let Some(medium) = medium {
+            self.media.entry(medium).or_default().push(member);
+        }
+        let open = usb.iter().any(|plug| matches!(plug, usb::Plug::Open(_))).then(|| usb::OPEN.to_owned());
+        for plug in usb {
+            self.plugs.entry(plug).or_default().push(member);
+        }
         for (key, value) in set_tags {
             let old = live.tags.get(&key).cloned();
+            let old = match key.as_str() {
+                ownership::DIGEST => between.clone().or(old),
+                ownership::USB => open.clone().or(old),
+                _ => old,
+            };
             self.set_tags.entry((key, value, old)).or_default().push(member);
         }
         for key in clear_tags {
             let old = live.tags.get(&key).cloned();
+            let old = if key == ownership::USB { open.clone().or(old) } else { old };
             self.clear_tags.entry((key, old)).or_default().push(member);
         }
+    }
+
+    /// The disks of VMs that are in a set, and those of the others.
+    fn plugs_by(&self, names: &HashSet<&str>) -> (Plugs<'a>, Plugs<'a>) {
+        let (mut inside, mut outside) = (Plugs::new(), Plugs::new());
+        for (plug, members) in &self.plugs {
+            for member in members {
+                let side = if names.contains(member.0) { &mut inside } else { &mut outside };
+                side.entry(plug.clone()).or_default().push(*member);
+            }
+        }
+        (inside, outside)
     }
 
     /// Add the steps of one launch group: its configuration and its launches, which only queue where that is to be. The last
@@ -324,6 +362,7 @@ impl<'a> Vms<'a> {
         }
         for Launched { target, serves, step, .. } in launched {
             shaped.extend(qos::of_new(scene, draft, class.body, (target, serves), *step));
+            shaped.extend(usb::of_new(draft, class.body, (target, serves), *step));
         }
     }
 
@@ -357,8 +396,18 @@ impl<'a> Vms<'a> {
     }
 
     /// Launches and starts, dependencies first. Returns for each VM the step after which it is ready.
-    fn bring_up(&self, scene: &Scene<'a>, draft: &mut Draft, flushed: &HashMap<&str, StepId>) -> Ready<'a> {
+    fn bring_up(
+        &self,
+        scene: &Scene<'a>,
+        draft: &mut Draft,
+        flushed: &HashMap<&str, StepId>,
+        media: &HashMap<&'a str, Vec<StepId>>,
+    ) -> Ready<'a> {
         let mut ready = Ready::new();
+        // A guest starts with the medium that it is to have.
+        for (name, _) in self.starts.values().flat_map(|group| &group.members) {
+            ready.extend(media.get(name).map(|steps| (*name, steps.clone())));
+        }
         let launches = self.launches.values().map(|group| (true, false, group));
         let starts = self.starts.iter().map(|((_, ended), group)| (false, *ended, group));
         let group = |(launched, ended, of): (bool, bool, _)| {
@@ -644,7 +693,16 @@ impl<'a> Lower<'a> for Vms<'a> {
             let off = placement::switch(scene, draft, &launched, false, Extra::default());
             draft.placement_ready.extend(off);
         }
-        let mut ready = self.bring_up(scene, draft, &self.flushed);
+        let media = cdrom::steps(scene, draft, &self.media);
+        // One that has ended is started first, with the disks that it had.
+        let ended: HashSet<&str> =
+            self.starts.iter().filter(|((_, ended), _)| *ended).flat_map(|(_, g)| &g.members).map(|m| m.0).collect();
+        let (later, now) = self.plugs_by(&ended);
+        let mut plugged = usb::steps(scene, draft, &now, &media);
+        let mut before_start = media.clone();
+        before_start.extend(plugged.iter().map(|(name, steps)| (*name, steps.clone())));
+        let mut ready = self.bring_up(scene, draft, &self.flushed, &before_start);
+        plugged.extend(usb::steps(scene, draft, &later, &ready));
         if passing {
             placement::switch_back(scene, draft, None);
         }
@@ -713,14 +771,28 @@ impl<'a> Lower<'a> for Vms<'a> {
         for ((key, value, old), members) in &self.set_tags {
             for part in targets(members.clone()) {
                 let undo = tag_undo(draft, &part.text, key, old.as_deref());
-                let extra = Extra { guard: guard(scene, &part.names), undo, ..Extra::default() };
+                let mut needs = Vec::new();
+                if key == ownership::DIGEST {
+                    needs.extend(part.of.iter().filter_map(|name| media.get(name)).flatten());
+                } else if key == ownership::USB {
+                    needs.extend(part.of.iter().filter_map(|name| plugged.get(name)).flatten());
+                }
+                needs.sort_unstable();
+                needs.dedup();
+                let extra = Extra { needs, guard: guard(scene, &part.names), undo, ..Extra::default() };
                 draft.step(&part.serves, &["vm", "tag", &part.text, key, value], extra);
             }
         }
         for ((key, old), members) in &self.clear_tags {
             for part in targets(members.clone()) {
                 let undo = tag_undo(draft, &part.text, key, old.as_deref());
-                let extra = Extra { guard: guard(scene, &part.names), undo, ..Extra::default() };
+                let mut needs = Vec::new();
+                if key == ownership::USB {
+                    needs.extend(part.of.iter().filter_map(|name| plugged.get(name)).flatten());
+                    needs.sort_unstable();
+                    needs.dedup();
+                }
+                let extra = Extra { needs, guard: guard(scene, &part.names), undo, ..Extra::default() };
                 draft.step(&part.serves, &["clear", "vm", "tag", &part.text, key], extra);
             }
         }
