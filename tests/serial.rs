@@ -185,7 +185,8 @@ fn a_guest_that_writes_forever_fills_no_disk() {
     drop(reader);
     let before = written(&lab);
     wait_for("the guest to write on", || written(&lab) > before + 1000);
-    // Much more than the guest itself would write in the time of a test.
+    // Much more than the guest itself would write in the time of a test, which waits for what is appended to be alone.
+    lab.e("vm stop a").ok();
     let megabyte = vec![b'x'; usize::try_from(MIB).expect("it fits")];
     append(&log, b"\nearly mark\n");
     for _ in 0..8 {
