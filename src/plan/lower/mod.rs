@@ -292,7 +292,9 @@ fn left_behind(scene: &Scene<'_>, draft: &Draft) -> Vec<String> {
     let unmanaged = |name: &str| draft.unmanaged.iter().any(|other| other.kind == Kind::Pipe && other.name == name);
     let pipes = pipes.filter(|(pipe, _)| !unmanaged(pipe));
     let pipes = pipes.filter_map(|(pipe, live)| Some(format!("pipe.{pipe} ({})", pipe::others(live)?)));
-    vms.chain(taps).chain(objects).chain(pipes).collect()
+    let (_, queued) = ownership::waiting(scene.name(), &scene.live.placement.queue);
+    let queued = (!queued.is_empty()).then(|| format!("vm.{} (queued)", ownership::compressed(&queued)));
+    vms.chain(taps).chain(objects).chain(pipes).chain(queued).collect()
 }
 
 /// The last step of a destroy: the namespace, if nothing in it belongs to somebody else.
