@@ -144,7 +144,7 @@ fn an_address_of_nothing_is_an_error_with_a_suggestion() {
         assert!(advice.contains(hint), "{address}: {advice}");
     }
     for (text, message) in [
-        ("web3", "`web3` does not say of what kind it is, expected KIND.web3, where KIND is vlan, "),
+        ("web3", "`web3` does not say of what kind it is, expected KIND.web3, where KIND is placement, vlan, "),
         ("vms.a", "plumbing or command; did you mean `vm.a`?"),
         ("vm.a[3-1]", "`vm.a[3-1]` stands for nothing; the low end of a range comes first, as in web[0-9]"),
         ("vm.a[", "`vm.a[` has no names that can be read"),
