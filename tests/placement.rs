@@ -166,6 +166,7 @@ fn a_saved_plan_does_not_touch_what_others_queued_since() {
     lab.is_up("by a saved plan");
     lab.write(&LAB.replace("web[0-2]", "web[0-3]"));
     lab.run(&["plan", "--out", "q", "lab.yaml"], 0);
+    lab.run(&["plan", "--destroy", "--out", "d", "lab.yaml"], 0);
     for command in ["ns queueing true", "vm launch kvm theirs", "ns queueing false"] {
         lab.minimega.by_hand(&format!("namespace lab {command}"));
     }
@@ -178,6 +179,9 @@ fn a_saved_plan_does_not_touch_what_others_queued_since() {
     };
     row("vm.theirs", "unmanaged");
     row("vm.web3", "managed");
+    // A destroy of before does not drop it with the namespace.
+    let (_, err) = lab.run(&["apply", "--yes", "d"], 3);
+    assert!(err.contains("vm.theirs waits in the queue and would go with the namespace"), "{err}");
     let state = lab.minimega.state();
     let space = &state.namespaces["lab"];
     assert!(!space.vms.contains_key("theirs") && !space.vms.contains_key("web3"));
