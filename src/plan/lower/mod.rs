@@ -263,7 +263,12 @@ fn note_followers(scene: &Scene<'_>, draft: &mut Draft) {
     if scene.destroy() || !scene.options.selection.is_partial() {
         return;
     }
-    let again = draft.launched.iter().filter(|name| scene.live.vms.contains_key(name.as_str()));
+    let there = |name: &str| scene.live.vms.contains_key(name);
+    let former = |name: &str| {
+        let vm = scene.experiment.vms.get(name)?;
+        vm.renamed_from.as_ref().map(|former| former.as_str())
+    };
+    let again = draft.launched.iter().filter(|name| there(name) || former(name).is_some_and(there));
     let (mut vms, mut left) = (Vec::new(), BTreeSet::new());
     for vm in again.map(|name| Address { kind: Kind::Vm, name: name.clone() }) {
         let users = scene.graph.needed_by(&vm).into_iter().map(|(user, _)| user);
