@@ -114,6 +114,15 @@ fn an_experiment_on_several_hosts_from_nothing_to_nothing() {
     }
     let launches = log.iter().filter(|line| *line == "namespace lab vm launch").count();
     assert_eq!(launches, 2, "one for each level of dependencies: {log:#?}");
+    // The queue is as long as what it launches: it is read once before that, and not for each entry.
+    let at = |part: &str| log.iter().position(|line| line == part).expect("there is a round");
+    let round = &log[at("namespace lab ns queueing true")..at("namespace lab vm launch")];
+    assert_eq!(round.iter().filter(|line| *line == "namespace lab ns queue").count(), 1, "{round:#?}");
+    let (shown, _) = lab.run(&["show", "lab.yaml"], 0);
+    assert!(
+        shown.contains("placement  setting    owner\nhosts      node[1-2]  managed\nload       memcommit  managed\n"),
+        "{shown}"
+    );
     lab.is_up("at once");
     // It is the same experiment when it is imported.
     let (imported, _) = lab.run(&["import", "lab"], 0);
@@ -157,11 +166,22 @@ fn a_saved_plan_does_not_touch_what_others_queued_since() {
     lab.is_up("by a saved plan");
     lab.write(&LAB.replace("web[0-2]", "web[0-3]"));
     lab.run(&["plan", "--out", "q", "lab.yaml"], 0);
+    lab.run(&["plan", "--destroy", "--out", "d", "lab.yaml"], 0);
     for command in ["ns queueing true", "vm launch kvm theirs", "ns queueing false"] {
         lab.minimega.by_hand(&format!("namespace lab {command}"));
     }
     let (_, err) = lab.run(&["apply", "--yes", "q"], 4);
     assert!(err.contains("not this experiment's and would be launched too: theirs"), "{err}");
+    let (shown, _) = lab.run(&["show", "lab.yaml"], 0);
+    let row = |setting: &str, owner: &str| {
+        let is = |line: &str| line.split_whitespace().eq(["queued", setting, owner]);
+        assert!(shown.lines().any(is), "{shown}");
+    };
+    row("vm.theirs", "unmanaged");
+    row("vm.web3", "managed");
+    // A destroy of before does not drop it with the namespace.
+    let (_, err) = lab.run(&["apply", "--yes", "d"], 3);
+    assert!(err.contains("vm.theirs waits in the queue and would go with the namespace"), "{err}");
     let state = lab.minimega.state();
     let space = &state.namespaces["lab"];
     assert!(!space.vms.contains_key("theirs") && !space.vms.contains_key("web3"));

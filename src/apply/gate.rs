@@ -100,7 +100,10 @@ fn answered(responses: &[Response], holds: &Holds, experiment: &Namespace) -> Re
             let found: usize = queue.iter().map(|queued| queued.count).sum();
             match queue.iter().all(|queued| queued_by(experiment, queued)) {
                 true if found == *count => Ok(()),
-                true => Err(Unmet::NotYet(format!("{found} of {count} VMs are queued"))),
+                true => {
+                    let why = if found < *count { "; `ns queueing` may have been turned off since" } else { "" };
+                    Err(Unmet::NotYet(format!("{found} of {count} VMs are queued{why}")))
+                }
                 false => Err(Unmet::NotYet(format!(
                     "VMs are queued that are not this experiment's and would be launched too: {}",
                     compressed(&others)

@@ -1,5 +1,6 @@
 //! `megaform show`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,16 +10,16 @@ use super::experiment::{CommandError, VarArgs, advice, file_or_name, observe, pr
 use super::output;
 use super::target::Target;
 use crate::diagnostic::{Exit, Spanned};
-use crate::language::range::natural_cmp;
-use crate::live::{Live, LiveNic, Objects, gateway_key, is_it};
+use crate::language::range::{self, natural_cmp};
+use crate::live::{Facts, Live, LiveNic, Objects, gateway_key, named};
 use crate::name::{Kind, Namespace, pipeline_key};
 use crate::plan::Made;
 use crate::plan::advice::{Advice, CommandAdvice};
-use crate::plan::ownership::owns;
-use crate::spec::model::Object;
+use crate::plan::ownership::{owns, waiting};
+use crate::spec::model::{Experiment, Object};
 
 /// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, pipes, pipelines, dnsmasq
-/// servers and raw commands, what is managed, and the outputs of the file.
+/// servers and raw commands, where VMs go and what waits to be launched, what is managed, and the outputs of the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The experiment file (.yaml, .yml, .toml).
@@ -46,7 +47,9 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
     }
     let known = advice(target, name)?;
     let tap_managed = |tap: &str| loaded.experiment.taps.contains_key(tap) || known.taps.contains_key(tap);
-    let (experiment, none) = (&loaded.experiment, Objects::new());
+    let experiment = &loaded.experiment;
+    let ours: BTreeMap<Kind, BTreeSet<&str>> =
+        live.objects.iter().map(|(kind, all)| (*kind, ours(*kind, all, experiment, &known))).collect();
     let object_managed = |kind: Kind, key: &str| {
         // Of several mirrors to one destination, that from the source that is known is the experiment's.
         let mirror = live.objects.get(&kind).and_then(|objects| objects.get(key)).filter(|_| kind == Kind::Mirror);
@@ -59,8 +62,6 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
                 experiment.of(kind).any(|(_, object)| ["from", "to"].iter().all(|e| object.one(e) == end(e)));
             return declared || known.objects.iter().any(|((of, _), known)| *of == kind && made(known));
         }
-        let all = live.objects.get(&kind).unwrap_or(&none);
-        let made = known.objects.iter().any(|((of, _), made)| *of == kind && is_it(all, &made.key, &made.facts, key));
         let declares = |object: &Object| {
             if kind == Kind::Nat {
                 return object.one("vlan").is_some_and(|vlan| gateway_key(vlan, object.one("bridge")) == key);
@@ -69,15 +70,7 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
                 let elements: Vec<&str> = object.all("pipeline").iter().map(|element| element.value.as_str()).collect();
                 return pipeline_key(name, &elements.join(" ")) == key;
             }
-            let values = |values: &[Spanned<String>]| values.iter().map(|value| value.value.clone()).collect();
-            let settings = object.settings.iter().map(|(key, of)| ((*key).to_owned(), values(of))).collect();
-            let keys: &[&str] = match kind {
-                Kind::Dnsmasq => &["address"],
-                Kind::Mirror => &["to"],
-                Kind::Bond => &["name"],
-                _ => &["file", "to"],
-            };
-            keys.iter().any(|of| object.one(of).is_some_and(|value| is_it(all, value, &settings, key)))
+            false
         };
         // A pipe without an entry comes with the pipelines that have it.
         let plumbed = || {
@@ -86,13 +79,18 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
             let known = known.flat_map(|(_, made)| made.facts.get("pipeline").into_iter().flatten());
             written.map(|element| &element.value).chain(known).any(|element| pipeline_key(name, element) == key)
         };
-        made || match kind {
-            Kind::Bridge => experiment.declares(kind, key),
-            Kind::Pipe => experiment.declares(kind, key) || plumbed(),
-            kind => experiment.of(kind).any(|(_, object)| declares(object)),
-        }
+        ours.get(&kind).is_some_and(|ours| ours.contains(key))
+            || match kind {
+                Kind::Bridge => experiment.declares(kind, key),
+                Kind::Pipe => experiment.declares(kind, key) || plumbed(),
+                kind => experiment.of(kind).any(|(_, object)| declares(object)),
+            }
     };
     let mut shown = text(name, &live, &tap_managed, &object_managed);
+    placement(&mut shown, name, &live, &|setting| {
+        experiment.declares(Kind::Placement, setting)
+            || known.objects.contains_key(&(Kind::Placement, setting.to_owned()))
+    });
     raw_commands(&mut shown, &known);
     if shown.is_empty() {
         shown = format!("Namespace {name} is empty.\n");
@@ -100,6 +98,45 @@ pub fn run(args: &ShowArgs, target: &Target) -> Result<Exit, CommandError> {
     print(&loaded.secrets.mask(&shown))?;
     print(&output::text(&loaded.outputs))?;
     Ok(Exit::Success)
+}
+
+/// The live objects of a kind that the file or the journal names.
+fn ours<'o>(kind: Kind, all: &'o Objects, experiment: &Experiment, known: &Advice) -> BTreeSet<&'o str> {
+    let made = known.objects.iter().filter(|((of, _), _)| *of == kind);
+    let mut ours: BTreeSet<&str> =
+        named(all, made.map(|(_, made)| (made.key.as_str(), &made.facts, ()))).into_keys().collect();
+    let keys: &[&str] = match kind {
+        Kind::Dnsmasq => &["address"],
+        Kind::Bond => &["name"],
+        Kind::Capture => &["file", "to"],
+        _ => return ours,
+    };
+    let values = |values: &[Spanned<String>]| values.iter().map(|value| value.value.clone()).collect();
+    for (_, object) in experiment.of(kind) {
+        let settings: Facts = object.settings.iter().map(|(key, of)| ((*key).to_owned(), values(of))).collect();
+        let named = named(all, keys.iter().filter_map(|key| Some((object.one(key)?, &settings, ()))));
+        ours.extend(named.into_keys());
+    }
+    ours
+}
+
+/// Where VMs go, as far as the experiment says so, and what waits to be launched.
+fn placement(out: &mut String, name: &Namespace, live: &Live, ours: &dyn Fn(&str) -> bool) {
+    let live_placement = &live.placement;
+    let hosts = live_placement.hosts.as_deref().map(range::compress);
+    let settings = [("hosts", hosts), ("load", live_placement.load.clone())];
+    let settings = settings.into_iter().filter(|(setting, _)| ours(setting));
+    let mut rows: Vec<Vec<String>> =
+        settings.filter_map(|(setting, value)| Some(vec![setting.to_owned(), value?, managed(true)])).collect();
+    if live.queueing {
+        rows.push(vec!["queueing".to_owned(), "true".to_owned(), managed(ours("queueing"))]);
+    }
+    for (waiting, owned) in <[_; 2]>::from(waiting(name, &live_placement.queue)).iter().zip([true, false]) {
+        if !waiting.is_empty() {
+            rows.push(vec!["queued".to_owned(), format!("vm.{}", range::compress(waiting)), managed(owned)]);
+        }
+    }
+    table(out, &["placement", "setting", "owner"], rows);
 }
 
 fn managed(yes: bool) -> String {

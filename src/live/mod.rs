@@ -23,7 +23,7 @@ mod usb;
 mod vm;
 
 pub use object::{
-    Facts, INSIDE, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, is_it, mirrors_to, same_file,
+    Facts, INSIDE, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, named, same_file,
 };
 pub use placement::{HOSTS, HostSize, LOCALHOST, Placement, Queued, USUAL_LOAD, observe_queue, queue};
 pub use plumbing::{ELEMENTS, OTHERS, is_unset_pipe, is_unused_pipe, same_program};

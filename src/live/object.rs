@@ -89,9 +89,18 @@ pub fn find<'o>(objects: &'o Objects, key: &str, settings: Option<&Facts>) -> Op
     Some((path, object))
 }
 
-/// Whether an object of this key is the one that another key, and settings, name.
-pub fn is_it(objects: &Objects, wanted: &str, settings: &Facts, key: &str) -> bool {
-    wanted == key || find(objects, wanted, Some(settings)).is_some_and(|(found, _)| found == key)
+/// The objects that keys with settings name, by their own keys; the first of several that name one has it.
+pub fn named<'o, 'n, T>(
+    objects: &'o Objects,
+    names: impl IntoIterator<Item = (&'n str, &'n Facts, T)>,
+) -> BTreeMap<&'o str, T> {
+    let mut named = BTreeMap::new();
+    for (key, settings, value) in names {
+        if let Some((found, _)) = find(objects, key, Some(settings)) {
+            named.entry(found.as_str()).or_insert(value);
+        }
+    }
+    named
 }
 
 /// The table of a command; None where the target does not have it.

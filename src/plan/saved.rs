@@ -18,7 +18,7 @@ use super::goal::{Goal, unmet};
 use super::select::list;
 use super::{Action, Advice, Change, Expect, Holds, Mark, Plan, Step, StepId, Undo, Verb};
 use crate::language::range;
-use crate::live::{Live, VmState};
+use crate::live::{Live, LiveObject, OTHERS, VmState, is_unset_pipe};
 use crate::name::{Address, Kind, Namespace};
 
 /// What the first line of a saved plan begins with.
@@ -513,8 +513,32 @@ impl Saved {
                     .filter(|other| !known.contains(other))
                     .map(|(kind, name)| format!("{kind}.{name} was not there and would go with the namespace")),
             );
+            moved.extend(
+                self.objects_since(live).map(|other| format!("{other} was not there and would go with the namespace")),
+            );
+            let (_, queued) = super::ownership::waiting(&self.plan.experiment, &live.placement.queue);
+            let queued = (!queued.is_empty()).then(|| range::compress(&queued));
+            moved.extend(queued.map(|names| format!("vm.{names} waits in the queue and would go with the namespace")));
         }
         moved
+    }
+
+    /// Ways out, pipelines and pipes of others that keep a namespace and that the plan does not know.
+    fn objects_since<'l>(&self, live: &'l Live) -> impl Iterator<Item = Address> + 'l {
+        let key = |change: &Change| match &*change.goal {
+            Goal::Object { key, .. } => Some((change.address.kind, key.clone())),
+            _ => None,
+        };
+        let known: HashSet<(Kind, String)> = self.plan.changes.iter().filter_map(key).collect();
+        let counts = |kind: Kind, object: &LiveObject| match kind {
+            Kind::Nat | Kind::Plumbing => true,
+            // Pipelines leave pipes behind that are as good as none.
+            Kind::Pipe => !is_unset_pipe(&object.facts) || object.facts.contains_key(OTHERS),
+            _ => false,
+        };
+        let all = live.objects.iter().flat_map(|(kind, of)| of.iter().map(|(key, object)| (*kind, key, object)));
+        all.filter(move |(kind, key, object)| counts(*kind, object) && !known.contains(&(*kind, (*key).clone())))
+            .map(|(kind, key, _)| Address::new(kind, key))
     }
 
     /// Entries of raw commands of which something else is remembered than when the plan was made: a sentence each.

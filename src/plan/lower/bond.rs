@@ -3,7 +3,7 @@
 //!
 //! NICs of a VM that is launched are bonded before its guest starts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::draft::{Draft, Extra, Pending};
@@ -60,21 +60,20 @@ impl Bonds {
         seen: &Seen,
         moves: &dyn Fn(&Facts) -> Option<(String, usize)>,
     ) {
-        let goes = |key: &str| {
-            let removes = |work: &&Work| work.old.as_ref().is_some_and(|old| old.key == key) && work.removes();
-            self.work.iter().any(|work| removes(&work))
-        };
+        let removed = self.work.iter().filter(|work| work.removes()).filter_map(|work| work.old.as_ref());
+        let gone: BTreeSet<&str> = removed.map(|old| old.key.as_str()).collect();
+        let mut made: BTreeMap<&str, Vec<(&str, &Facts)>> = BTreeMap::new();
+        for work in self.work.iter().filter(|work| work.makes()) {
+            let Some(new) = &work.new else { continue };
+            made.entry(one(&new.facts, "vm").unwrap_or_default()).or_default().push((&work.name, &new.facts));
+        }
         let wants = |live: &Facts| {
-            let taken = |new: &Facts| {
-                let nics = all(new, "nics");
-                one(new, "vm") == one(live, "vm") && nics.iter().any(|nic| all(live, "nics").contains(nic))
-            };
-            let makes = self.work.iter().filter(|work| work.makes());
-            let mut makes = makes.filter_map(|work| Some((work, work.new.as_ref()?)));
-            makes.find(|(_, new)| taken(&new.facts)).map(|(work, _)| work.name.clone())
+            let taken = |new: &Facts| all(new, "nics").iter().any(|nic| all(live, "nics").contains(nic));
+            let of_vm = made.get(one(live, "vm").unwrap_or_default()).into_iter().flatten();
+            of_vm.copied().find(|(_, new)| taken(new)).map(|(name, _)| name.to_owned())
         };
         let ours = |key: &str| scene.experiment.of(Kind::Bond).any(|(_, bond)| bond.one("name") == Some(key));
-        for (key, live) in seen.iter().filter(|(key, _)| !scene.destroy() && !goes(key)) {
+        for (key, live) in seen.iter().filter(|(key, _)| !scene.destroy() && !gone.contains(key.as_str())) {
             let vm = one(&live.facts, "vm").unwrap_or_default();
             // It ends with the process.
             if draft.launched.contains(vm) {
@@ -172,10 +171,9 @@ impl<'a> Lower<'a> for Bonds {
             draft.problems.push(scene.problem("bond-left-out", Some(item.object.span), message, hint));
         }
         self.check_others(scene, draft, &seen, &moves);
-        for (name, object) in scene.experiment.of(Kind::Bond) {
-            let makes = |work: &Work| work.name == name && work.makes();
-            if self.work.iter().any(makes) {
-                scene.needs(draft, &BOND, &Address::new(Kind::Bond, name), object.span);
+        for work in self.work.iter().filter(|work| work.makes()) {
+            if let Some(object) = scene.experiment.objects.get(&Kind::Bond).and_then(|bonds| bonds.get(&work.name)) {
+                scene.needs(draft, &BOND, &Address::new(Kind::Bond, &work.name), object.span);
             }
         }
     }

@@ -11,7 +11,7 @@ use super::super::draft::{Draft, Extra, Pending};
 use super::super::{Action, Cost, Mark, Reason, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, diff, launched, one, seen, words};
 use super::{Lower, Scene};
-use crate::live::{Facts, Objects, find, is_it};
+use crate::live::{Facts, find, named};
 use crate::name::{Address, Kind};
 
 /// A setting of the namespace: the key of the file, the words of the command, and what minimega begins with.
@@ -125,6 +125,10 @@ pub(super) struct Captures {
     wanted: BTreeMap<Group, usize>,
     /// What is live of each group, by key.
     there: BTreeMap<Group, Vec<(String, Facts)>>,
+    /// What the file says of those that are live, by key.
+    declared: BTreeMap<String, Facts>,
+    /// What is remembered of those that are live, by key.
+    known: BTreeMap<String, Facts>,
 }
 
 impl Captures {
@@ -230,21 +234,12 @@ impl Captures {
     /// of one back stops them all. None where the target does not tell what somebody else's was started with.
     fn again(&self, scene: &Scene<'_>, draft: &mut Draft, group: &Group) -> Option<Vec<String>> {
         let mut lines = Vec::new();
-        let none = Objects::new();
-        let all = scene.live.objects.get(&Kind::Capture).unwrap_or(&none);
         // Taking back what stops them starts them again.
         let there = self.there.get(group).into_iter().flatten().filter(|_| !self.stopped.contains_key(group));
         for (key, live) in there {
-            let known = |made: &&super::super::Made| is_it(all, &made.key, &made.facts, key);
-            let made = scene.options.advice.objects.iter().filter(|((kind, _), _)| *kind == Kind::Capture);
-            let made = made.map(|(_, made)| made).find(known);
-            let declared = scene.experiment.of(Kind::Capture).find(|(name, object)| {
-                let wanted = object.one("to").or(object.one("file"));
-                wanted.is_some_and(|wanted| is_it(all, wanted, &Item::new(name, object, String::new()).facts, key))
-            });
-            let mut facts =
-                declared.map(|(name, object)| Item::new(name, object, key.clone()).facts).unwrap_or_default();
-            facts.extend(made.map(|made| made.facts.clone()).unwrap_or_default());
+            let (declared, made) = (self.declared.get(key), self.known.get(key));
+            let mut facts = declared.cloned().unwrap_or_default();
+            facts.extend(made.cloned().unwrap_or_default());
             facts.extend(live.clone());
             let told: &[&str] = match one(&facts, "type") {
                 Some("netflow") => &["format"],
@@ -396,6 +391,23 @@ impl<'a> Lower<'a> for Captures {
             if let Some(group) = Group::of(&live.facts) {
                 self.there.entry(group).or_default().push((key.clone(), live.facts.clone()));
             }
+        }
+        if let Some(all) = scene.live.objects.get(&Kind::Capture).filter(|_| !self.wanted.is_empty()) {
+            let items: Vec<Item<'_>> = scene
+                .experiment
+                .of(Kind::Capture)
+                .filter_map(|(name, object)| {
+                    let key = object.one("to").or(object.one("file"))?;
+                    Some(Item::new(name, object, key.to_owned()))
+                })
+                .collect();
+            let made = scene.options.advice.objects.iter().filter(|((kind, _), _)| *kind == Kind::Capture);
+            let made = made.map(|(_, made)| (made.key.as_str(), &made.facts, &made.facts));
+            let own = |found: BTreeMap<&str, &Facts>| {
+                found.into_iter().map(|(key, facts)| (key.to_owned(), facts.clone())).collect()
+            };
+            self.declared = own(named(all, items.iter().map(|item| (item.key.as_str(), &item.facts, &item.facts))));
+            self.known = own(named(all, made));
         }
         for (setting, change) in &self.left {
             draft.settings(&Arc::from([*change]), &[setting.set(setting.initial)], &[]);

@@ -263,7 +263,12 @@ fn note_followers(scene: &Scene<'_>, draft: &mut Draft) {
     if scene.destroy() || !scene.options.selection.is_partial() {
         return;
     }
-    let again = draft.launched.iter().filter(|name| scene.live.vms.contains_key(name.as_str()));
+    let there = |name: &str| scene.live.vms.contains_key(name);
+    let former = |name: &str| {
+        let vm = scene.experiment.vms.get(name)?;
+        vm.renamed_from.as_ref().map(|former| former.as_str())
+    };
+    let again = draft.launched.iter().filter(|name| there(name) || former(name).is_some_and(there));
     let (mut vms, mut left) = (Vec::new(), BTreeSet::new());
     for vm in again.map(|name| Address { kind: Kind::Vm, name: name.clone() }) {
         let users = scene.graph.needed_by(&vm).into_iter().map(|(user, _)| user);
@@ -292,7 +297,9 @@ fn left_behind(scene: &Scene<'_>, draft: &Draft) -> Vec<String> {
     let unmanaged = |name: &str| draft.unmanaged.iter().any(|other| other.kind == Kind::Pipe && other.name == name);
     let pipes = pipes.filter(|(pipe, _)| !unmanaged(pipe));
     let pipes = pipes.filter_map(|(pipe, live)| Some(format!("pipe.{pipe} ({})", pipe::others(live)?)));
-    vms.chain(taps).chain(objects).chain(pipes).collect()
+    let (_, queued) = ownership::waiting(scene.name(), &scene.live.placement.queue);
+    let queued = (!queued.is_empty()).then(|| format!("vm.{} (queued)", ownership::compressed(&queued)));
+    vms.chain(taps).chain(objects).chain(pipes).chain(queued).collect()
 }
 
 /// The last step of a destroy: the namespace, if nothing in it belongs to somebody else.

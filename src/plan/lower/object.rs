@@ -9,7 +9,7 @@ use super::super::display::reason_text;
 use super::super::draft::Draft;
 use super::super::{Action, Cost, Goal, Reason};
 use super::{Scene, asked_for, gone, not_in_the_file};
-use crate::live::{ELEMENTS, Facts, INSIDE, INTERFACES, LiveObject, OTHERS, TAG, find, is_it, same_file};
+use crate::live::{ELEMENTS, Facts, INSIDE, INTERFACES, LiveObject, OTHERS, TAG, find, named, same_file};
 use crate::name::{Address, Kind};
 use crate::spec::model::Object;
 
@@ -337,15 +337,12 @@ pub(super) fn diff<'a>(
         work.push(Work { name: item.name.to_owned(), change, old, id: live.id.clone(), new, anew, former: false });
     }
     let declared = |key: &str| items.iter().find(|item| item.key == key);
+    let all_known = scene.options.advice.objects.iter().filter(|((of, _), _)| *of == kind);
+    let all_known = named(seen, all_known.map(|((_, name), made)| (made.key.as_str(), &made.facts, (name, made))));
     let mut unmanaged = Vec::new();
     for (key, live) in seen.iter().filter(|(key, _)| !taken.contains(key.as_str())) {
-        let known = scene
-            .options
-            .advice
-            .objects
-            .iter()
-            .find(|((of, _), made)| *of == kind && is_it(seen, &made.key, &made.facts, key));
-        let name = known.map(|((_, name), _)| name.as_str()).or_else(|| declared(key).map(|item| item.name));
+        let known = all_known.get(key.as_str()).copied();
+        let name = known.map(|(name, _)| name.as_str()).or_else(|| declared(key).map(|item| item.name));
         let Some(name) = name else {
             unmanaged.push(key.as_str());
             continue;

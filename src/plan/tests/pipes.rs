@@ -229,6 +229,9 @@ fn a_saved_plan_that_clears_a_pipe_does_not_fit_once_somebody_uses_it() {
     let (changes, goes) =
         (saved(&lab("pipes: { a: { mode: random }, b: { log: true } }\n"), false), saved(&file, true));
     assert_eq!(goes.moved(&live(&mm, &file)), [] as [&str; 0]);
+    mm.by_hand("namespace lab pipe theirs mode random");
+    assert_eq!(goes.moved(&live(&mm, &file)), ["pipe.theirs was not there and would go with the namespace"]);
+    mm.by_hand("namespace lab clear pipe theirs");
     mm.0.lock().unwrap().network.pipes.get_mut("lab//a").unwrap().clients = 1;
     assert_eq!(changes.moved(&live(&mm, &file)), [] as [&str; 0]);
     assert!(!goes.moved(&live(&mm, &file)).is_empty());

@@ -285,7 +285,13 @@ fn what_others_queued_is_neither_launched_nor_dropped() {
         mm.by_hand(&format!("namespace lab {command}"));
     }
     assert!(plan_with(&mm, &one, &options(&one, &advice)).unwrap().is_empty());
-    carry_out(&mm, &planned_destroy(&mm, &one, advice));
+    // Nor does a destroy drop it with the namespace.
+    let destroy = planned_destroy(&mm, &one, advice);
+    let kept = "namespace lab stays, because it holds what this experiment does not own: vm.theirs (queued)";
+    assert!(destroy.notes.iter().any(|note| note == kept), "{:?}", destroy.notes);
+    carry_out(&mm, &destroy);
+    assert!(space(&mm).vms.is_empty());
+    assert_eq!(space(&mm).queue.len(), 1);
 }
 
 /// A plan that is cut off after any step, with what the journal knows then and without it, and the plan after it.

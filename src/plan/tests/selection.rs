@@ -99,6 +99,14 @@ fn the_two_names_of_a_renamed_vm_are_chosen_together() {
     }
     let plan = with(&mm, &lab, false, chosen(&["vm.db"], &[], &[]));
     assert!(plan.is_empty(), "{:?}", actions(&plan));
+    // What is of the old one ends with it, and is not there for the new one.
+    let captured = file(
+        &format!("{renamed}captures: {{ wire: {{ vm: alone, interface: 0, file: w.pcap }} }}\n")
+            .replace("alone: { memory: 64,", "alone: { memory: 64, networks: [dmz],"),
+    );
+    let plan = with(&mm, &captured, false, chosen(&["vm.alone"], &[], &[]));
+    let left = "not selected, so missing from the new vm.alone until planned: capture.wire";
+    assert!(plan.notes.iter().any(|note| note == left), "{:?}", plan.notes);
     // Before the rename it is there under its old name, and goes with a destroy of the new one.
     let plan = with(&mm, &lab, true, chosen(&["vm.alone"], &[], &[]));
     assert_eq!(actions(&plan), ["- vm.lone"]);
@@ -144,7 +152,7 @@ fn an_address_of_nothing_is_an_error_with_a_suggestion() {
         assert!(advice.contains(hint), "{address}: {advice}");
     }
     for (text, message) in [
-        ("web3", "`web3` does not say of what kind it is, expected KIND.web3, where KIND is vlan, "),
+        ("web3", "`web3` does not say of what kind it is, expected KIND.web3, where KIND is placement, vlan, "),
         ("vms.a", "plumbing or command; did you mean `vm.a`?"),
         ("vm.a[3-1]", "`vm.a[3-1]` stands for nothing; the low end of a range comes first, as in web[0-9]"),
         ("vm.a[", "`vm.a[` has no names that can be read"),

@@ -59,10 +59,11 @@ impl<'d> Checks<'d> {
         let graph: DiGraphMap<&str, ()> =
             DiGraphMap::from_edges(edges.keys().map(|(from, to)| (from.as_str(), to.as_str())));
         let mut rounds: Vec<(Span, String)> = Vec::new();
-        for round in tarjan_scc(&graph) {
-            let inside = |(from, to): &&(String, String)| {
-                round.contains(&from.as_str()) && round.contains(&to.as_str()) && (round.len() > 1 || from == to)
-            };
+        // Most are pipes by themselves.
+        let goes_round = |round: &Vec<&str>| round.len() > 1 || graph.contains_edge(round[0], round[0]);
+        for round in tarjan_scc(&graph).into_iter().filter(goes_round) {
+            let inside =
+                |(from, to): &&(String, String)| round.contains(&from.as_str()) && round.contains(&to.as_str());
             let Some(span) = edges.keys().filter(inside).map(|edge| edges[edge]).max() else { continue };
             let mut names: Vec<String> = round.iter().map(|name| format!("`{}`", shown(name))).collect();
             names.sort();
