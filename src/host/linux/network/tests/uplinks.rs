@@ -42,14 +42,18 @@ impl Lab {
         taps.map(|tap| Guest::attach(self, tap, tap.bytes().fold(0, |id, byte| id * 10 + (byte & 15))))
     }
 
-    /// Wait until an end of a cable has a carrier and, where it is a port, passes frames.
+    /// Wait until an end of a cable and its legs for VLANs have a carrier and, where they are ports, pass frames: the bridge
+    /// hears of a carrier a little later.
     fn carrier(&self, interface: &str) {
         self.inside(|| {
             let mut netlink = Netlink::open().unwrap();
             let ready =
                 |link: crate::host::linux::netlink::Link| link.carrier && (link.master.is_none() || link.forwarding);
-            while !ready(netlink.link_by_name(interface).unwrap().unwrap()) {
-                std::thread::yield_now();
+            let names = nix::net::if_::if_nameindex().unwrap().iter().map(interface_name).collect::<Vec<_>>();
+            for link in names.iter().filter(|name| *name == interface || name.starts_with("ml")) {
+                while !ready(netlink.link_by_name(link).unwrap().unwrap()) {
+                    std::thread::yield_now();
+                }
             }
         });
     }
@@ -69,6 +73,7 @@ pub(super) fn vlans_cross_a_trunk_each_for_itself() {
             .create_all(&[vm("b0", Some(0)), vm("b1", Some(1)), vm("b2", Some(2)), vm("b3", Some(3))])
             .unwrap();
         left.carrier("up");
+        right.carrier("down");
         let [a0, a1, a2] = left.guests(["a0", "a1", "a2"]);
         let [b0, b1, b2, b3] = right.guests(["b0", "b1", "b2", "b3"]);
 
@@ -85,6 +90,7 @@ pub(super) fn vlans_cross_a_trunk_each_for_itself() {
         assert_eq!(b2.hear(), 5);
         // A VLAN that comes later on the far side; what was said before was not for it.
         left.network.create(&vm("a3", Some(3))).unwrap();
+        left.carrier("up");
         let [a3] = left.guests(["a3"]);
         a3.shout(6);
         assert_eq!(b3.hear(), 6);
@@ -99,6 +105,7 @@ pub(super) fn vlans_cross_a_trunk_each_for_itself() {
         right.network.untrunk(&BridgeName::default_bridge(), &name("down")).unwrap();
         a1.shout(9);
         right.trunk("mega_bridge", "down");
+        right.carrier("down");
         a1.shout(10);
         assert_eq!(b1.hear(), 10);
 
@@ -140,6 +147,8 @@ pub(super) fn two_trunks_are_connected_as_by_one_switch() {
         middle.trunk("mega_bridge", "east");
         left.carrier("up");
         right.carrier("up");
+        middle.carrier("west");
+        middle.carrier("east");
         let [a1, a2] = left.guests(["a1", "a2"]);
         let [b1, b2] = right.guests(["b1", "b2"]);
         // Nobody is on these VLANs in the middle.
@@ -183,6 +192,7 @@ fn underlay(form: Form) -> (Lab, Lab) {
         lab.trunk("underlay", interface);
     }
     left.carrier("up");
+    right.carrier("down");
     (left, right)
 }
 
