@@ -222,3 +222,30 @@ fn the_composed_example() {
     assert!(out.contains("Plan: 44 to create"), "{out}");
     assert!(out.contains("ip.0=10.64.0.49/16"), "{out}");
 }
+
+/// The one example with everything in it: every kind is planned, and its size depends on its variables.
+#[test]
+fn the_example_of_a_company_plans_every_kind() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/company.yaml");
+    let folder = Folder::new(&[]);
+    let example = example.to_str().expect("a path in UTF-8");
+    assert_eq!(folder.run(&["validate", example]).0, 0);
+    let kinds = |arguments: &[&str]| -> (std::collections::BTreeSet<String>, usize) {
+        let (code, out, err) = folder.run(&[&["plan", "--json", example], arguments].concat());
+        assert_eq!(code, 0, "{err}");
+        let plan: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let changes = plan["changes"].as_array().expect("a plan has changes");
+        let kind = |change: &serde_json::Value| {
+            let address = change["address"].as_str().expect("text");
+            address.split('.').next().expect("never empty").to_owned()
+        };
+        let kinds: Vec<String> = changes.iter().map(kind).collect();
+        let vms = kinds.iter().filter(|kind| *kind == "vm").count();
+        (kinds.into_iter().collect(), vms)
+    };
+    let all: std::collections::BTreeSet<String> =
+        megaform::name::Kind::ALL.iter().map(|kind| kind.word().to_owned()).collect();
+    let (planned, vms) = kinds(&["--var", "uplink=eth1", "--var", "branches={rome: 4}", "--var", "audit=true"]);
+    assert_eq!((planned, vms), (all, 3 + 4 + 5 + 1));
+    assert_eq!(kinds(&[]).1, 3 + 4 + 3 + 2);
+}
