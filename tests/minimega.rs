@@ -576,7 +576,7 @@ fn a_part_is_applied_and_destroyed_by_itself() {
     let typo = run(&["plan", "--target", "vm.wbe0", "lab.yaml"]).ends(1);
     assert!(typo.err.contains("there is no `vm.wbe0`") && typo.err.contains("did you mean `vm.web0`?"), "{}", typo.err);
     let bare = run(&["plan", "--target", "web0", "lab.yaml"]).ends(1);
-    assert!(bare.err.contains("expected KIND.web0, where KIND is vlan, "), "{}", bare.err);
+    assert!(bare.err.contains("expected KIND.web0, where KIND is placement, vlan, "), "{}", bare.err);
     let answer = run(&["apply", "--yes", "--target", "vm.web[0-1]", "lab.yaml"]).ends(0);
     assert!(answer.out.contains("# note: only a part is planned and verified: vm.web[0-1]"), "{}", answer.out);
     assert!(answer.out.contains("\nApplied what is selected of lab: "), "{}", answer.out);

@@ -216,6 +216,7 @@ fn a_guest_that_writes_forever_fills_no_disk() {
         lab.e(&format!("vm serial a 0 contains \"{mark}\"")).ok();
     }
     let before = written(&lab);
+    lab.e("vm start a").ok();
     wait_for("the guest to write on", || written(&lab) > before + 1000);
 }
 

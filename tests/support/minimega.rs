@@ -18,6 +18,8 @@ pub mod network;
 
 #[path = "hosts.rs"]
 mod hosts;
+#[path = "observing.rs"]
+mod observing;
 
 pub use hosts::Waiting;
 use hosts::host;
@@ -172,33 +174,8 @@ impl Minimega {
 
 /// The commands that change something, without their namespace.
 pub fn changes(log: Vec<String>, namespace: &str) -> Vec<String> {
-    let observes = |c: &String| {
-        c == "namespace"
-            || c.starts_with("shell ")
-            || c.starts_with("help ")
-            || c.ends_with("host")
-            || [
-                " vm info",
-                " vlans",
-                " tap",
-                " ns queueing",
-                " ns hosts",
-                " ns load",
-                " ns queue",
-                " bridge",
-                " nat",
-                " capture",
-                " dnsmasq",
-                " plumb",
-                " pipe",
-                " vm hotplug",
-            ]
-            .iter()
-            .any(|e| c.ends_with(e))
-            || network::is_a_list(c)
-    };
     let prefix = format!("namespace {namespace} ");
-    let changes = log.into_iter().filter(|c| !observes(c));
+    let changes = log.into_iter().filter(|c| !observing::observes(c));
     changes.map(|c| c.strip_prefix(&prefix).unwrap_or(&c).to_owned()).collect()
 }
 

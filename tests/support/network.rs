@@ -127,12 +127,6 @@ pub struct Network {
 const BRIDGES: &[&str] = &["bridge", "preexisting", "vlans", "trunks", "tunnels", "bonds", "config"];
 const CAPTURES: &[&str] = &["bridge", "type", "interface", "mode", "compress", "path"];
 
-/// Whether a command only lists what a dnsmasq server knows.
-pub fn is_a_list(command: &str) -> bool {
-    command.contains(" dnsmasq configure ")
-        && [" ip", " dns", " upstream", " options"].iter().any(|end| command.ends_with(end))
-}
-
 fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }

@@ -13,6 +13,8 @@ use crate::wire::{Transport, WireError};
 
 #[path = "../../../tests/support/network.rs"]
 pub mod network;
+#[path = "../../../tests/support/observing.rs"]
+mod observing;
 
 use network::{Answer, Network, View};
 
@@ -134,32 +136,7 @@ impl Minimega {
     /// The commands since the last call that are not observations.
     pub fn take_log(&self) -> Vec<String> {
         let log = std::mem::take(&mut self.0.lock().unwrap().log);
-        let observes = |c: &String| {
-            c == "namespace"
-                || c.starts_with("shell ")
-                || c == "help nat"
-                || c.ends_with("host")
-                || [
-                    " vm info",
-                    " vlans",
-                    " tap",
-                    " ns queueing",
-                    " ns hosts",
-                    " ns load",
-                    " ns queue",
-                    " bridge",
-                    " nat",
-                    " capture",
-                    " dnsmasq",
-                    " plumb",
-                    " pipe",
-                    " vm hotplug",
-                ]
-                .iter()
-                .any(|e| c.ends_with(e))
-                || network::is_a_list(c)
-        };
-        log.into_iter().filter(|c| !observes(c)).collect()
+        log.into_iter().filter(|c| !observing::observes(c)).collect()
     }
 }
 
