@@ -36,7 +36,7 @@ pub const MAX_TEMPLATE: usize = 64 << 10;
 pub const MAX_WORDS: usize = 500;
 
 /// What stands before an expression that is alone in its scalar, so that its value is kept and not made text.
-const SET: &str = "{% set value = ";
+const SET: &str = "{% set __value = ";
 
 /// Does a text hold an expression?
 pub fn is_template(text: &str) -> bool {
@@ -199,7 +199,7 @@ impl Engine {
             self.make(output.len());
             return Ok(Some(Value::from(output)));
         }
-        let value = captured.state().lookup("value").unwrap_or_default();
+        let value = captured.state().lookup("__value").unwrap_or_default();
         if value.is_undefined() {
             return Ok(None);
         }
@@ -483,14 +483,25 @@ fn root_missing(engine: &Engine, path: &[String], context: &Value, text: &str) -
         "count" => ("`count` is known only in an entry with `count`".to_owned(), "add `count`".to_owned()),
         _ => (
             format!("there is no name `{}`", shown(name)),
-            match Suggester::default().nearest(name, known.iter().map(String::as_str)) {
+            match (declared(context, name), Suggester::default().nearest(name, known.iter().map(String::as_str))) {
+                (Some(root), _) => format!("write `{root}.{name}`"),
                 _ if functions::FILTERS.contains(&name.as_str()) => format!("`{name}` is a filter: write `… | {name}`"),
-                Some(known) => format!("did you mean `{known}`?"),
-                None => "names begin with var, local, each, count, module or experiment; quote text: 'text'".to_owned(),
+                (None, Some(known)) => format!("did you mean `{known}`?"),
+                (None, None) => {
+                    "names begin with var, local, each, count, module or experiment; quote text: 'text'".to_owned()
+                }
             },
         ),
     };
     Failure { code: "undefined-name", message, hint: Some(hint), range: found(text, name) }
+}
+
+/// Under which root a name is known that was written without one.
+fn declared(context: &Value, name: &str) -> Option<&'static str> {
+    ["var", "local", "module", "each", "count"].into_iter().find(|root| {
+        let under = context.get_attr(root).unwrap_or_default();
+        under.kind() == ValueKind::Map && under.get_attr(name).is_ok_and(|value| !value.is_undefined())
+    })
 }
 
 fn step_missing(path: &[String], index: usize, value: &Value, text: &str) -> Failure {

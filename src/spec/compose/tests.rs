@@ -287,6 +287,8 @@ vms:
   m: { memory: "a {{ 'b' }}", tags: { "{{ 'a' }}": 1, a: 2 } }
   n: { memory: {{ var.webs }} }
   "o-{{ each.key }}": { for_each: { x: 1, y: two, z: too }, memory: "{{ 64 + each.value }}" }
+  "p-{{ each.key }}": { for_each: { x: 1 }, memory: "{{ webs + ok + value + index }}" }
+  "q-{{ each.key }}": { for_each: { x: 1 }, memory: "{{ ok + value }}", vcpus: "{{ index }}", cores: "{{ value }}" }
 outputs: { bad: { value: 1, sensitve: true }, "a b": 1 }
 "#;
     // An expression that is not quoted is a YAML map.
