@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::graph::Graph;
 use crate::live::{Live, LiveError, check, learn, observe};
-use crate::plan::{self, Options, Plan, PlanError, StepId};
+use crate::plan::{self, FLUSH_TARGET, Options, Plan, PlanError, StepId};
 use crate::spec::model::Experiment;
 use crate::wire::{Transport, WireError};
 
@@ -143,11 +143,13 @@ pub fn plan_on(
         check(connection, live, &experiment.name.value, line).map_err(ReplanError::Observe)?;
     }
     let plan = plan::plan(experiment, graph, live, options)?;
-    if plan.learn.is_empty() {
-        return Ok(plan);
-    }
-    for command in plan.learn {
+    for command in &plan.learn {
         learn(connection, live, &experiment.name.value, command).map_err(ReplanError::Observe)?;
+    }
+    // Until it is known, `vm flush` is taken for what it is since.
+    let usual = |command: &&str| *command == FLUSH_TARGET.0 && live.help[command].contains(FLUSH_TARGET.1);
+    if plan.learn.iter().all(usual) {
+        return Ok(Plan { learn: Default::default(), ..plan });
     }
     Ok(plan::plan(experiment, graph, live, options)?)
 }
