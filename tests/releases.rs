@@ -455,3 +455,55 @@ fn a_rollback_forgets_what_it_killed_and_no_other() {
         }
     }
 }
+
+#[test]
+fn a_saved_plan_is_refused_by_a_target_that_is_an_older_release_since() {
+    let lab = Lab::new(false, BASE);
+    lab.write(BASE);
+    lab.converges();
+    lab.write(&BASE.replace("memory: 64", "memory: 96"));
+    lab.run(&["plan", "--out", "saved.mm", "lab.yaml"]);
+    lab.minimega.state().network.old = true;
+    let (code, text) = lab.run(&["apply", "--yes", "saved.mm"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("error[target-lacks]: vm.web takes `vm flush web`, which the target does not have"),
+        "{text}"
+    );
+    assert_eq!(lab.changes(), [] as [&str; 0]);
+    lab.converges();
+}
+
+/// Whatever else a release lacks: there is another way, or nothing is sent.
+#[test]
+fn a_release_that_nobody_foresaw_stops_no_plan_in_the_middle() {
+    let lab = Lab::new(false, LAB);
+    lab.write(LAB);
+    let mut sent = lab.converges();
+    lab.write(&edited());
+    sent.extend(lab.converges());
+    let release = lab.minimega.state().network.release(true);
+    let begin = |line: &String| Some(release.begin(&line.split(' ').collect::<Vec<_>>())?.join(" "));
+    let begins: BTreeSet<String> = sent.iter().filter_map(begin).collect();
+    // What is described in several entries is not asked for: all releases have it.
+    let unasked = ["vm config", "clear vm config", "capture", "tap mirror", "clear tap"];
+    let asked = |begin: &&String| !unasked.iter().any(|start| begin.starts_with(start));
+    let mut refused = BTreeSet::new();
+    for begin in begins.iter().filter(asked) {
+        let lab = Lab::new(false, begin);
+        lab.write(LAB);
+        lab.minimega.state().network.lacks = Some(begin.clone().leak());
+        let apply = || lab.run(&["apply", "--yes", "lab.yaml"]);
+        let (mut code, mut text) = apply();
+        if code == 0 {
+            lab.changes();
+            lab.write(&edited());
+            (code, text) = apply();
+        }
+        assert_eq!(code, 1, "{begin}:\n{text}");
+        assert!(text.contains("target-lacks") && text.contains("lab.yaml:"), "{begin}:\n{text}");
+        assert_eq!(lab.changes(), [] as [&str; 0], "{begin}");
+        refused.insert(begin.as_str());
+    }
+    assert!(refused.len() > 10, "{refused:?}");
+}

@@ -21,6 +21,7 @@ pub mod display;
 mod draft;
 pub mod goal;
 mod json;
+mod known;
 mod lower;
 pub mod ownership;
 pub mod picture;
@@ -32,6 +33,7 @@ pub(crate) mod tests;
 
 pub use advice::{Advice, Made, Mark, TapAdvice};
 pub use goal::Goal;
+pub use known::{heads, lacking};
 pub use select::{Selection, Selector};
 
 /// The words whose help tells whether `vm flush` can be of some VMs, and what stands in it then: releases of 2018 only flush

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 #[path = "release.rs"]
-mod release;
+pub mod release;
 
 use release::Release;
 
@@ -106,6 +106,8 @@ pub struct Network {
     pub fixed_media: bool,
     /// None of these commands is there.
     pub absent: bool,
+    /// Nor those that begin with these words.
+    pub lacks: Option<&'static str>,
     /// By namespace, VM and NIC: settings by name.
     pub qos: BTreeMap<(String, String, usize), BTreeMap<String, String>>,
     /// Bridges are of the host, not of a namespace.
@@ -169,7 +171,7 @@ impl Network {
             (false, false) => &["vm net add"],
         };
         let from = usize::from(adds_nics);
-        Release { old: self.old, megaform: self.megaform, without: &without[from..] }
+        Release { old: self.old, megaform: self.megaform, without: &without[from..], lacks: self.lacks }
     }
 
     /// A VM is gone, or its process is.

@@ -79,6 +79,8 @@ pub struct Release {
     pub megaform: bool,
     /// No command begins with these words.
     pub without: &'static [&'static str],
+    /// Nor with these.
+    pub lacks: Option<&'static str>,
 }
 
 impl Release {
@@ -96,7 +98,7 @@ impl Release {
 
     fn lacks(self, words: &[&str]) -> bool {
         let line = format!("{} ", words.join(" "));
-        self.without.iter().any(|start| line.starts_with(&format!("{start} ")))
+        self.without.iter().chain(&self.lacks).any(|start| line.starts_with(&format!("{start} ")))
     }
 
     /// Whether the release has a command.
@@ -120,6 +122,12 @@ impl Release {
                 fits && self.fits(rest, words)
             }
         }
+    }
+
+    /// The words that the patterns of a command begin with.
+    pub fn begin(self, words: &[&str]) -> Option<Vec<&'static str>> {
+        let pattern = self.lists().flatten().find(|pattern| self.fits(&pattern.parts, words))?;
+        Some(pattern.fixed())
     }
 
     /// What `help` says of the commands that begin with these words; None if none does.
