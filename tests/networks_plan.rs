@@ -223,7 +223,7 @@ fn a_way_out_is_refused_where_the_target_has_none() {
     std::fs::write(folder.path().join("lab.yaml"), lab).expect("a file");
     // In a namespace that is not there yet, and in one that is; on 3.1.0, and on a release of 2018.
     for (old, there) in [(false, false), (true, false), (false, true), (true, true)] {
-        minimega.state().old = old;
+        minimega.state().network.old = old;
         if there {
             minimega.by_hand("namespace lab vlans range 300 400");
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::journal::Journal;
 use super::{Connect, End, Event, Interrupt, Outcome, gate};
-use crate::live::{VmState, observe, observe_queue};
+use crate::live::{VmState, observe, observe_queue, observe_vms};
 use crate::plan::ownership::{compressed, waiting};
 use crate::plan::{Expect, Plan, Step};
 use crate::wire::{Response, Transport, WireError};
@@ -260,6 +260,21 @@ fn run(
             return (end, false);
         }
     }
+    if let Some(names) = plan.forgets_all(step) {
+        // It would forget what ended since the plan was made too.
+        let error = match observe_vms(open.as_mut(), &plan.experiment) {
+            Err(error) => Some(chain(&error)),
+            Ok(vms) => {
+                let others: Vec<&str> =
+                    vms.values().filter(|vm| vm.has_ended() && !names.contains(&vm.name)).map(|vm| &*vm.name).collect();
+                (!others.is_empty()).then(|| forgotten(&others))
+            }
+        };
+        if let Some(error) = error {
+            *connection = Some(open);
+            return (End::Failed { error: format!("not sent: {error}") }, false);
+        }
+    }
     match open.call(&step.command) {
         Ok(responses) => {
             let errors = errors(&responses);
@@ -299,6 +314,13 @@ fn run(
             }
         }
     }
+}
+
+/// Why all that ended is not flushed.
+pub(super) fn forgotten(others: &[&str]) -> String {
+    let (is, it) = if others.len() == 1 { ("has", "it") } else { ("have", "them") };
+    let others = compressed(others);
+    format!("{others} {is} ended too and would be forgotten; start {it}, or flush {it} by hand")
 }
 
 /// The VMs that are queued: the experiment's, and all others.

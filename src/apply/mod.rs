@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
 use crate::live::{Live, LiveError, check, learn, observe};
-use crate::plan::{self, Options, Plan, PlanError, StepId};
+use crate::plan::{self, FLUSH_TARGET, Options, Plan, PlanError, StepId};
 use crate::spec::model::Experiment;
 use crate::wire::{Transport, WireError};
 
@@ -131,7 +132,7 @@ pub fn replan(
 }
 
 /// Plan against what was observed and what the checks of raw commands answer, and ask the target what it can do where the
-/// plan could be better for knowing.
+/// plan could be better for knowing, and whether it has all commands of the plan.
 pub fn plan_on(
     connection: &mut dyn Transport,
     experiment: &Experiment,
@@ -139,17 +140,44 @@ pub fn plan_on(
     live: &mut Live,
     options: &Options<'_>,
 ) -> Result<Plan, ReplanError> {
+    let namespace = &experiment.name.value;
     for line in plan::checks(experiment, live, options) {
-        check(connection, live, &experiment.name.value, line).map_err(ReplanError::Observe)?;
+        check(connection, live, namespace, line).map_err(ReplanError::Observe)?;
     }
-    let plan = plan::plan(experiment, graph, live, options)?;
-    if plan.learn.is_empty() {
-        return Ok(plan);
+    let mut plan = plan::plan(experiment, graph, live, options)?;
+    for command in &plan.learn {
+        learn(connection, live, namespace, command).map_err(ReplanError::Observe)?;
     }
-    for command in plan.learn {
-        learn(connection, live, &experiment.name.value, command).map_err(ReplanError::Observe)?;
+    // Until it is known, `vm flush` is taken for what it is since.
+    let usual = |command: &&str| *command == FLUSH_TARGET.0 && live.help[command].contains(FLUSH_TARGET.1);
+    if plan.learn.iter().all(usual) {
+        plan.learn.clear();
+    } else {
+        plan = plan::plan(experiment, graph, live, options)?;
     }
-    Ok(plan::plan(experiment, graph, live, options)?)
+    // Afterwards, nothing of what is left to do is sent.
+    if !options.verifying {
+        let problems = lacking(connection, &plan, Some(experiment), live).map_err(ReplanError::Observe)?;
+        if !problems.is_empty() {
+            return Err(PlanError::Blocked { problems }.into());
+        }
+    }
+    Ok(plan)
+}
+
+/// The commands of a plan that the target does not have, by its help; see [`plan::lacking`].
+pub fn lacking(
+    connection: &mut dyn Transport,
+    plan: &Plan,
+    experiment: Option<&Experiment>,
+    live: &mut Live,
+) -> Result<Vec<Diagnostic>, LiveError> {
+    for head in plan::heads(plan) {
+        if !live.help.contains_key(head) {
+            learn(connection, live, &plan.experiment, head)?;
+        }
+    }
+    Ok(plan::lacking(plan, experiment, &live.help))
 }
 
 /// Plan again after the steps until nothing is left to do, or until the patience ends: states settle within moments

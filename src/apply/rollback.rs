@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::executor::chain;
+use super::executor::{chain, forgotten};
 use super::journal::Journal;
 use super::{Connect, End, Outcome};
 use crate::live::{INTERFACES, Live, LiveVm, VmState, is_unused_pipe, observe, same_image};
 use crate::name::Kind;
 use crate::plan::ownership::{owns, waiting};
-use crate::plan::{Expect, Mark, Plan, Step, Undo, Verb, unplug_command};
+use crate::plan::{Expect, FLUSH_TARGET, Mark, Plan, Step, Undo, Verb, flush_all, unplug_command};
 use crate::wire::Transport;
 
 /// How long VMs may take to end before they are flushed.
@@ -243,8 +243,29 @@ impl Back<'_> {
             Verb::Flush => matches!(state, VmState::Quit | VmState::Error),
         };
         let names: Vec<&str> = vms.iter().filter(|vm| fits(vm.state)).map(|vm| vm.name.as_str()).collect();
-        if !names.is_empty() {
-            self.send(verb.command(&self.plan.experiment, &names));
+        if names.is_empty() {
+            return;
+        }
+        let command = verb.command(&self.plan.experiment, &names);
+        if verb != Verb::Flush || self.can_choose() {
+            return self.send(command);
+        }
+        let others = self.look().map(|live| live.vms.into_values().filter(LiveVm::has_ended));
+        let others: Vec<String> = others.into_iter().flatten().map(|vm| vm.name).collect();
+        let others: Vec<&str> = others.iter().map(String::as_str).filter(|other| !names.contains(other)).collect();
+        if others.is_empty() {
+            return self.send(flush_all(&self.plan.experiment));
+        }
+        self.tell(Undone { command, error: Some(format!("not sent: {}", forgotten(&others))) });
+    }
+
+    /// Whether the target can forget some of the VMs that ended, and not all.
+    fn can_choose(&mut self) -> bool {
+        let Some(mut live) = self.look() else { return true };
+        let Some(connection) = self.connection.as_mut() else { return true };
+        match crate::live::learn(connection.as_mut(), &mut live, &self.plan.experiment, FLUSH_TARGET.0) {
+            Ok(()) => live.help[FLUSH_TARGET.0].contains(FLUSH_TARGET.1),
+            Err(_) => true,
         }
     }
 
@@ -334,7 +355,10 @@ impl Back<'_> {
         if let Some(journal) = self.journal {
             let _advice_only = journal.ended(&step, &end);
         }
-        let undone = Undone { command, error: result.err() };
+        self.tell(Undone { command, error: result.err() });
+    }
+
+    fn tell(&mut self, undone: Undone) {
         (self.observer)(&undone);
         self.commands.push(undone);
     }

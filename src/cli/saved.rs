@@ -9,8 +9,8 @@ use super::carry::{self, HowArgs, SETTLE, STABLE};
 use super::experiment::{CommandError, advice, counted, nobody, plan_json, veiled};
 use super::progress::{Line, Report};
 use super::target::Target;
-use crate::apply::Interrupt;
-use crate::diagnostic::Exit;
+use crate::apply::{Interrupt, lacking};
+use crate::diagnostic::{Exit, SourceMap};
 use crate::live::{Live, LiveError, observe};
 use crate::plan::saved::{self, MAGIC, Saved, is_saved, read};
 use crate::plan::{Advice, Plan};
@@ -101,7 +101,7 @@ pub fn carry_out(
     if plan.is_empty() {
         return report.nothing(Exit::Success);
     }
-    let live = look(saved, target)?;
+    let mut live = look(saved, target)?;
     let known = advice(target, name)?;
     // What it makes may be there already when it is made: what is to be replaced, and what cannot be observed.
     let fits = saved.moved(&live).is_empty() && saved.moved_commands(&known).is_empty();
@@ -112,6 +112,11 @@ pub fn carry_out(
     }
     if let Some(exit) = stale(saved, &live, &known, report)? {
         return Ok(exit);
+    }
+    let problems = lacking(carry::connect(target)?.as_mut(), plan, None, &mut live)?;
+    if !problems.is_empty() {
+        super::experiment::report(&problems, &SourceMap::default(), &secrets);
+        return Err(CommandError::Reported);
     }
     if rollback && let Some(note) = carry::irrevocable(plan) {
         report.text(&format!("# note: {note}\n"))?;

@@ -138,6 +138,11 @@ impl Observed {
 }
 
 impl LiveVm {
+    /// It has ended, and is there until it is flushed.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, VmState::Quit | VmState::Error)
+    }
+
     /// What is in its CD-ROM drive, empty for nothing; None where the target does not show it.
     pub fn cdrom(&self) -> Option<String> {
         static FIELD: LazyLock<Option<&Field>> = LazyLock::new(|| field("cdrom"));

@@ -273,14 +273,14 @@ impl Advice {
 
     /// Note what a command shapes, for telling later whether somebody changed it.
     fn shaped(&mut self, command: &str) {
-        let fits = [" qos ", " vm flush "].iter().any(|part| command.contains(part));
+        let fits = [" qos ", " vm flush ", " vm launch kvm "].iter().any(|part| command.contains(part));
         if !fits {
             return;
         }
         let words: Vec<String> = token::tokenize(command).unwrap_or_default().into_iter().map(|w| w.text).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (target, index, set) = match words.as_slice() {
-            ["namespace", _, "vm", "flush", target] => {
+            ["namespace", _, "vm", "flush", target] | ["namespace", _, "vm", "launch", "kvm", target] => {
                 let gone = range::expand(target).unwrap_or_default();
                 self.qos.retain(|(vm, _), _| !gone.contains(vm));
                 return;

@@ -284,6 +284,10 @@ pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> Stri
         if step.expect == Expect::Drained {
             line("# sent only where something of the experiment is left in the queue, and nothing of others");
         }
+        if let Some(names) = plan.forgets_all(step) {
+            let names = range::compress(names);
+            line(&format!("# forgets every VM that ended: sent only where that is no other than {names}"));
+        }
         let own = before(step);
         if !own.is_empty() {
             line(own.trim_end());

@@ -21,6 +21,7 @@ pub mod display;
 mod draft;
 pub mod goal;
 mod json;
+mod known;
 mod lower;
 pub mod ownership;
 pub mod picture;
@@ -32,7 +33,17 @@ pub(crate) mod tests;
 
 pub use advice::{Advice, Made, Mark, TapAdvice};
 pub use goal::Goal;
+pub use known::{heads, lacking};
 pub use select::{Selection, Selector};
+
+/// The words whose help tells whether `vm flush` can be of some VMs, and what stands in it then: releases of 2018 only flush
+/// all that ended.
+pub(crate) const FLUSH_TARGET: (&str, &str) = ("vm flush", "<flush,> <vm target>");
+
+/// The command that forgets every VM of a namespace that ended.
+pub(crate) fn flush_all(namespace: &Namespace) -> String {
+    format!("namespace {namespace} vm flush")
+}
 
 /// What is to happen to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -448,6 +459,15 @@ impl Plan {
             }
         }
         Cow::Borrowed(&step.command)
+    }
+
+    /// The VMs that a step is to forget, where its command forgets every VM of the namespace that ended: releases of 2018
+    /// have no other.
+    pub fn forgets_all<'s>(&self, step: &'s Step) -> Option<&'s [String]> {
+        match &step.expect {
+            Expect::Gone { names } if step.command == flush_all(&self.experiment) => Some(names),
+            _ => None,
+        }
     }
 
     /// How many objects an action happens to.

@@ -158,3 +158,30 @@ pub(super) fn host(name: &str, (cpus, memory): (u64, u64)) -> Value {
     let row = json!([[cpus.to_string(), "0.01 0.12 0.36", "333", memory.to_string(), "0"]]);
     entry(name, "", header, row, "", Value::Null)
 }
+
+/// The words of a line: blanks separate, both quotes quote, a backslash escapes, `#` begins a comment.
+pub fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', _) => word.get_or_insert_default().push(match chars.next().expect("an escaped character") {
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                other => other,
+            }),
+            (c, Some(q)) if c == q => quote = None,
+            (c, Some(_)) => word.get_or_insert_default().push(c),
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            ('#', None) => break,
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, None) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}

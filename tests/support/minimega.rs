@@ -19,14 +19,14 @@ pub mod network;
 #[path = "hosts.rs"]
 mod hosts;
 #[path = "observing.rs"]
-mod observing;
+pub mod observing;
 
 pub use hosts::Waiting;
-use hosts::host;
+use hosts::{host, words};
 use network::{Answer, Network, View, names};
 
 const BUILDING: u64 = 1;
-const RUNNING: u64 = 2;
+pub const RUNNING: u64 = 2;
 const PAUSED: u64 = 4;
 const QUIT: u64 = 8;
 const ERROR: u64 = 16;
@@ -96,6 +96,8 @@ pub struct State {
     pub active: String,
     /// Every command that arrived, in order.
     pub log: Vec<String>,
+    /// Those that the release does not have.
+    pub unknown: Vec<String>,
     /// VMs that cannot run, with what QEMU says.
     pub broken: BTreeMap<String, String>,
     /// Close the connection when a command that contains the text comes: before (false) or after (true) carrying it out.
@@ -116,8 +118,6 @@ pub struct State {
     pub mesh: BTreeMap<String, (u64, u64)>,
     /// What the second host answers to commands with this text.
     pub second_host_error: Option<(String, String)>,
-    /// A release of 2018: without `vm net add`, and with `vm config disk` for what is `disks` now.
-    pub old: bool,
     /// `vm info` without `Data`, as an older release sends it.
     pub without_data: bool,
     launched: u64,
@@ -257,33 +257,6 @@ fn table(header: &[&str], rows: Vec<Vec<String>>, null: bool) -> Vec<Value> {
     vec![entry("vm", "", json!(header), tabular, "", Value::Null)]
 }
 
-/// The words of a line: blanks separate, both quotes quote, a backslash escapes, `#` begins a comment.
-fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            ('\\', _) => word.get_or_insert_default().push(match chars.next().expect("an escaped character") {
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                other => other,
-            }),
-            (c, Some(q)) if c == q => quote = None,
-            (c, Some(_)) => word.get_or_insert_default().push(c),
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            ('#', None) => break,
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, None) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
 /// The alias and the tag of a VLAN; an alias that is not bound gets the next free tag.
 fn resolve(ns: &mut Namespace, vlan: &str) -> (String, u64) {
     if let Ok(tag) = vlan.parse::<u64>() {
@@ -316,15 +289,16 @@ fn state_word(state: u64) -> &'static str {
 impl State {
     fn run(&mut self, words: &[String]) -> Vec<Value> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let release = self.network.release(true);
         match &words[..] {
+            ["help", of @ ..] => release.help(of).map_or_else(|| fail("no help entry"), |help| text(&help)),
+            unknown if !release.knows(unknown) => {
+                self.unknown.push(unknown.join(" "));
+                fail(&format!("invalid command: `{}`", unknown.join(" ")))
+            }
             ["version"] => text("minimega 3.1.0 x 2026-11-22"),
             ["host"] => vec![host("vm", (2, 24105))],
             ["mesh", "send", "all", "host"] => self.mesh.iter().map(|(name, size)| host(name, *size)).collect(),
-            ["help", "ns"] => {
-                let list = if self.old { "<hosts>" } else { "<hostname or range or all>" };
-                text(&format!("ns <add-hosts,> {list}\nns <del-hosts,> {list}\n"))
-            }
-            ["help", "vm", "config", "colocate"] if !self.old => text("vm config colocate [value]\n"),
             ["echo", rest @ ..] => text(&rest.join(" ")),
             ["namespace"] => {
                 let rows = self.namespaces.iter().map(|(name, ns)| {
@@ -409,7 +383,13 @@ impl State {
         }
         match words {
             ["version"] => text("minimega 3.1.0 x 2026-11-22"),
+            // Whoever is asked answers.
+            ["shell", "ping" | "timeout", ..] => ok(),
             ["vm", "info"] => self.vm_info(name, ns),
+            [".columns", "name,bond", "vm", "info"] => {
+                let rows = ns.vms.keys().map(|vm| vec![vm.clone(), self.network.bond_cell(name, vm)]);
+                table(&["name", "bond"], rows.collect(), false)
+            }
             ["vlans"] => {
                 let rows = ns.vlans.iter().map(|(alias, tag)| vec![alias.clone(), tag.to_string()]).collect();
                 table(&["alias", "vlan"], rows, false)
@@ -471,16 +451,7 @@ impl State {
                 fail(&format!("strconv.ParseUint: parsing \"{value}\": invalid syntax"))
             }
             ["vm", "config", "memory"] => text(ns.config.get("memory").map_or("2048", |v| v[0].as_str())),
-            [
-                "vm",
-                "config",
-                field @ ("schedule" | "colocate" | "coschedule" | "memory" | "vcpus" | "kernel" | "initrd" | "append"
-                | "disk" | "disks" | "cdrom" | "snapshot" | "uuid" | "networks"),
-                values @ ..,
-            ] if !values.is_empty() => {
-                if self.old && *field == "disks" {
-                    return invalid(name, words);
-                }
+            ["vm", "config", field, values @ ..] if !values.is_empty() => {
                 let field = if *field == "disk" { "disks" } else { field };
                 ns.config.insert(field.to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
                 ok()
@@ -506,6 +477,16 @@ impl State {
                 ns.queue.push(Waiting { names, config: ns.config.clone(), tags: ns.config_tags.clone() });
                 // Nothing says that a launch leaves alone what is queued.
                 if ns.queueing { ok() } else { self.schedule(ns) }
+            }
+            ["vm", "flush"] => {
+                let ended = ns.vms.iter().filter(|(_, vm)| matches!(vm.state, QUIT | ERROR));
+                let ended: Vec<String> = ended.map(|(vm, _)| vm.clone()).collect();
+                for vm in &ended {
+                    self.network.forget(name, vm);
+                    self.network.unplug(name, vm);
+                }
+                ns.vms.retain(|vm, _| !ended.contains(vm));
+                self.everywhere(ok())
             }
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => {
                 let broken = self.broken.clone();
@@ -538,13 +519,7 @@ impl State {
                 vm.tags.remove(*key);
                 Ok(())
             }),
-            ["help", "vm", "net"] => {
-                let add = if self.old { "" } else { "vm net <add,> <vm target> [netspec]...\n" };
-                text(&format!(
-                    "{add}vm net <connect,> <vm target> <tap position> <vlan> [bridge]\nvm net <disconnect,> <vm target> <tap position>\n"
-                ))
-            }
-            ["vm", "net", "add", target, specs @ ..] if !self.old => {
+            ["vm", "net", "add", target, specs @ ..] => {
                 let base = self.launched;
                 let made: Vec<Vec<Nic>> = names(target)
                     .iter()
@@ -560,18 +535,14 @@ impl State {
                     Ok(())
                 })
             }
-            ["vm", "cdrom", verb @ ("change" | "eject"), target, image @ ..]
-                if image.len() == usize::from(*verb == "change") && !self.network.fixed_media =>
-            {
-                self.each(ns, target, words, |name, vm| {
-                    if matches!(vm.state, QUIT | ERROR) {
-                        return Err(format!("VM state error: {name}"));
-                    }
-                    vm.config.remove("cdrom");
-                    vm.config.extend(image.first().map(|image| ("cdrom".to_owned(), vec![(*image).to_owned()])));
-                    Ok(())
-                })
-            }
+            ["vm", "cdrom", _, target, image @ ..] => self.each(ns, target, words, |name, vm| {
+                if matches!(vm.state, QUIT | ERROR) {
+                    return Err(format!("VM state error: {name}"));
+                }
+                vm.config.remove("cdrom");
+                vm.config.extend(image.first().map(|image| ("cdrom".to_owned(), vec![(*image).to_owned()])));
+                Ok(())
+            }),
             ["vm", "net", "connect", target, index, vlan, bridge @ ..] => {
                 let index: usize = index.parse().expect("an index");
                 let (alias, vlan) = resolve(ns, vlan);
@@ -753,6 +724,15 @@ fn record(model: &Value, namespace: &str, name: &str, vm: &Vm) -> Value {
         ("CdromPath", json!(path(vm, "cdrom"))),
         ("Append", json!(vm.config.get("append"))),
         ("Disks", json!(disks)),
+        // A guest with this tag runs the agent.
+        ("ActiveCC", json!(vm.tags.contains_key("agent"))),
+        ("Sockets", json!(number("sockets", 0))),
+        ("Cores", json!(number("cores", 0))),
+        ("Threads", json!(number("threads", 0))),
+        ("Vga", json!(vm.config.get("vga").map_or("std", |v| v[0].as_str()))),
+        ("UsbUseXHCI", json!(vm.config.get("usb-use-xhci").is_none_or(|v| v[0] == "true"))),
+        ("BidirectionalCopyPaste", json!(word("bidirectional-copy-paste") == "true")),
+        ("TpmSocketPath", json!(word("tpm-socket"))),
     ] {
         assert!(record.get(key).is_some(), "the recorded VM has no {key}");
         record[key] = value;
@@ -782,6 +762,7 @@ fn row(model: &Value, name: &str, vm: &Vm, qos: &str) -> Value {
         ("append", format!("[{}]", vm.config.get("append").cloned().unwrap_or_default().join(" "))),
         ("tags", json!(vm.tags).to_string()),
         ("qos", qos.to_owned()),
+        ("cc_active", vm.tags.contains_key("agent").to_string()),
     ] {
         let index = header.iter().position(|h| h == column).unwrap_or_else(|| panic!("no column {column}"));
         row[index] = json!(cell);

@@ -4,6 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[path = "release.rs"]
+pub mod release;
+
+use release::Release;
+
 /// What a command answers.
 #[derive(Debug)]
 pub enum Answer {
@@ -101,6 +106,8 @@ pub struct Network {
     pub fixed_media: bool,
     /// None of these commands is there.
     pub absent: bool,
+    /// Nor those that begin with these words.
+    pub lacks: Option<&'static str>,
     /// By namespace, VM and NIC: settings by name.
     pub qos: BTreeMap<(String, String, usize), BTreeMap<String, String>>,
     /// Bridges are of the host, not of a namespace.
@@ -124,6 +131,20 @@ pub struct Network {
     pub blacklist: BTreeSet<u64>,
 }
 
+/// What begins the commands of this model.
+const ABSENT: &[&str] = &[
+    "vm net add",
+    "qos",
+    "bridge",
+    "tap mirror",
+    "capture",
+    "dnsmasq",
+    "plumb",
+    "pipe",
+    "nat",
+    "vm hotplug",
+    "vm net bond",
+];
 const BRIDGES: &[&str] = &["bridge", "preexisting", "vlans", "trunks", "tunnels", "bonds", "config"];
 const CAPTURES: &[&str] = &["bridge", "type", "interface", "mode", "compress", "path"];
 
@@ -142,6 +163,17 @@ fn fail(text: &str) -> Answer {
 }
 
 impl Network {
+    /// What the target has. NICs of VMs that run are only added where somebody models that.
+    pub fn release(&self, adds_nics: bool) -> Release {
+        let without: &[&str] = match (self.absent, self.fixed_media) {
+            (true, _) => ABSENT,
+            (false, true) => &["vm net add", "vm hotplug", "vm cdrom"],
+            (false, false) => &["vm net add"],
+        };
+        let from = usize::from(adds_nics);
+        Release { old: self.old, megaform: self.megaform, without: &without[from..], lacks: self.lacks }
+    }
+
     /// A VM is gone, or its process is.
     pub fn forget(&mut self, namespace: &str, vm: &str) {
         self.qos.retain(|(ns, name, _), _| ns != namespace || name != vm);
@@ -235,34 +267,8 @@ impl Network {
         view: &View,
         names: &dyn Fn(&str) -> Vec<String>,
     ) -> Option<Answer> {
-        if self.absent {
-            return None;
-        }
-        if self.old
-            && matches!(
-                words,
-                ["bridge", "config", ..]
-                    | ["bridge", "tunnel", _, _, _, _]
-                    | ["tap", "mirror", _, _, _, _]
-                    | ["help", "vm", "net", "bond"]
-                    | [.., "vm", "net", "bond", _]
-                    | ["vm", "net", "bond", ..]
-            )
-        {
-            return None;
-        }
         Some(match words {
-            ["help", "qos"] => {
-                let set = if self.megaform { "qos <set,> <vm target> <interface> <setting>...\n" } else { "" };
-                Answer::Text(format!(
-                    "{set}qos <add,> <vm target> <interface> <loss,> <percent>\nqos <add,> <vm target> <interface> <delay,> <duration>\nqos <add,> <vm target> <interface> <rate,> <bw> <kbit,mbit,gbit>\n"
-                ))
-            }
-            ["help", "vm", "hotplug"] if self.fixed_media => fail("no help entry"),
-            ["help", "vm", "hotplug"] => Answer::Text(
-                "vm hotplug\nvm hotplug <add,> <vm target> <filename> [version]\nvm hotplug <add,> <vm target> <filename> serial <serial> [version]\nvm hotplug <remove,> <vm target> <disk id or all>\n".to_owned(),
-            ),
-            ["vm", "hotplug"] if !self.fixed_media => {
+            ["vm", "hotplug"] => {
                 let mine = self.usb.iter().filter(|((ns, _), _)| ns == namespace);
                 let rows = mine.flat_map(|((_, vm), disks)| {
                     disks.iter().map(move |(id, [file, version, _])| {
@@ -271,7 +277,7 @@ impl Network {
                 });
                 Answer::Table(&["name", "id", "file", "version"], rows.collect())
             }
-            ["vm", "hotplug", "add", target, file, rest @ ..] if !self.fixed_media => {
+            ["vm", "hotplug", "add", target, file, rest @ ..] => {
                 let (serial, version) = match rest {
                     ["serial", serial, version @ ..] => (*serial, version),
                     version => ("", version),
@@ -290,7 +296,7 @@ impl Network {
                 }
                 Answer::Ok
             }
-            ["vm", "hotplug", "remove", target, id] if !self.fixed_media => {
+            ["vm", "hotplug", "remove", target, id] => {
                 for vm in names(target) {
                     let disks = self.usb.entry((namespace.to_owned(), vm.clone())).or_default();
                     let before = disks.len();
@@ -300,38 +306,6 @@ impl Network {
                     }
                 }
                 Answer::Ok
-            }
-            ["help", "vm", "cdrom"] if self.fixed_media => fail("no help entry"),
-            ["help", "vm", "cdrom"] => {
-                let force = if self.old { "" } else { " [force,]" };
-                Answer::Text(format!(
-                    "vm cdrom <eject,> <vm target>{force}\nvm cdrom <change,> <vm target> <path>{force}\n"
-                ))
-            }
-            ["help", "nat"] if self.megaform => {
-                Answer::Text("nat\nnat <add,> <vlan> <ip> [bridge]\nnat <delete,> <vlan or all> [bridge]\n".to_owned())
-            }
-            ["help", "vm", "serial"] if self.megaform => {
-                Answer::Text("vm serial <vm target> <port> <contains,matches> <text>\n".to_owned())
-            }
-            ["help", "nat"] | ["help", "vm", "serial"] => fail("no help entry"),
-            ["help", "bridge", ..] => {
-                let (config, key) =
-                    if self.old { ("", "") } else { ("bridge <config,> <bridge> <config>\n", " [key]") };
-                Answer::Text(format!(
-                    "bridge\n{config}bridge <trunk,> <bridge> <interface>\nbridge <tunnel,> <vxlan,gre> <bridge> <remote ip>{key}\n"
-                ))
-            }
-            ["help", "tap", ..] => {
-                let nics = if self.old {
-                    ""
-                } else {
-                    "tap <mirror,> <vm name> <interface index> <vm2 name> <interface2 index>\n"
-                };
-                Answer::Text(format!("tap\ntap <mirror,> <src name> <dst name> [bridge]\n{nics}"))
-            }
-            ["help", "vm", "net", "bond"] => {
-                Answer::Text("vm net <bond,> <vm target> <interface indexes> …\n".to_owned())
             }
             ["vm", "net", "bond", vm, nics, rest @ ..] => {
                 let Some(at) = rest.iter().position(|word| *word == "name") else { panic!("a bond without a name") };
@@ -354,7 +328,6 @@ impl Network {
                 Some((ns, of, ..)) if ns == namespace && of == *vm => Answer::Ok,
                 _ => fail("no such bond"),
             },
-            ["help", "dnsmasq", "configure"] => Answer::Text("dnsmasq configure <ID> <ip,>\n".to_owned()),
             ["qos", verb @ ("add" | "set"), target, index, rest @ ..] => {
                 self.shape(namespace, verb, &names(target), index, rest, view)
             }
@@ -388,8 +361,6 @@ impl Network {
                 self.blacklist.insert(tag.parse().expect("a tag"));
                 Answer::Ok
             }
-            ["help", "plumb"] => Answer::Text("plumb <src> <dst>...\nplumb\n".to_owned()),
-            ["help", "pipe"] => Answer::Text("pipe\npipe <pipe> <mode,> <all,round-robin,random>\n".to_owned()),
             ["pipe", rest @ ..] => self.pipe(namespace, rest),
             ["clear", "pipe", rest @ ..] => self.clear_pipe(namespace, rest),
             ["plumb", elements @ ..] => self.plumb(namespace, elements),
@@ -508,9 +479,6 @@ impl Network {
         rest: &[&str],
         view: &View,
     ) -> Answer {
-        if verb == "set" && !self.megaform {
-            return fail("invalid command");
-        }
         let nic: usize = index.parse().expect("an index");
         if let [name] = names
             && !view.vms.contains_key(name)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::draft::{Draft, Extra};
 use super::super::{Cost, Mark, StepId, Undo};
 use super::object::{Item, Rules, Seen, Work, all, diff, words};
-use super::{BRIDGE_CONFIG, BRIDGES, Lower, Newer, Scene, TUNNEL_KEY};
+use super::{BRIDGE_CONFIG, BRIDGE_DESTROY, BRIDGES, Lower, Newer, Scene, TUNNEL_KEY};
 use crate::live::{Facts, INTERFACES, LiveObject, TAG};
 use crate::name::{Address, BridgeName, Kind};
 
@@ -142,7 +142,13 @@ impl<'a> Lower<'a> for Bridges {
                 }
             }
             let live = scene.live.objects.get(&Kind::Bridge).and_then(|bridges| bridges.get(&work.name));
-            if work.new.is_none() && live.is_some_and(|live| is_kept(live) && is_ours_alone(scene, &work.name, live)) {
+            let mut goes =
+                work.new.is_none() && live.is_some_and(|live| is_kept(live) && is_ours_alone(scene, &work.name, live));
+            if goes && !scene.knows(draft, &BRIDGE_DESTROY) {
+                goes = false;
+                draft.notes.push(format!("bridge {} stays, empty: the target has no `bridge destroy`", work.name));
+            }
+            if goes {
                 let after = draft.last_steps();
                 let extra = Extra { after, mark: work.unmade(Kind::Bridge), ..Extra::default() };
                 draft.step(&serves, &["bridge", "destroy", &work.name], extra);

@@ -11,9 +11,9 @@ use super::super::draft::{Draft, Extra, LeasedTap};
 use super::super::{Cost, Expect, Reason, StepId, Undo};
 use super::object::{Item, Rules, Work, all, diff, one, seen, words};
 use super::tap::segment_of;
-use super::{Lower, Scene};
+use super::{Lower, Scene, UPSTREAM};
 use crate::live::Facts;
-use crate::name::Kind;
+use crate::name::{Address, Kind};
 use crate::spec::model::nic_of_vm;
 
 /// The words whose help tells whether a server can be called by its address.
@@ -187,6 +187,13 @@ impl<'a> Lower<'a> for Servers {
             } else {
                 (work.id.clone().unwrap_or_default(), work.old.as_ref().map(|old| &old.facts))
             };
+            let told = old.map(|old| all(old, "upstream")).unwrap_or_default();
+            if all(&new.facts, "upstream").iter().any(|server| !told.contains(server)) {
+                let object = scene.experiment.of(Kind::Dnsmasq).find(|(name, _)| *name == work.name);
+                if let Some((name, object)) = object {
+                    scene.needs(draft, &UPSTREAM, &Address::new(Kind::Dnsmasq, name), object.place("upstream"));
+                }
+            }
             for command in configure(&id, old, &new.facts) {
                 let undo = if old.is_none() { Undo::Nothing } else { Undo::Impossible };
                 let extra = Extra { needs: needs.clone(), undo, mark: mark.take(), ..Extra::default() };

@@ -147,6 +147,14 @@ pub(super) const NAT_COMMAND: Newer = Newer { help: crate::live::NAT, marker: "n
 pub(super) const PLUMB: Newer = Newer { help: "plumb", marker: "plumb <src>", form: "plumb" };
 /// Settings of pipes.
 pub(super) const PIPE: Newer = Newer { help: "pipe", marker: "<mode,>", form: "pipe" };
+/// DNS servers that a server asks.
+pub(super) const UPSTREAM: Newer =
+    Newer { help: "dnsmasq configure", marker: "<upstream,>", form: "dnsmasq configure … dns upstream" };
+/// Forgetting some VMs that ended, and not all.
+pub(super) const FLUSH_TARGET: Newer =
+    Newer { help: super::FLUSH_TARGET.0, marker: super::FLUSH_TARGET.1, form: "vm flush of one VM" };
+/// Removing bridges.
+pub(super) const BRIDGE_DESTROY: Newer = Newer { help: "bridge", marker: "bridge <destroy,>", form: "bridge destroy" };
 /// Bridges.
 pub(super) const BRIDGES: Newer = Newer { help: "bridge", marker: "bridge <trunk,>", form: "bridge" };
 
@@ -161,6 +169,16 @@ impl Scene<'_> {
             self.needs(draft, newer, &Address::new(kind, name), object.span);
         }
         self.live.help.get(newer.help).is_none_or(|help| help.contains(newer.marker))
+    }
+
+    /// Whether the target has a form of a command that something else can stand for. It is asked where that is not known, and
+    /// until then it has it.
+    pub fn knows(&self, draft: &mut Draft, newer: &Newer) -> bool {
+        let help = self.live.help.get(newer.help);
+        if help.is_none() {
+            draft.learn.insert(newer.help);
+        }
+        help.is_none_or(|help| help.contains(newer.marker))
     }
 
     /// Refuse a plan that needs what the target does not have; ask it where that is not known.

@@ -35,9 +35,20 @@ pub(super) use queue::{
 /// Taking all hosts out.
 const DEL_ALL: Newer =
     Newer { help: "ns", marker: "<del-hosts,> <hostname or range or all>", form: "ns del-hosts all" };
-/// VMs beside others.
-pub(super) const COLOCATE: Newer =
-    Newer { help: "vm config colocate", marker: "vm config colocate", form: "vm config colocate" };
+/// What releases of 2018 cannot configure a VM with, by field.
+const NEWER_FIELDS: &[(&str, Newer)] = &[
+    ("colocate", configured("vm config colocate")),
+    ("sockets", configured("vm config sockets")),
+    ("threads", configured("vm config threads")),
+    ("vga", configured("vm config vga")),
+    ("usb-use-xhci", configured("vm config usb-use-xhci")),
+    ("bidirectional-copy-paste", configured("vm config bidirectional-copy-paste")),
+    ("tpm-socket", configured("vm config tpm-socket")),
+];
+
+const fn configured(command: &'static str) -> Newer {
+    Newer { help: command, marker: command, form: command }
+}
 
 /// A setting that changes.
 struct Work {
@@ -304,8 +315,10 @@ impl Placements {
 pub(super) fn check_launch(scene: &Scene<'_>, draft: &mut Draft, name: &str, vm: &Vm) {
     let text = |field: &str| Some(vm.body.config.text(field)).filter(|text| !text.is_empty());
     let place = |field: &str| vm.body.spans.get(field).copied().unwrap_or(vm.span);
-    if text("colocate").is_some() {
-        scene.needs(draft, &COLOCATE, &Address::new(Kind::Vm, name), place("colocate"));
+    for (field, _) in vm.body.config.changed() {
+        if let Some((_, newer)) = NEWER_FIELDS.iter().find(|(newer, _)| *newer == field.name) {
+            scene.needs(draft, newer, &Address::new(Kind::Vm, name), place(field.name));
+        }
     }
     let (Some(host), Some(hosts)) = (text("schedule"), hosts(scene)) else { return };
     let own = scene.live.placement.named(&host);

@@ -51,7 +51,7 @@ fn an_image_is_changed_while_the_guest_runs() {
 fn with_anything_else_that_only_a_launch_sets_the_vm_is_replaced() {
     let (mm, mut known) = (Minimega::default(), Advice::default());
     apply(&mm, &lab(", cdrom: a.iso"), &mut known);
-    for edit in [", cdrom: b.iso, vcpus: 2", ", cdrom: c.iso, vcpus: 2, networks: [lan]", ", cdrom: d.iso, vcpus: 3"] {
+    for edit in [", cdrom: b.iso, vcpus: 2", ", cdrom: c.iso, vcpus: 4, networks: [lan]", ", cdrom: d.iso, vcpus: 3"] {
         let edited = file(&format!(
             "experiment: lab\nvlans: {{ lan: {{}} }}\nvms: {{ web0: {{ memory: 64, disks: [disk.qcow2]{edit} }} }}\n"
         ));

@@ -81,6 +81,8 @@ pub struct State {
     pub fail_at: Option<String>,
     /// Show addresses of taps in `Data`, as megaform's own engine does.
     pub shows_addresses: bool,
+    /// `vm net add` is there.
+    pub adds_nics: bool,
     /// The network commands.
     pub network: Network,
     /// Other hosts of the mesh, with their CPUs and megabytes.
@@ -171,7 +173,10 @@ const ERROR: u64 = 16;
 
 impl State {
     fn run(&mut self, words: &[&str]) -> Entry {
+        let release = self.network.release(self.adds_nics);
         match words {
+            ["help", of @ ..] => release.help(of).map_or_else(|| fail("no help entry"), |help| Entry::text("vm", help)),
+            unknown if !release.knows(unknown) => fail(format!("invalid command: `{}`", unknown.join(" "))),
             // The host's `ip` as `shell` runs it.
             ["shell", "ip", "-json", "address", "show"] if self.shows_addresses => {
                 let taps = self.namespaces.values().flat_map(|ns| &ns.taps);
@@ -185,13 +190,7 @@ impl State {
             }
             ["shell", ..] => fail("exec: \"ip\": executable file not found in $PATH"),
             ["host"] => host_table(vec![("vm".to_owned(), (4, 8192))]).remove(0),
-            ["help", "ns"] => {
-                let list = if self.network.old { "<hosts>" } else { "<hostname or range or all>" };
-                Entry::text("vm", format!("ns <add-hosts,> {list}\nns <del-hosts,> {list}\n"))
-            }
-            ["help", "vm", "config", "colocate"] if self.network.old => fail("no help entry"),
-            ["help", "vm", "config", "colocate"] => Entry::text("vm", "vm config colocate [value]\n"),
-            ["help", ..] | ["vlans", "blacklist"] => self.network("", &Namespace::default(), words),
+            ["vlans", "blacklist"] => self.network("", &Namespace::default(), words),
             ["namespace"] => {
                 let rows = self.namespaces.iter().map(|(name, ns)| {
                     let range = ns.range.map(|(a, b)| format!("{a}-{b}")).unwrap_or_default();
@@ -363,6 +362,17 @@ impl State {
                 // Nothing says that a launch leaves what is queued alone.
                 if ns.queueing { ok() } else { self.schedule(ns) }
             }
+            ["vm", "flush"] => {
+                ns.vms.retain(|vm, of| {
+                    let stays = !matches!(of.state, QUIT | ERROR);
+                    if !stays {
+                        self.network.forget(name, vm);
+                        self.network.unplug(name, vm);
+                    }
+                    stays
+                });
+                ok()
+            }
             ["vm", verb @ ("start" | "stop" | "kill" | "flush"), target] => {
                 if matches!(*verb, "kill" | "flush") {
                     range::expand(target).unwrap().iter().for_each(|vm| self.network.forget(name, vm));
@@ -380,7 +390,7 @@ impl State {
                 vm.tags.remove(*key);
                 Ok(())
             }),
-            ["vm", "cdrom", verb @ ("change" | "eject"), target, image @ ..] if !self.network.fixed_media => {
+            ["vm", "cdrom", verb @ ("change" | "eject"), target, image @ ..] => {
                 assert_eq!(image.len(), usize::from(*verb == "change"), "{words:?}");
                 each(ns, target, |vm| {
                     if !matches!(vm.state, BUILDING | RUNNING | PAUSED) {
@@ -388,6 +398,19 @@ impl State {
                     }
                     vm.config.remove("cdrom");
                     vm.config.extend(image.first().map(|image| ("cdrom".to_owned(), owned(&[image]))));
+                    Ok(())
+                })
+            }
+            ["vm", "net", "add", target, specs @ ..] => {
+                let mut made = Vec::new();
+                for _ in range::expand(target).unwrap() {
+                    self.counter += 1;
+                    let nics = specs.iter().enumerate().map(|(i, raw)| nic(ns, raw, self.counter, i));
+                    made.push(nics.collect::<Vec<_>>());
+                }
+                let mut made = made.into_iter();
+                each(ns, target, |vm| {
+                    vm.nics.extend(made.next().unwrap());
                     Ok(())
                 })
             }

@@ -8,6 +8,7 @@ use crate::spec::{Format, NoFiles};
 
 mod bonds;
 mod commands;
+mod known;
 mod lifecycle;
 mod media;
 pub(crate) mod minimega;
@@ -56,6 +57,7 @@ pub fn planned_destroy(mm: &Minimega, file: &File, advice: Advice) -> Plan {
 /// Send every command in order; none may fail, and what a step expects must then be so.
 pub fn carry_out(mm: &Minimega, plan: &Plan) {
     use crate::wire::Transport;
+    known::assert_known(mm, plan);
     for step in &plan.steps {
         assert!(step.needs.iter().chain(&step.after).all(|n| *n < step.id), "{step:?}");
         let got = |id: StepId| {

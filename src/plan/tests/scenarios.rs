@@ -56,7 +56,8 @@ fn a_nic_that_is_not_plugged_in() {
     mm.by_hand("namespace lab vm net disconnect a1 0");
     assert_eq!(planned(&mm, &cut).changes[0].action, Action::Restore);
     assert_eq!(converge(&mm, &cut), ["vm net connect a1 0 lan"]);
-    assert!(planned(&mm, &lab("lan, { vlan: lan, connected: false }")).learn.is_empty());
+    let learn = planned(&mm, &lab("lan, { vlan: lan, connected: false }")).learn;
+    assert_eq!(learn.into_iter().collect::<Vec<_>>(), ["vm flush"]);
 }
 
 #[test]

@@ -65,6 +65,14 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
     text.split(fence.as_str()).skip(1).map(|part| part.split("```").next().unwrap()).collect()
 }
 
+/// A block that stands in a list, without the indentation of the list.
+fn outdented(block: &str) -> String {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let filled = block.lines().filter(|line| !line.trim().is_empty());
+    let depth = filled.map(indent).min().unwrap_or_default();
+    block.lines().map(|line| format!("{}\n", line.get(depth..).unwrap_or_default())).collect()
+}
+
 #[test]
 fn examples_decode_and_fit_the_schema() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
@@ -109,6 +117,35 @@ fn examples_decode_and_fit_the_schema() {
             panic!("{error} at {}\n{text}", error.instance_path());
         }
     }
+}
+
+/// Every example of the documents, whole files and parts of one.
+#[test]
+fn the_documents_say_what_is_valid() {
+    let docs = fs::read_dir(Path::new(ROOT).join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let (mut whole, mut parts) = (0, 0);
+    for path in docs.chain(["README.md", "python/README.md"].map(|path| Path::new(ROOT).join(path))) {
+        let text = fs::read_to_string(&path).unwrap();
+        let blocks =
+            ["yaml", "yml", "toml"].map(|language| blocks(&text, language).into_iter().map(move |b| (language, b)));
+        for (language, block) in blocks.into_iter().flatten() {
+            let block = outdented(block);
+            let is_whole = language == "toml" || block.contains("experiment:");
+            let (source, format) = match language {
+                "toml" => (block, Format::Toml),
+                _ if is_whole => (block, Format::Yaml),
+                _ => (format!("experiment: part\n{block}"), Format::Yaml),
+            };
+            let loaded = parse("x", &source, format, &NoFiles);
+            // A part names what stands elsewhere.
+            let elsewhere = ["unknown-vlan", "unknown-vm", "unknown-profile", "needs-kernel"];
+            let errors = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+            let bad = errors.filter(|d| is_whole || !elsewhere.contains(&d.code)).count();
+            assert_eq!(bad, 0, "{}:\n{source}\n{}", path.display(), shown(&loaded));
+            *(if is_whole { &mut whole } else { &mut parts }) += 1;
+        }
+    }
+    assert!(whole >= 5 && parts >= 10, "{whole} files and {parts} parts");
 }
 
 #[test]

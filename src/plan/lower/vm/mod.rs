@@ -20,6 +20,7 @@ use crate::spec::model::{RunState, Vm, VmBody};
 mod cdrom;
 mod class;
 mod compare;
+mod flush;
 mod gate;
 mod order;
 mod qos;
@@ -665,18 +666,7 @@ impl<'a> Lower<'a> for Vms<'a> {
             }
             before = steps;
         }
-        for part in targets(self.flush.clone()) {
-            let mut needs: Vec<StepId> = part.names.iter().filter_map(|n| killed.get(n.as_str())).copied().collect();
-            needs.sort_unstable();
-            needs.dedup();
-            let extra = Extra { needs, expect: Some(Expect::Gone { names: part.names.clone() }), ..Extra::default() };
-            let step = draft.step(&part.serves, &["vm", "flush", &part.text], extra);
-            for name in part.names.iter() {
-                if let Some((name, _)) = scene.live.vms.get_key_value(name) {
-                    self.flushed.insert(name, step);
-                }
-            }
-        }
+        self.forget(scene, draft, &killed);
     }
 
     fn build(&mut self, scene: &Scene<'a>, draft: &mut Draft) {

@@ -138,7 +138,11 @@ pub(super) fn steps<'a>(
     before: &HashMap<&str, Vec<StepId>>,
 ) -> HashMap<&'a str, Vec<StepId>> {
     let mut last: HashMap<&str, Vec<StepId>> = HashMap::default();
-    for (plug, members) in plugs {
+    // Taken away last first, so that a rollback gives them their numbers back.
+    let goes = |(plug, _): &(&Plug, &Members<'a>)| matches!(plug, Plug::Remove(..));
+    let opens = plugs.iter().filter(|(plug, _)| matches!(plug, Plug::Open(_)));
+    let comes = plugs.iter().filter(|(plug, _)| matches!(plug, Plug::Add(..)));
+    for (plug, members) in opens.chain(plugs.iter().rev().filter(goes)).chain(comes) {
         for part in targets(members.clone()) {
             let waits = part.of.iter().filter_map(|name| last.get(name).or_else(|| before.get(name)));
             let mut needs: Vec<StepId> = waits.flatten().copied().collect();
