@@ -188,6 +188,36 @@ fn a_saved_plan_does_not_touch_what_others_queued_since() {
     assert!(space.queue.iter().any(|waiting| waiting.names == ["theirs"]));
 }
 
+/// Raw lines that launch VMs of their own, through the namespace's queue if it were on.
+const RAW: &str = "commands:\n  extra:\n    create: [vm config memory 32, vm launch kvm extra, clear vm config]\n    \
+                   destroy: [vm kill extra, vm flush extra]\n    depends_on: web0\n";
+
+#[test]
+fn raw_lines_run_neither_in_a_round_nor_between_two() {
+    let lab = Lab::new();
+    let edit = RAW.replace("memory 32", "memory 33");
+    let more = LAB.replace("web[0-2]", "web[0-3]").replace("app: { memory: 64", "app: { memory: 65");
+    for (text, rounds) in [(format!("{LAB}{RAW}"), 2), (format!("{more}{edit}"), 2), (more, 0)] {
+        lab.write(&text);
+        lab.minimega.take_log();
+        lab.run(&["apply", "--yes", "lab.yaml"], 0);
+        let sent = peer::changes(lab.minimega.take_log(), "lab");
+        let all = |line: &str| -> Vec<usize> { (0..sent.len()).filter(|at| sent[*at] == line).collect() };
+        let (on, off) = (all("ns queueing true"), all("ns queueing false"));
+        assert_eq!((on.len(), off.len()), (rounds, rounds), "{sent:#?}");
+        for line in ["vm kill extra", "vm flush extra"] {
+            assert!(all(line).iter().all(|at| on.iter().all(|on| at < on)), "{sent:#?}");
+        }
+        for line in ["vm config memory 32", "vm config memory 33", "vm launch kvm extra"] {
+            assert!(all(line).iter().all(|at| off.iter().all(|off| at > off)), "{sent:#?}");
+        }
+        let there = lab.minimega.state().namespaces["lab"].vms.contains_key("extra");
+        assert_eq!(there, rounds > 0, "{sent:#?}");
+        let (out, _) = lab.run(&["apply", "--yes", "lab.yaml"], 0);
+        assert!(out.contains("No changes"), "{out}");
+    }
+}
+
 #[test]
 fn a_rollback_leaves_neither_vms_nor_a_queue() {
     let lab = Lab::new();

@@ -16,6 +16,7 @@ pub(crate) mod networks;
 mod pipes;
 mod placement;
 pub(crate) mod properties;
+mod releases;
 mod scenarios;
 mod selection;
 mod waits;

@@ -78,7 +78,7 @@ pub fn experiment() -> impl Strategy<Value = String> {
 }
 
 /// The same with bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines.
-fn with_objects() -> impl Strategy<Value = String> {
+pub fn with_objects() -> impl Strategy<Value = String> {
     let bridge = prop_oneof![
         Just(""),
         Just("bridges: { br1: { trunks: [e0] } }\n"),

@@ -5,7 +5,8 @@ use foldhash::HashMap;
 use super::super::super::draft::Draft;
 use super::super::Scene;
 use super::class::Classes;
-use super::{Group, depths};
+use super::depths;
+use super::round::Group;
 
 /// Put groups in order. Through a queue, what is on one level is launched together.
 pub(super) fn arrange<'a>(
