@@ -1,5 +1,5 @@
-//! A plan with every kind of the experiment file in it, killed after each of its commands: the real engine with VMs whose
-//! guests never run.
+//! A plan with every kind of the experiment file in it, killed after each of its commands, and imported from what runs: the real
+//! engine with VMs whose guests never run.
 #![allow(missing_docs)]
 
 mod support;
@@ -110,16 +110,119 @@ fn leave_the_host() {
     }
 }
 
-#[test]
-fn killed_after_every_single_step_of_a_plan_with_every_kind() {
-    if !have(NEEDS) {
-        return;
-    }
+/// A lab with an engine that has everything.
+fn lab_for_every_kind() -> Lab {
     leave_the_host();
     let mut lab = Lab::new();
     let mut daemon = lab.program();
     daemon.args(["daemon", "--switch", "openvswitch"]);
     lab.start_daemon_by(daemon);
+    lab
+}
+
+/// Much of what the experiment has, made by hand: all but raw commands, which nothing but a journal remembers.
+const BY_HAND: &str = "\
+namespace lab
+vlans range 300 400
+vlans add lan 301
+vlans add dmz 350
+ns load memcommit
+vm config memory 16
+vm config networks lan dmz
+vm config tags role web
+vm launch kvm web[0-1]
+clear vm config
+vm config memory 16
+vm config networks dmz watch lan
+vm launch kvm ids
+vm net disconnect ids 2
+vm config networks lan,52:54:00:00:00:05 lan dmz
+vm launch kvm pair
+vm net bond pair 0,1 active-backup off name uplink
+qos set web[0-1] 0 rate=10mbit
+bridge trunk br1 eth1
+bridge tunnel vxlan br1 10.9.0.2 7
+bridge config br1 stp_enable=true
+tap create lan ip 10.0.0.1/24 gw
+tap create watch name mon
+dnsmasq start 10.0.0.1 10.0.0.10 10.0.0.99
+dnsmasq configure 10.0.0.1 ip 52:54:00:00:00:05 10.0.0.10
+nat add lan 10.0.0.254/24
+tap mirror gw mon
+capture pcap snaplen 96
+capture pcap vm web0 0 wire.pcap
+capture netflow bridge mega_bridge udp 127.0.0.1:9995
+pipe urgent mode round-robin
+plumb alerts cat urgent
+vm tag web0 mark x
+";
+
+/// What a plan of a file that was imported has to do, and the kinds that it looked at.
+fn planned(lab: &Lab, file: &str) -> (serde_json::Value, BTreeSet<String>) {
+    let answer = lab.run(&["plan", "--json", file]).ok();
+    let plan: serde_json::Value = serde_json::from_str(&answer.out).expect("JSON");
+    let of = plan["unchanged"].as_array().expect("a plan lists what is unchanged").iter();
+    let kinds = of.filter_map(|address| address.as_str()?.split('.').next().map(str::to_owned)).collect();
+    (plan["changes"].clone(), kinds)
+}
+
+#[test]
+fn what_was_made_of_every_kind_is_imported_and_plans_to_no_changes() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = lab_for_every_kind();
+    let all: BTreeSet<String> = Kind::ALL.iter().map(|kind| kind.word().to_owned()).collect();
+    let imported = |args: &[&str]| {
+        let answer = lab.run(&[&["import", "lab"], args].concat()).ok();
+        assert!(!answer.err.contains("a plan would"), "{}", answer.err);
+        lab.file("imported.yaml", &answer.out);
+        answer
+    };
+    lab.file("lab.yaml", LAB);
+    lab.run(&["apply", "--yes", "lab.yaml"]).ok();
+    let answer = imported(&[]);
+    let (changes, kinds) = planned(&lab, "imported.yaml");
+    assert_eq!(changes, serde_json::json!([]), "{}", answer.out);
+    assert_eq!(kinds, all, "{}", answer.out);
+    assert_eq!(answer.err, "", "what megaform made needs no note");
+    // What the journal remembers is called as it was, and the file is one to go on with.
+    for part in [
+        "  mark: { create: \"vm tag web0 mark x\"",
+        "  wire: { vm: web0, file: wire.pcap",
+        "leases: \"web0.0 10.0.0.10\"",
+    ] {
+        assert!(answer.out.contains(part), "{part}\n{}", answer.out);
+    }
+    lab.run(&["destroy", "--yes", "imported.yaml"]).ok();
+    assert!(lab.rows("namespace").iter().all(|row| row[0] != "lab") && lab.qemus().is_empty());
+    // The file makes the same again.
+    lab.run(&["apply", "--yes", "imported.yaml"]).ok();
+    assert_eq!(planned(&lab, "imported.yaml"), (serde_json::json!([]), all.clone()));
+    lab.run(&["destroy", "--yes", "imported.yaml"]).ok();
+    // What was made by hand, of which there is no journal.
+    lab.run(&["run", lab.file("hand.mm", BY_HAND).to_str().expect("UTF-8")]).ok();
+    let pids = || lab.rows("namespace lab .columns name,pid,state vm info");
+    let before = pids();
+    imported(&[]);
+    lab.run(&["plan", "imported.yaml"]).fails("unmanaged-vm");
+    let answer = imported(&["--adopt"]);
+    let (changes, kinds) = planned(&lab, "imported.yaml");
+    assert_eq!(changes, serde_json::json!([]), "{}", answer.out);
+    let raw: BTreeSet<String> = [Kind::Command.word().to_owned()].into();
+    assert_eq!(all.difference(&kinds).cloned().collect::<BTreeSet<_>>(), raw, "{}", answer.out);
+    assert_eq!(pids(), before);
+    lab.run(&["destroy", "--yes", "imported.yaml"]).ok();
+    // The bridge stays with its settings: nothing tells that it was not the host's.
+    assert_eq!(lab.rows(".columns namespace namespace"), [["minimega"]]);
+}
+
+#[test]
+fn killed_after_every_single_step_of_a_plan_with_every_kind() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = lab_for_every_kind();
     let edited = edited();
     let kinds: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
     let of = |changes: &[String]| -> BTreeSet<String> {

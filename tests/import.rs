@@ -65,6 +65,121 @@ fn a_script_becomes_a_file_that_makes_the_same() {
     by_hand.e("clear namespace lab").ok();
 }
 
+/// What the scripts need beside QEMU: they have servers, ways out, tunnels and shaped NICs.
+const SCRIPTS_NEED: &[&str] = &[
+    "root",
+    "guest",
+    "qemu-system-x86_64",
+    "ip",
+    "tc",
+    "dnsmasq",
+    "slirp4netns",
+    "nft",
+    "ovsdb-server",
+    "ovs-vswitchd",
+];
+
+/// Commands that our engine does not have.
+const FOREIGN: &[&str] = &["router ", "cc "];
+
+/// A script with what it reads in its place, and without such lines.
+fn runnable(folder: &std::path::Path, name: &str, text: &mut String) {
+    let script = std::fs::read_to_string(folder.join(name)).expect("it is there");
+    for line in script.lines() {
+        match line.strip_prefix("read ") {
+            Some(other) => runnable(folder, other, text),
+            None if FOREIGN.iter().any(|word| line.starts_with(word)) => {}
+            None => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+}
+
+/// A script without what delays and drops frames, which not every kernel can.
+fn without_netem(text: &str) -> String {
+    let netem = |line: &str| line.starts_with("qos ") && [" delay ", " loss "].iter().any(|word| line.contains(word));
+    text.lines().filter(|line| !netem(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// What can be observed of a namespace: what an import of it says, but where that is from, and what a table shows that no file
+/// has.
+fn seen(lab: &Lab, namespace: &str) -> (String, Vec<Vec<String>>) {
+    // What is remembered of the apply beside that would say more than the target does.
+    let _ = std::fs::remove_file(lab.base.join(format!("megaform-{namespace}.journal")));
+    let imported = lab.run(&["import", namespace]).ok().out;
+    let own = lab.base.to_string_lossy().into_owned();
+    let plain = imported.lines().filter(|line| !line.starts_with('#')).map(|line| line.replace(&own, "BASE"));
+    let columns =
+        ".columns name,state,type,memory,vcpus,vlan,disks,kernel,initrd,append,cdrom,snapshot,serial-ports vm info";
+    let mut rows = lab.rows(&format!("namespace {namespace} {columns}"));
+    rows.extend(lab.rows(&format!("namespace {namespace} .columns bridge,vlan tap")));
+    // Neither the file nor the script says which of the free tags an alias gets; and nobody is to run what was stopped.
+    let alike = |cell: &str| {
+        let cell = cell.replace(&own, "BASE").replace("PAUSED", "BUILDING");
+        cell.split(" (").next().unwrap_or_default().to_owned()
+    };
+    rows.iter_mut().flatten().for_each(|cell| *cell = alike(cell));
+    rows.sort();
+    (plain.collect::<Vec<_>>().join("\n"), rows)
+}
+
+#[test]
+fn scripts_and_what_is_imported_from_them_make_the_same() {
+    if !have(SCRIPTS_NEED) {
+        return;
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/scripts");
+    let guest = support::guest().0.parent().expect("it is in a folder").to_owned();
+    let mut scripts: Vec<String> = std::fs::read_dir(&folder)
+        .expect("it is there")
+        .map(|entry| entry.expect("it can be read").file_name().into_string().expect("UTF-8"))
+        .filter(|name| name != "common.mm")
+        .collect();
+    scripts.sort();
+    assert!(scripts.len() >= 8, "{scripts:?}");
+    for name in &scripts {
+        // The variable that they take from outside.
+        let env = format!(".env guest {}\n", guest.display());
+        let (mut by_hand, mut applied) = (Lab::new(), Lab::new());
+        for lab in [&mut by_hand, &mut applied] {
+            let mut daemon = lab.program();
+            daemon.args(["daemon", "--switch", "openvswitch"]);
+            lab.start_daemon_by(daemon);
+            let files = lab.base.join("files");
+            std::fs::create_dir_all(&files).expect("the base is ours");
+            for image in ["base.qcow2", "data.qcow2", "live.iso"] {
+                std::fs::write(files.join(image), vec![0; 1 << 20]).expect("the folder is ours");
+            }
+        }
+        let mut text = env.clone();
+        runnable(&folder, name, &mut text);
+        let script = by_hand.file(name, &without_netem(&text));
+        by_hand.run(&["run", "--keep-going", script.to_str().expect("UTF-8")]);
+        // The import is of the whole script, as users have it.
+        let whole = without_netem(&std::fs::read_to_string(folder.join(name)).expect("it is there"));
+        applied.file(name, &format!("{env}{whole}"));
+        applied.file("common.mm", &std::fs::read_to_string(folder.join("common.mm")).expect("it is there"));
+        let namespaces: Vec<&str> = whole.lines().filter_map(|line| line.strip_prefix("namespace ")).collect();
+        let mut namespaces: Vec<&str> = namespaces.into_iter().filter(|rest| !rest.contains(' ')).collect();
+        namespaces.dedup();
+        assert!(!namespaces.is_empty(), "{name}");
+        for namespace in namespaces {
+            let imported = applied.run(&["import", name, "--namespace", namespace]).ok();
+            applied.file("imported.yaml", &imported.out);
+            let valid = applied.run(&["validate", "imported.yaml"]).ok();
+            assert!(!valid.err.contains("error"), "{name}: {}", valid.err);
+            applied.run(&["apply", "--yes", "imported.yaml"]).ok();
+            let (want, found) = (seen(&by_hand, namespace), seen(&applied, namespace));
+            assert_eq!(found.0, want.0, "{name}:\n{}", imported.out);
+            assert_eq!(found.1, want.1, "{name}:\n{}", imported.out);
+            applied.run(&["destroy", "--yes", "imported.yaml"]).ok();
+            by_hand.e(&format!("clear namespace {namespace}")).ok();
+        }
+    }
+}
+
 #[test]
 fn refusals_say_why() {
     let lab = Lab::new();

@@ -343,6 +343,7 @@ mod tests {
             create: vec!["one".into(), "two".into()],
             destroy: vec!["undo".into(), "more".into()],
             depends_on: vec!["web1".into()],
+            check: Some("look".into()),
         };
         let create = |line| Mark::Create { name: "raw".into(), line, lines: (line == 0).then(|| lines.clone()) };
         let destroy = |line| Mark::Destroy { name: "raw".into(), line, last: line == 1 };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::language::alias::Aliases;
+use crate::language::variable;
 
 /// The aliases and variables that all connections share.
 pub struct Words {
@@ -22,26 +23,7 @@ impl Words {
 
     /// A word with its variables expanded; one that is not set stands for nothing.
     pub fn expand(&self, word: &str) -> String {
-        let mut text = String::with_capacity(word.len());
-        let mut rest = word;
-        while let Some(at) = rest.find('$') {
-            text.push_str(&rest[..at]);
-            let after = &rest[at + 1..];
-            let (name, end) = match after.strip_prefix('{').and_then(|inner| inner.find('}').map(|end| (inner, end))) {
-                Some((inner, end)) => (&inner[..end], end + 2),
-                None => {
-                    let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-                    (&after[..end], end)
-                }
-            };
-            if end == 0 {
-                text.push('$');
-            }
-            text.push_str(self.variables.get(name).map_or("", String::as_str));
-            rest = &after[end..];
-        }
-        text.push_str(rest);
-        text
+        variable::expand(word, |name| self.variables.get(name).cloned().unwrap_or_default())
     }
 }
 

@@ -28,11 +28,10 @@ pub(super) fn refused(bond: &Facts, nics: &[Option<(String, String)>]) -> Option
     spreads.then(|| "its mode is balance-tcp, without LACP".to_owned())
 }
 
-/// Enter a live bond of a VM, which has so many NICs.
-pub(super) fn live(key: &str, facts: &Facts, nics: usize, found: &mut Found) {
-    let vm = one(facts, "vm").to_owned();
+/// Enter a bond of a VM, which has so many NICs: what is known of it.
+pub(super) fn live(key: &str, vm: &str, facts: Facts, nics: usize, found: &mut Found) {
     let note = |why: &str| format!("the bond {key} of the VM {vm} is left out: {why}");
-    let Some(of) = found.vms.get_mut(&vm) else {
+    let Some(of) = found.vms.get_mut(vm) else {
         found.notes.push(note("so is the VM"));
         return;
     };
@@ -45,13 +44,12 @@ pub(super) fn live(key: &str, facts: &Facts, nics: usize, found: &mut Found) {
     } else {
         let at =
             of.nics.iter().map(|nic| (!nic.cut).then(|| (nic.vlan.clone(), nic.bridge.clone().unwrap_or_default())));
-        refused(facts, &at.collect::<Vec<_>>())
+        refused(&facts, &at.collect::<Vec<_>>())
     };
     match why {
         Some(why) => found.notes.push(note(&why)),
         None => {
-            let given = facts.iter().filter(|(fact, values)| *fact != "vm" && !values.is_empty());
-            of.bonds.push(given.map(|(fact, values)| (fact.clone(), values.clone())).collect());
+            of.bonds.push(facts);
         }
     }
 }

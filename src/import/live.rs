@@ -1,19 +1,22 @@
 //! From a live namespace.
 
+use std::collections::BTreeMap;
+
 use super::{Found, FoundNic, FoundTap, FoundVm, bridge, usb_version};
+use crate::language::diskspec::DEFAULT_INTERFACE;
 use crate::language::field::{Change, FIELDS, FieldType, FieldValue, VmConfig};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
 use crate::live::{Facts, Live, LiveNic, LiveUsb, LiveVm, USUAL_LOAD, VmState};
 use crate::name::{Kind, Namespace};
-use crate::plan::ownership;
+use crate::plan::{Advice, ownership};
 use crate::spec::model::UsbDisk;
 
 /// The tags that minimega gives aliases when no range was set (its `vlans range`).
 const USUAL_RANGE: (u16, u16) = (101, 4096);
 
-/// What a namespace holds, as an experiment would say it. Addresses and tags that were given out, not asked for, are left
-/// out, so that equal VMs stay equal.
-pub fn live(name: &Namespace, live: &Live) -> Found {
+/// What a namespace holds, as an experiment would say it, with what the journal remembers and the target does not show. Addresses
+/// and tags that were given out, not asked for, are left out, so that equal VMs stay equal.
+pub fn live(name: &Namespace, live: &Live, advice: &Advice) -> Found {
     let mut found = Found { name: name.to_string(), ..Found::default() };
     let range = live.vlan_range.unwrap_or(USUAL_RANGE);
     found.vlan_range = live.vlan_range.filter(|range| *range != USUAL_RANGE);
@@ -28,7 +31,7 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
             found.notes.push(format!("the VM {} is a {}, which experiments cannot have yet", vm.name, vm.kind));
             continue;
         }
-        let read = read(vm, &mut found.notes);
+        let read = read(name, vm, advice, &mut found.notes);
         found.vms.insert(vm.name.clone(), read);
     }
     // A NIC that is disconnected may name an alias that is not bound any more.
@@ -41,21 +44,42 @@ pub fn live(name: &Namespace, live: &Live) -> Found {
             found.notes.push(format!("the tap {tap} is on no VLAN and is left out"));
             continue;
         };
-        let addresses = seen.addresses.clone().unwrap_or_else(|| {
+        let known = advice.taps.get(tap);
+        let remembered = known.map(|tap| tap.address.iter().cloned().collect());
+        let addresses = seen.addresses.clone().or(remembered).unwrap_or_else(|| {
             found.notes.push(format!("the addresses of the tap {tap} are not known"));
             Vec::new()
         });
         for address in addresses.iter().skip(1) {
             found.notes.push(format!("the tap {tap} also has the address {address}; a tap of an experiment has one"));
         }
-        let ip = addresses.first().cloned().filter(|_| !seen.leased);
-        let tap_of = FoundTap { vlan, ip, dhcp: seen.leased, bridge: bridge(&seen.bridge) };
+        let leased = seen.leased || (seen.addresses.is_none() && known.is_some_and(|tap| tap.dhcp));
+        let ip = addresses.first().cloned().filter(|_| !leased);
+        let tap_of = FoundTap { vlan, ip, dhcp: leased, bridge: bridge(&seen.bridge) };
         found.taps.insert(tap.clone(), tap_of);
     }
-    super::object::live(live, &mut found);
+    super::object::live(live, advice, &mut found);
     placement(live, &mut found);
     super::bond::settle(&mut found);
+    commands(advice, &mut found);
     found
+}
+
+/// The raw commands that were run and not taken back: nothing but the journal tells of them.
+fn commands(advice: &Advice, found: &mut Found) {
+    for (name, entry) in &advice.commands {
+        if entry.destroyed.is_some() || (entry.created == 0 && !entry.unknown) {
+            // What is left to do about them, a plan of any file says.
+            continue;
+        }
+        let mut lines = entry.lines.clone();
+        let there = |vm: &String| found.vms.contains_key(vm);
+        if let Some(gone) = lines.depends_on.iter().find(|vm| !there(vm)) {
+            found.notes.push(format!("the raw commands {name} needed the VM {gone}, which is not there"));
+        }
+        lines.depends_on.retain(there);
+        found.commands.insert(name.clone(), lines);
+    }
 }
 
 /// What is not as in a new namespace of a daemon without a mesh.
@@ -87,7 +111,7 @@ fn placement(live: &Live, found: &mut Found) {
     }
 }
 
-fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
+fn read(experiment: &Namespace, vm: &LiveVm, advice: &Advice, notes: &mut Vec<String>) -> FoundVm {
     let mut config = VmConfig::new();
     let launched = |field: &&crate::language::field::Field| {
         field.change == Change::Replace && !matches!(field.ty, FieldType::Networks | FieldType::Tags | FieldType::Uuid)
@@ -101,22 +125,16 @@ fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
             continue;
         }
         match seen {
-            Some(FieldValue::Disks(mut disks)) => {
-                // A record shows the usual interface even where the launch left it open.
-                for disk in &mut disks {
-                    disk.interface = disk
-                        .interface
-                        .take()
-                        .filter(|interface| interface != crate::language::diskspec::DEFAULT_INTERFACE);
-                }
-                config.set(field.name, FieldValue::Disks(disks));
-            }
             Some(value) => config.set(field.name, value),
             None => notes.push(format!("the target does not show `{}` of the VM {}", field.name, vm.name)),
         }
     }
-    let own = |key: &String| key.starts_with(ownership::RESERVED);
-    let tags = vm.tags.iter().filter(|(key, _)| !own(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    // Of a VM of the experiment, other tags than those of its file are somebody else's.
+    let keys = ownership::owns(experiment, vm).then(|| ownership::keys_of(vm));
+    let ours = |key: &String| !key.starts_with(ownership::RESERVED) && keys.as_ref().is_none_or(|of| of.contains(key));
+    let tags = vm.tags.iter().filter(|(key, _)| ours(key)).map(|(k, v)| (k.clone(), v.clone()));
+    let mut tags: BTreeMap<String, String> = tags.collect();
+    super::without_empty(&vm.name, &mut tags, notes);
     match vm.state {
         VmState::Quit | VmState::Error => notes.push(format!(
             "the VM {} is in the state {}; the file says running, and an apply brings it there",
@@ -125,17 +143,96 @@ fn read(vm: &LiveVm, notes: &mut Vec<String>) -> FoundVm {
         )),
         VmState::Building | VmState::Paused | VmState::Running => {}
     }
-    let nics = vm.nics.iter().enumerate().filter_map(|(index, nic)| nic_of(vm, index, nic, notes)).collect();
-    let disk = |disk: &LiveUsb| UsbDisk { path: disk.file.clone(), version: usb_version(&disk.version), serial: None };
+    let nics: Vec<FoundNic> =
+        vm.nics.iter().enumerate().filter_map(|(index, nic)| nic_of(vm, index, nic, advice, notes)).collect();
+    let config = as_written(vm, config, &nics);
     if vm.tags.get(ownership::USB).is_some_and(|tag| tag.contains('+')) {
         notes.push(format!("the target does not show the serial numbers of the USB disks of the VM {}", vm.name));
     }
-    let usb = vm.usb.iter().flatten().map(disk).collect();
+    let usb = usb_as_written(vm);
     let paused = matches!(vm.state, VmState::Building | VmState::Paused);
-    FoundVm { config, nics, usb, tags, paused, bonds: Vec::new() }
+    let ignored = ownership::left_out(vm).map(str::to_owned).collect();
+    FoundVm { config, nics, usb, tags, paused, bonds: Vec::new(), ignored }
 }
 
-fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> Option<FoundNic> {
+/// A configuration in the words that its VM was launched from, as far as its digest tells: with or without the interface and the
+/// cache of disks, which a target shows even where they were left open, and with paths in a files folder as they are or relative
+/// to it.
+fn as_written(vm: &LiveVm, shown: VmConfig, nics: &[FoundNic]) -> VmConfig {
+    let plugged: Vec<(Option<&str>, bool)> = nics.iter().map(|nic| (nic.driver.as_deref(), !nic.cut)).collect();
+    let worded = |words: Words| {
+        let mut config = VmConfig::new();
+        for (field, value) in shown.changed() {
+            config.set(field.name, words.of(field.ty, value.clone()));
+        }
+        config
+    };
+    let is_it = |config: &VmConfig| ownership::launched_as(vm, config, &plugged) == Some(true);
+    let fits = Words::all().map(&worded).find(is_it);
+    // What stands as it is shown is never taken for another.
+    let digest = ownership::digest_of(vm);
+    fits.unwrap_or_else(|| if digest.is_some() { shown.clone() } else { worded(Words::SHOWN) })
+}
+
+/// USB disks in the words that they were given in, as far as their tag tells.
+fn usb_as_written(vm: &LiveVm) -> Vec<UsbDisk> {
+    let worded = |words: Words| -> Vec<UsbDisk> {
+        let version = |version: &str| if words.open { usb_version(version) } else { Some(version.to_owned()) };
+        let disk = |disk: &LiveUsb| UsbDisk {
+            path: words.path(disk.file.clone()),
+            version: version(&disk.version),
+            serial: None,
+        };
+        vm.usb.iter().flatten().map(disk).collect()
+    };
+    let fits = Words::all().map(worded).find(|disks| ownership::usb_given(vm, disks) == Some(true));
+    fits.unwrap_or_else(|| worded(Words::SHOWN))
+}
+
+/// How a configuration is worded.
+#[derive(Debug, Clone, Copy)]
+struct Words {
+    /// Paths are relative to the files folder.
+    relative: bool,
+    /// The usual interface of disks is left open, and the usual version of USB.
+    open: bool,
+    /// So is their cache.
+    uncached: bool,
+}
+
+impl Words {
+    /// As a target shows it, without what it shows of every disk.
+    const SHOWN: Self = Self { relative: false, open: true, uncached: false };
+
+    fn all() -> impl Iterator<Item = Self> {
+        let bit = |n: u8, of: u8| n & of == 0;
+        (0..8).map(move |n| Self { relative: bit(n, 4), open: bit(n, 2), uncached: bit(n, 1) })
+    }
+
+    fn path(self, path: String) -> String {
+        match path.rsplit_once("/files/") {
+            Some((_, name)) if self.relative && !name.is_empty() => name.to_owned(),
+            _ => path,
+        }
+    }
+
+    fn of(self, ty: FieldType, value: FieldValue) -> FieldValue {
+        match value {
+            FieldValue::Disks(mut disks) => {
+                for disk in &mut disks {
+                    disk.path = self.path(std::mem::take(&mut disk.path));
+                    disk.interface = disk.interface.take().filter(|of| !self.open || of != DEFAULT_INTERFACE);
+                    disk.cache = disk.cache.take().filter(|_| !self.uncached);
+                }
+                FieldValue::Disks(disks)
+            }
+            FieldValue::Text(path) if ty == FieldType::Path => FieldValue::Text(self.path(path)),
+            value => value,
+        }
+    }
+}
+
+fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, advice: &Advice, notes: &mut Vec<String>) -> Option<FoundNic> {
     let asked = nic.launched_as.as_deref().and_then(|raw| NetSpec::parse(raw).ok());
     if asked.as_ref().is_some_and(|spec| spec.qinq) {
         notes.push(format!("NIC {index} of the VM {} tunnels VLANs (qinq), which experiments cannot say", vm.name));
@@ -163,6 +260,7 @@ fn nic_of(vm: &LiveVm, index: usize, nic: &LiveNic, notes: &mut Vec<String>) -> 
             _ => bridge(&nic.bridge),
         },
         cut: !nic.connected,
-        qos: nic.qos.filter(|qos| !qos.is_none()),
+        // Not every target shows what shapes NICs.
+        qos: nic.qos.or_else(|| advice.qos.get(&(vm.name.clone(), index)).copied()).filter(|qos| !qos.is_none()),
     })
 }

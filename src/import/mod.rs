@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::language::field::VmConfig;
 use crate::live::Facts;
 use crate::name::Kind;
+use crate::plan::advice::CommandLines;
 use crate::spec::model::UsbDisk;
 
 mod bond;
@@ -37,6 +38,18 @@ pub struct Found {
     pub taps: BTreeMap<String, FoundTap>,
     /// Bridges, ways out, dnsmasq servers, mirrors and captures: their settings by kind and name.
     pub objects: BTreeMap<Kind, BTreeMap<String, Facts>>,
+    /// Raw commands, of which the journal remembers that they were run.
+    pub commands: BTreeMap<String, CommandLines>,
+    /// Configurations that somebody gave a name.
+    pub configs: BTreeMap<String, VmConfig>,
+    /// The VMs in the order in which they are to stand; nothing for that of their names.
+    pub order: BTreeMap<String, usize>,
+    /// Comments on what there is, by kind and name.
+    pub comments: BTreeMap<(Kind, String), Vec<String>>,
+    /// Lines that no key says, which raw commands could: a name for them, and the lines.
+    pub raw: Vec<(String, Vec<String>)>,
+    /// Comments on the whole.
+    pub heading: Vec<String>,
     /// What the file cannot say, one sentence each.
     pub notes: Vec<String>,
 }
@@ -56,6 +69,8 @@ pub struct FoundVm {
     pub paused: bool,
     /// Its bonds in order: their settings, the name where it is not the usual one.
     pub bonds: Vec<Facts>,
+    /// Fields whose changes are ignored.
+    pub ignored: Vec<String>,
 }
 
 /// One NIC.
@@ -86,6 +101,13 @@ pub struct FoundTap {
     pub dhcp: bool,
     /// Its bridge, where it is not the usual one.
     pub bridge: Option<String>,
+}
+
+/// Take out tags without a value, which a file cannot have.
+fn without_empty(vm: &str, tags: &mut BTreeMap<String, String>, notes: &mut Vec<String>) {
+    let empty = tags.iter().filter(|(_, value)| value.is_empty()).map(|(key, _)| key);
+    notes.extend(empty.map(|key| format!("the tag {key} of the VM {vm} has no value and is left out")));
+    tags.retain(|_, value| !value.is_empty());
 }
 
 /// A version of USB, unless it is the usual one.

@@ -6,11 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 mod bonds;
+mod lines;
+mod note;
 mod objects;
 
+use lines::Interpreter;
+
+use super::object;
 use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
 use crate::language::field::{FieldType, FieldValue, VmConfig, field};
-use crate::language::grammar::{Args, Compiled, Grammar};
+use crate::language::grammar::{Args, Grammar};
 use crate::language::netspec::NetSpec;
 use crate::language::qos::Qos;
 use crate::language::range;
@@ -19,36 +24,10 @@ use crate::name::Kind;
 use crate::plan::ownership;
 use crate::spec::model::UsbDisk;
 
-/// How deep scripts may `read` others. minimega refuses the first nested one.
-const MAX_READS: usize = 8;
-
 /// The longest script, in bytes, as the daemon reads one.
 pub const MAX_BYTES: u64 = 64 << 20;
 /// How many lines a script and those that it reads may have together.
 const MAX_LINES: usize = 1_000_000;
-/// How many notes are kept; one more says how many are not.
-const MAX_NOTES: usize = 1000;
-
-/// Commands that leave nothing behind.
-const SHOWS: &[&str] = &[
-    "args",
-    "check",
-    "echo",
-    "help",
-    "history",
-    "host",
-    "log",
-    "mesh",
-    "ns",
-    "pipe",
-    "plumb",
-    "version",
-    "vm info",
-    "vm serial",
-    "vm top",
-    "write",
-];
-
 /// Why a script became no experiment.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ScriptError {
@@ -159,9 +138,16 @@ struct Space {
     capturing: Facts,
     /// How many dnsmasq servers were started.
     servers: usize,
-    notes: Vec<String>,
-    /// How many notes there were.
-    noted: usize,
+    /// Lines that are not imported.
+    notes: note::Notes,
+    /// What else is to be said.
+    remarks: Vec<String>,
+    /// VMs in the order of their launches.
+    order: BTreeMap<String, usize>,
+    /// What the last command made.
+    made: Vec<(Kind, String)>,
+    /// Comments on what was made.
+    comments: BTreeMap<(Kind, String), Vec<String>>,
 }
 
 impl Space {
@@ -169,16 +155,6 @@ impl Space {
         let objects = self.objects.values().all(BTreeMap::is_empty);
         self.vms.is_empty() && self.vlans.is_empty() && self.taps.is_empty() && objects
     }
-}
-
-struct Interpreter<'a> {
-    grammar: &'a Grammar,
-    read: &'a mut dyn FnMut(&str) -> Option<String>,
-    active: String,
-    spaces: BTreeMap<String, Space>,
-    /// How many lines there were, and bytes.
-    lines: usize,
-    bytes: u64,
 }
 
 /// What a script leaves behind. `name` is for messages; `read` gives the text of another script; `namespace` chooses among
@@ -190,40 +166,40 @@ pub fn script(
     namespace: Option<&str>,
     read: &mut dyn FnMut(&str) -> Option<String>,
 ) -> Result<Found, ScriptError> {
-    let active = crate::name::Namespace::default_namespace().to_string();
-    let mut interpreter = Interpreter { grammar, read, active, spaces: BTreeMap::new(), lines: 0, bytes: 0 };
+    let mut interpreter = Interpreter::new(grammar, read);
     interpreter.lines(name, text, 0);
     let script = name.to_owned();
-    if interpreter.lines > MAX_LINES || interpreter.bytes > MAX_BYTES {
+    if interpreter.is_too_long() {
         return Err(ScriptError::Long { script });
     }
-    let mut spaces = interpreter.spaces;
+    let (mut spaces, heading) = interpreter.end();
     let filled: Vec<String> = spaces.iter().filter(|(_, space)| !space.is_empty()).map(|(n, _)| n.clone()).collect();
     let chosen = match (namespace, filled.as_slice()) {
         (Some(namespace), _) if filled.iter().any(|name| name == namespace) => namespace.to_owned(),
         (Some(namespace), _) => return Err(ScriptError::Empty { script, namespace: namespace.to_owned() }),
         (None, [one]) => one.clone(),
         (None, []) => {
-            let note = spaces.values().flat_map(|space| &space.notes).next().cloned();
+            let note = spaces.values().find_map(|space| space.notes.first());
             return Err(ScriptError::Nothing { script, note });
         }
         (None, _) => return Err(ScriptError::Several { script, namespaces: filled }),
     };
     let space = spaces.remove(&chosen).expect("it is filled");
-    Ok(found(chosen, space))
+    Ok(Found { heading, ..found(chosen, space) })
 }
 
-fn found(name: String, mut space: Space) -> Found {
-    if space.noted > MAX_NOTES {
-        space.notes.push(format!("{} more lines are not imported", space.noted - MAX_NOTES));
-    }
+fn found(name: String, space: Space) -> Found {
     let mut found = Found {
         name,
         vlan_range: space.range,
         vlan_blacklist: space.blacklist,
         taps: space.taps,
         objects: space.objects,
-        notes: space.notes,
+        configs: space.saved,
+        comments: space.comments,
+        order: space.order,
+        raw: space.notes.raw(),
+        notes: space.remarks.into_iter().chain(space.notes.texts()).collect(),
         ..Found::default()
     };
     if !space.queue.is_empty() {
@@ -260,12 +236,16 @@ fn found(name: String, mut space: Space) -> Found {
         // A plan's script sets the tags that every apply sets.
         let mut tags = vm.config.tags();
         tags.retain(|key, _| !key.starts_with(ownership::RESERVED));
+        super::without_empty(&name, &mut tags, &mut found.notes);
         let mut config = vm.config;
         config.clear("networks");
         config.clear("tags");
         let paused = matches!(vm.state, State::Building | State::Paused);
         let bonds = vm.bonds.into_iter().map(|bond| bond.facts).collect();
-        found.vms.insert(name, FoundVm { config, nics, usb: vm.usb.into_values().collect(), tags, paused, bonds });
+        found.vms.insert(
+            name,
+            FoundVm { config, nics, usb: vm.usb.into_values().collect(), tags, paused, bonds, ignored: Vec::new() },
+        );
     }
     for vlan in used {
         // A number is a tag, which needs no alias.
@@ -274,98 +254,25 @@ fn found(name: String, mut space: Space) -> Found {
         }
     }
     super::bond::settle(&mut found);
+    servers(&mut found);
     found
 }
 
-impl Interpreter<'_> {
-    fn space(&mut self, name: &str) -> &mut Space {
-        let new = || Space { name: name.to_owned(), ..Space::default() };
-        self.spaces.entry(name.to_owned()).or_insert_with(new)
-    }
-
-    fn lines(&mut self, file: &str, text: &str, depth: usize) {
-        self.bytes += text.len() as u64;
-        for (index, line) in text.lines().enumerate() {
-            self.lines += 1;
-            if self.lines > MAX_LINES || self.bytes > MAX_BYTES {
-                return;
-            }
-            let place = format!("{file}:{}", index + 1);
-            let note = match self.grammar.compile(line) {
-                Ok(None) => None,
-                Ok(Some(compiled)) => self.command(&compiled, None, depth),
-                Err(_) => Some(format!("`{}` is not imported: no command that megaform knows", line.trim())),
-            };
-            if let Some(note) = note {
-                let active = self.active.clone();
-                let space = self.space(&active);
-                space.noted += 1;
-                if space.noted <= MAX_NOTES {
-                    space.notes.push(format!("{place}: {note}"));
-                }
-            }
+/// Call servers after what they serve, and the NICs of their leases by their VMs.
+fn servers(found: &mut Found) {
+    let Some(servers) = found.objects.remove(&Kind::Dnsmasq).filter(|servers| !servers.is_empty()) else { return };
+    let named = found.objects.entry(Kind::Dnsmasq).or_default();
+    for (old, facts) in servers {
+        let new = object::name(Kind::Dnsmasq, object::called(Kind::Dnsmasq, &old, &facts, &found.taps), named);
+        if let Some(comments) = found.comments.remove(&(Kind::Dnsmasq, old)) {
+            found.comments.insert((Kind::Dnsmasq, new.clone()), comments);
         }
+        named.insert(new, facts);
     }
-
-    /// Carry out one command. What it answers is a note: what cannot be imported, and why.
-    fn command(&mut self, compiled: &Compiled, namespace: Option<&str>, depth: usize) -> Option<String> {
-        let grammar = self.grammar;
-        let name = &*grammar.declarations()[compiled.command].name;
-        let nested = compiled.nested.as_deref();
-        let args = &compiled.args;
-        let at = namespace.unwrap_or(&self.active).to_owned();
-        match (name, nested) {
-            ("namespace", None) => {
-                if let Some(name) = args.str("name") {
-                    self.active = name.to_owned();
-                }
-                return None;
-            }
-            ("namespace", Some(inner)) => {
-                let name = args.str("name").unwrap_or_default().to_owned();
-                return self.command(inner, Some(&name), depth);
-            }
-            ("clear namespace", _) => {
-                let name = args.str("name").unwrap_or(&at).to_owned();
-                match name.as_str() {
-                    "all" => self.spaces.clear(),
-                    name => drop(self.spaces.remove(name)),
-                }
-                self.active = crate::name::Namespace::default_namespace().to_string();
-                return None;
-            }
-            ("clear all", _) => {
-                self.spaces.clear();
-                return None;
-            }
-            ("read", _) => {
-                let file = args.str("file").unwrap_or_default();
-                if args.flag("check") {
-                    return None;
-                }
-                return match (depth < MAX_READS).then(|| (self.read)(file)).flatten() {
-                    Some(text) => {
-                        self.lines(file, &text, depth + 1);
-                        None
-                    }
-                    None => Some(format!("`{}` is not imported: the file cannot be read", compiled.original)),
-                };
-            }
-            // The builtins change how an answer is shown.
-            (builtin, Some(inner)) if builtin.starts_with('.') => return self.command(inner, namespace, depth),
-            (builtin, None) if builtin.starts_with('.') && ![".alias", ".env", ".unalias"].contains(&builtin) => {
-                return None;
-            }
-            _ => {}
-        }
-        let space = self.space(&at);
-        match space.command(name, args) {
-            Ok(true) => None,
-            Ok(false) if SHOWS.contains(&name) => None,
-            Ok(false) => Some(format!("`{}` is not imported", compiled.original)),
-            Err(error) => Some(format!("`{}` is not imported: {error}", compiled.original)),
-        }
-    }
+    let nics = found.vms.iter().flat_map(|(name, vm)| vm.nics.iter().enumerate().map(move |nic| (name, nic)));
+    let nics = nics.filter_map(|(name, (index, nic))| Some((nic.mac.clone()?, name.clone(), index)));
+    let nics = nics.collect::<Vec<_>>();
+    object::leases(nics.into_iter(), found);
 }
 
 /// The words of a `vm config FIELD` command.
@@ -522,6 +429,11 @@ impl Space {
             self.objects.entry(Kind::Placement).or_default().insert("queueing".to_owned(), facts);
         }
         let to = if self.queueing { &mut self.queue } else { &mut self.vms };
+        for name in &names {
+            let next = self.order.len();
+            self.order.insert(name.clone(), next);
+            self.made.push((Kind::Vm, name.clone()));
+        }
         for name in names {
             to.insert(name, Vm::new(config.clone()));
         }
@@ -621,6 +533,7 @@ impl Space {
         };
         if args.flag("add") {
             if let (Some(alias), Some(tag)) = (args.str("alias"), tag("vlan").transpose()?) {
+                self.made.push((Kind::Vlan, alias.to_owned()));
                 self.vlans.insert(alias.to_owned(), tag);
             }
         } else if args.flag("range") {
@@ -645,6 +558,7 @@ impl Space {
                 dhcp: args.flag("dhcp"),
                 bridge: args.str("bridge").and_then(bridge),
             };
+            self.made.push((Kind::Tap, name.clone()));
             self.taps.insert(name, tap);
         } else if args.flag("delete") {
             match args.str("tap name or all") {

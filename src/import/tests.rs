@@ -105,9 +105,15 @@ fn what_would_not_end_is_refused() {
     assert_eq!(read(&text), Err(ScriptError::Long { script: "a.mm".into() }));
     let wide = format!("vm launch kvm x\n{}#{}\n", "read a.mm\n".repeat(3), "x".repeat(1 << 20));
     assert_eq!(read(&wide), Err(ScriptError::Long { script: "a.mm".into() }));
-    let found = read(&format!("vm launch kvm x\n{}", "bogus\n".repeat(5000))).unwrap();
+    let found = read(&format!("vm launch kvm x\n{}", "bogus\nvm bogus\n".repeat(2500))).unwrap();
     assert_eq!(found.notes.len(), 1001);
     assert_eq!(found.notes[1000], "4000 more lines are not imported");
+    let found = read(&format!("vm launch kvm x\n{}", "bogus x\n".repeat(5000))).unwrap();
+    assert_eq!(
+        found.notes,
+        ["a.mm:2-5001: `bogus x` and 4999 more `bogus` lines are not imported: no command that megaform knows"]
+    );
+    assert!(found.raw[0].1.len() < 1000);
 }
 
 #[test]
@@ -142,7 +148,7 @@ fn pipelines_of_a_script() {
     assert!(found.notes.is_empty(), "{:?}", found.notes);
     let written = write(&found, "x");
     assert!(written.contains("{ pipeline: [alerts, \"grep -v it's\", urgent] }"), "{written}");
-    assert!(written.contains("plumbing-c-d: { pipeline: [c, d] }"), "{written}");
+    assert!(written.contains("  c: { pipeline: [c, d] }"), "{written}");
     assert_eq!(found.objects[&crate::name::Kind::Plumbing].len(), 2);
     let cleared = read(&format!("{text}clear plumb\n")).unwrap();
     assert!(cleared.objects.values().all(|all| all.is_empty()), "{:?}", cleared.objects);
@@ -157,7 +163,7 @@ fn pipes_of_a_script() {
     assert!(found.notes.is_empty(), "{:?}", found.notes);
     let written = write(&found, "x");
     for line in [
-        "  alerts: { log: true, mode: random, via: \"sh -c 'tr a b'\" }\n",
+        "  alerts: { mode: random, log: true, via: \"sh -c 'tr a b'\" }\n",
         "  kept: { via: \"sed -u 's/a b/c/'\" }\n",
         "  back: {}\n",
     ] {
@@ -179,7 +185,12 @@ fn ways_out_of_a_script() {
     let found = read(text).unwrap();
     assert!(found.notes.is_empty(), "{:?}", found.notes);
     let written = write(&found, "x");
-    assert!(written.contains("nat:\n  nat-77: { ip: \"10.2.0.1/24\", vlan: 77 }\n  nat-dmz: "), "{written}");
+    assert!(
+        written.contains(
+            "nat:\n  dmz: { vlan: dmz, ip: \"10.0.0.254/24\" }\n  nat-77: { vlan: 77, ip: \"10.2.0.1/24\" }\n"
+        ),
+        "{written}"
+    );
     assert_eq!(found.vlans.keys().collect::<Vec<_>>(), ["dmz"]);
     let cleared = read(&format!("{text}clear nat\n")).unwrap();
     assert!(cleared.objects.is_empty(), "{:?}", cleared.objects);
@@ -228,8 +239,8 @@ clear vm net bond web0 mega_bond0
     assert_eq!(
         bonds,
         [
-            "bonds: [{ mode: active-backup, name: up, nics: [0, 1] }]",
-            "bonds: [{ fallback: false, lacp: passive, mode: balance-tcp, nics: [0, 1], qinq: true }]",
+            "bonds: [{ nics: [0, 1], mode: balance-tcp, lacp: passive, fallback: false, qinq: true }]",
+            "db: { profile: lan, bonds: [{ nics: [0, 1], mode: active-backup, name: up }] }",
         ]
     );
     // A bond ends with the process, and with all but one of its NICs.
@@ -260,4 +271,66 @@ fn hosts_and_queued_launches_of_a_script() {
     assert!(direct.notes[0].contains("which ones a new namespace has already is not known"), "{:?}", direct.notes);
     let waiting = read("namespace lab\nvm launch kvm a\nns queueing true\nvm launch kvm b,c\n").unwrap();
     assert_eq!(waiting.notes, ["VMs that are queued and never launched are left out: b,c"]);
+}
+
+/// The scripts that users of minimega write, and the files that they become.
+#[test]
+fn scripts_become_files_for_people() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/scripts");
+    let text = |name: &str| std::fs::read_to_string(folder.join(name));
+    for (name, namespace) in [
+        ("aliases", "aliases"),
+        ("changes", "changes"),
+        ("clone", "clone"),
+        ("generated", "generated"),
+        ("impaired", "impaired"),
+        ("range", "range"),
+        ("services", "services"),
+        ("sites", "branch"),
+    ] {
+        let file = format!("{name}.mm");
+        let found = script(&file, &text(&file).unwrap(), &grammar(), Some(namespace), &mut |other| text(other).ok());
+        let written = write(&found.unwrap(), &format!("Imported from {file}."));
+        let loaded = crate::spec::parse("x.yaml", &written, crate::spec::Format::Yaml, &crate::spec::NoFiles);
+        assert!(loaded.experiment.is_some(), "{:#?}\n{written}", loaded.diagnostics);
+        insta::assert_snapshot!(format!("script_{name}"), written);
+    }
+}
+
+#[test]
+fn comments_aliases_and_variables_of_a_script() {
+    let text = "#!/usr/bin/minimega\n# All of it.\n\n# ==== first ====\n.alias go=vm launch kvm\n.env n 32\n.env v $n\n\
+                vm config memory $n\n# vm config vcpus 2\ngo a # it's \"one\"\nvm config append \"a # b\"\ngo b\n\
+                .env n 33\nvm config memory ${n}\ngo c$x\n.unalias go\ngo d\n";
+    let found = read(text).unwrap();
+    let written = write(&found, "x");
+    assert!(written.starts_with("# x\n# note: the variable $x is set nowhere"), "{written}");
+    let entries = "vms:\n  # first\n  # it's \"one\"\n  a: { memory: 32, state: paused }\n  \
+                   b: { memory: 32, append: [\"a # b\"], state: paused }\n  c: { memory: 33, append: [\"a # b\"], state: paused }\n";
+    assert!(written.contains(entries), "{written}");
+    assert!(written.contains("# All of it.\nexperiment: minimega\n"), "{written}");
+    assert!(written.contains("lab.mm:17: `go d` is not imported"), "{written}");
+}
+
+/// Entries of which each differs in a setting share the others, and some of them more.
+#[test]
+fn what_entries_have_in_common_is_a_profile() {
+    let mut text = "vm config kernel /k\nvm config initrd /guest.cpio\n".to_owned();
+    for n in 0..20 {
+        text += &format!(
+            "vm config append ip=10.0.0.{n}\nvm config memory {}\nvm launch kvm n{n}\n",
+            if n < 10 { 64 } else { 96 }
+        );
+    }
+    let written = write(&read(&text).unwrap(), "x");
+    let profile = "profiles:\n  guest: { kernel: /k, initrd: /guest.cpio, state: paused }\nvms:\n";
+    assert!(written.contains(profile), "{written}");
+    assert!(written.contains("  n13: { profile: guest, memory: 96, append: ip=10.0.0.13 }\n"), "{written}");
+    // As many as there may be, all different: equal settings are found all the same, and it ends.
+    let mut text = "vm config kernel /k\nvm config initrd /guest.cpio\n".to_owned();
+    for n in 0..5000 {
+        text += &format!("vm config append ip={n}\nvm launch kvm n{n}\n");
+    }
+    let written = write(&read(&text).unwrap(), "x");
+    assert_eq!(written.matches("/guest.cpio").count(), 1, "{}", &written[..2000]);
 }

@@ -22,6 +22,7 @@ pub mod qos;
 pub mod range;
 pub mod serial;
 pub mod token;
+pub mod variable;
 
 pub use compiled::{Args, CompileError, Compiled, Invalid};
 pub use grammar::Grammar;

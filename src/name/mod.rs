@@ -337,6 +337,23 @@ impl Kind {
         }
     }
 
+    /// Whether an object of this kind is a set of settings, which the target has no mark of its owner on: whose it is, the
+    /// file and the journal tell.
+    pub fn is_object(self) -> bool {
+        match self {
+            Self::Vlan | Self::Tap | Self::Vm | Self::Command => false,
+            Self::Placement
+            | Self::Bridge
+            | Self::Nat
+            | Self::Bond
+            | Self::Dnsmasq
+            | Self::Mirror
+            | Self::Capture
+            | Self::Pipe
+            | Self::Plumbing => true,
+        }
+    }
+
     /// The kind of a word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)

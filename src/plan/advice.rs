@@ -85,6 +85,9 @@ pub struct CommandLines {
     pub destroy: Vec<String>,
     /// The VMs that it needs.
     pub depends_on: Vec<String>,
+    /// What told whether it is there, when it was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
 }
 
 impl CommandLines {

@@ -158,17 +158,8 @@ fn is_there(address: &Address, live: &Live) -> bool {
         Kind::Vm => live.vms.contains_key(&address.name),
         Kind::Tap => live.taps.contains_key(&address.name),
         Kind::Vlan => live.vlans.contains_key(&address.name),
-        // Their goals say more than that they are gone.
-        Kind::Placement
-        | Kind::Command
-        | Kind::Bridge
-        | Kind::Nat
-        | Kind::Bond
-        | Kind::Dnsmasq
-        | Kind::Mirror
-        | Kind::Capture
-        | Kind::Pipe
-        | Kind::Plumbing => false,
+        // What raw commands made cannot be seen, and the goals of sets of settings say more than that they are gone.
+        _ => false,
     }
 }
 
@@ -311,18 +302,9 @@ pub fn observed(address: &Address, goal: &Goal, live: &Live) -> Option<String> {
         },
         // What raw commands make cannot be observed.
         Kind::Command => return None,
-        Kind::Bridge
-        | Kind::Nat
-        | Kind::Bond
-        | Kind::Dnsmasq
-        | Kind::Mirror
-        | Kind::Capture
-        | Kind::Pipe
-        | Kind::Plumbing => {
-            return object(address.kind, &address.name, live, false);
-        }
         Kind::Vlan if address.name == RANGE => write!(text, "{:?}", live.vlan_range?),
         Kind::Vlan => write!(text, "{}", live.vlans.get(&address.name)?),
+        kind => return object(kind, &address.name, live, false),
     }
     .expect("a string takes everything");
     Some(short_hash(&text))

@@ -10,7 +10,7 @@ use crate::language::field::{Change, FIELDS, Field, FieldType, VmConfig};
 use crate::language::netspec::DEFAULT_DRIVER;
 use crate::live::{LiveVm, Queued};
 use crate::name::Namespace;
-use crate::spec::model::VmBody;
+use crate::spec::model::{UsbDisk, VmBody};
 
 /// The experiment that a VM belongs to.
 pub const OWNER: &str = "megaform.experiment";
@@ -87,10 +87,15 @@ fn digest_leaving_out(body: &VmBody, left_out: &[&str]) -> String {
     digest
 }
 
+/// The fields that the digest of a VM leaves out.
+pub fn left_out(vm: &LiveVm) -> impl Iterator<Item = &str> {
+    let left_out = digest_of(vm).and_then(|digest| digest.split_once('!'));
+    left_out.into_iter().flat_map(|(_, fields)| fields.split(','))
+}
+
 /// Whether the digest of a VM leaves a field out.
 pub fn leaves_out(vm: &LiveVm, field: &str) -> bool {
-    let left_out = digest_of(vm).and_then(|digest| digest.split_once('!'));
-    left_out.is_some_and(|(_, fields)| fields.split(',').any(|name| name == field))
+    left_out(vm).any(|name| name == field)
 }
 
 /// The ignored fields that a digest would cover.
@@ -116,21 +121,33 @@ pub fn launched_from(vm: &LiveVm, body: &VmBody) -> Option<(bool, bool)> {
     Some((same, left_out == ignored(body)))
 }
 
+/// Whether a VM was launched from a configuration and NICs (model, plugged in), as far as its digest covers them; None if it has
+/// no digest.
+pub fn launched_as(vm: &LiveVm, config: &VmConfig, nics: &[(Option<&str>, bool)]) -> Option<bool> {
+    let digest = digest_of(vm)?.split('!').next()?;
+    let left_out: Vec<&str> = left_out(vm).collect();
+    Some(digest.strip_prefix(VERSION) == Some(hash_of(&vm.kind, config, nics, &left_out).as_str()))
+}
+
 /// The hash of what a launch sets, without some fields.
 fn hash(body: &VmBody, left_out: &[&str]) -> String {
-    let mut text = format!("{}\n", body.kind.word());
-    for (field, value) in body.config.changed().filter(|(f, _)| f.change == Change::Replace && f.ty != FieldType::Uuid)
-    {
+    let nics: Vec<_> = body.networks.iter().map(|nic| (nic.driver.as_deref(), nic.connected)).collect();
+    hash_of(body.kind.word(), &body.config, &nics, left_out)
+}
+
+fn hash_of(kind: &str, config: &VmConfig, nics: &[(Option<&str>, bool)], left_out: &[&str]) -> String {
+    let mut text = format!("{kind}\n");
+    for (field, value) in config.changed().filter(|(f, _)| f.change == Change::Replace && f.ty != FieldType::Uuid) {
         if left_out.iter().any(|path| *path == field.key()) {
             continue;
         }
         writeln!(text, "{} {:?}", field.name, field.arguments(value)).expect("a string takes everything");
     }
-    let nics = if left_out.contains(&"networks") { &[] } else { &body.networks[..] };
-    for (index, nic) in nics.iter().enumerate() {
+    let nics = if left_out.contains(&"networks") { &[] } else { nics };
+    for (index, (driver, connected)) in nics.iter().enumerate() {
         let ignored = left_out.iter().any(|path| *path == format!("networks[{index}]"));
-        let driver = if ignored { "any" } else { nic.driver.as_deref().unwrap_or(DEFAULT_DRIVER) };
-        let unplugged = if ignored || nic.connected { "" } else { " unplugged" };
+        let driver = if ignored { "any" } else { driver.unwrap_or(DEFAULT_DRIVER) };
+        let unplugged = if ignored || *connected { "" } else { " unplugged" };
         writeln!(text, "nic {driver}{unplugged}").expect("a string takes everything");
     }
     short_hash(&text)
@@ -162,9 +179,20 @@ pub fn keys_of(vm: &LiveVm) -> BTreeSet<String> {
 pub fn usb_tag(body: &VmBody) -> Option<String> {
     let disks = &body.usb_disks;
     let serials: Vec<_> = disks.iter().filter(|disk| disk.serial.is_some()).map(|d| (&d.path, &d.serial)).collect();
-    let list: Vec<_> = disks.iter().map(|disk| (&disk.path, &disk.version)).collect();
     let behind = if serials.is_empty() { String::new() } else { format!("+{}", short_hash(&format!("{serials:?}"))) };
-    (!disks.is_empty()).then(|| format!("{VERSION}{}{behind}", short_hash(&format!("{list:?}"))))
+    (!disks.is_empty()).then(|| format!("{}{behind}", usb_digest(disks.iter().map(|disk| &disk.value))))
+}
+
+/// What the tag of USB disks says of their images and versions.
+fn usb_digest<'d>(disks: impl Iterator<Item = &'d UsbDisk>) -> String {
+    let list: Vec<_> = disks.map(|disk| (&disk.path, &disk.version)).collect();
+    format!("{VERSION}{}", short_hash(&format!("{list:?}")))
+}
+
+/// Whether a VM was given these USB disks, but for their serial numbers, as far as its tag tells; None if it has none.
+pub fn usb_given(vm: &LiveVm, disks: &[UsbDisk]) -> Option<bool> {
+    let tag = vm.tags.get(USB)?;
+    Some(tag.split('+').next() == Some(usb_digest(disks.iter()).as_str()))
 }
 
 /// Every tag that a VM of this configuration is to have.

@@ -25,7 +25,7 @@ mod validate;
 mod written;
 
 pub use compose::{Console, Inputs, Output, Secrets};
-pub use decode::{usual_bond, why_refused};
+pub use decode::{assigned_mac, usual_bond, why_refused};
 pub use keys::reference;
 pub use model::Experiment;
 pub use names::MAX_VMS;

@@ -1,6 +1,6 @@
 //! Bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines, from the commands that make them.
 
-use super::super::object::{name, usual_of_pipe};
+use super::super::object::{called, name, usual_of_pipe};
 use super::Space;
 use crate::language::grammar::Args;
 use crate::language::{program, range};
@@ -14,7 +14,8 @@ fn set(facts: &mut Facts, key: &str, value: &str) {
 impl Space {
     fn insert(&mut self, kind: Kind, key: &str, facts: Facts) {
         let of = self.objects.entry(kind).or_default();
-        let name = name(kind, key, of);
+        let name = name(kind, called(kind, key, &facts, &self.taps), of);
+        self.made.push((kind, name.clone()));
         of.insert(name, facts);
     }
 
@@ -68,7 +69,7 @@ impl Space {
                 (false, _) => hosts.retain(|host| !names.contains(host)),
             }
             if !std::mem::replace(&mut self.hosts_known, true) {
-                self.notes.push(
+                self.remarks.push(
                     "`hosts` are those that the script adds: which ones a new namespace has already is not known"
                         .to_owned(),
                 );
@@ -321,6 +322,7 @@ impl Space {
             self.servers += 1;
             let mut facts = Facts::from([("address".to_owned(), vec![address]), ("range".to_owned(), vec![low, high])]);
             facts.extend(text("config").map(|config| ("config".to_owned(), vec![config])));
+            self.made.push((Kind::Dnsmasq, name.clone()));
             servers.insert(name, facts);
             return Ok(());
         }

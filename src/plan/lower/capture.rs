@@ -50,7 +50,12 @@ impl Setting {
         items: &'i [Item<'a>],
     ) -> Option<(&'i Item<'a>, String)> {
         let wants = |item: &&Item<'_>| one(&item.facts, self.key).is_some_and(|wanted| wanted != self.initial);
-        let mut wanted = items.iter().filter(wants).filter(|item| scene.has(Kind::Capture, item.name)).peekable();
+        // Where the journal knows of no apply, somebody else may want it so.
+        let begun = |item: &&Item<'_>| {
+            scene.has(Kind::Capture, item.name)
+                && scene.options.advice.objects.contains_key(&(Kind::Capture, item.name.to_owned()))
+        };
+        let mut wanted = items.iter().filter(wants).filter(begun).peekable();
         if !self.back || scene.destroy() || !scene.live.present || wanted.peek().is_none() {
             return None;
         }

@@ -49,6 +49,7 @@ fn lines(entry: &CommandEntry) -> CommandLines {
         create: texts(&entry.create),
         destroy: texts(&entry.destroy),
         depends_on: entry.depends_on.iter().map(vm).collect(),
+        check: entry.check.as_ref().map(|line| line.value.clone()),
     }
 }
 

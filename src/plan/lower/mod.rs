@@ -45,15 +45,7 @@ impl<'a> Scene<'a> {
     pub fn new(experiment: &'a Experiment, graph: &'a Graph, live: &'a Live, options: &'a Options<'a>) -> Self {
         let owned = |kind: Kind, name: &str| match kind {
             Kind::Command => options.advice.commands.contains_key(name),
-            Kind::Placement
-            | Kind::Bridge
-            | Kind::Nat
-            | Kind::Bond
-            | Kind::Dnsmasq
-            | Kind::Mirror
-            | Kind::Capture
-            | Kind::Pipe
-            | Kind::Plumbing => options.advice.objects.contains_key(&(kind, name.to_owned())),
+            kind if kind.is_object() => options.advice.objects.contains_key(&(kind, name.to_owned())),
             _ => experiment.taps.contains_key(name) || options.advice.taps.contains_key(name),
         };
         let how = (options.destroy, options.verifying);

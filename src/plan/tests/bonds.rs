@@ -85,7 +85,7 @@ fn bonds_of_others_are_left_alone() {
     assert!(plan.changes.is_empty(), "{}", text(&plan));
     assert!(text(&plan).contains("unmanaged bonds are left alone: theirs"), "{}", text(&plan));
     let seen = live(&mm, &lab(LANS, ""));
-    let found = crate::import::live(&"lab".parse().unwrap(), &seen);
+    let found = crate::import::live(&"lab".parse().unwrap(), &seen, &Advice::default());
     assert!(found.notes.iter().any(|note| note.contains("the bond theirs of the VM web")), "{:?}", found.notes);
 }
 
@@ -143,7 +143,7 @@ fn an_import_of_bonds_plans_to_no_changes() {
     apply(&mm, &group, &mut Advice::default());
     let imported = |mm: &Minimega| {
         let seen = live(mm, &group);
-        let found = crate::import::live(&"lab".parse().unwrap(), &seen);
+        let found = crate::import::live(&"lab".parse().unwrap(), &seen, &Advice::default());
         assert_eq!(found.notes, [] as [&str; 0]);
         let written = crate::import::write(&found, "");
         let again = file(&written);
@@ -156,10 +156,10 @@ fn an_import_of_bonds_plans_to_no_changes() {
     // Equal VMs stay one entry.
     assert!(written.contains("  \"web[0-2]\":\n"), "{written}");
     assert!(
-        written.contains("{ mode: balance-slb, nics: [0, 1] }, { fallback: false, lacp: passive, mode: balance-tcp, nics: [2, 3], qinq: true }"),
+        written.contains("{ nics: [0, 1], mode: balance-slb }, { nics: [2, 3], mode: balance-tcp, lacp: passive, fallback: false, qinq: true }"),
         "{written}"
     );
-    assert!(written.contains("{ mode: active-backup, name: up, nics: [0, 2] }"), "{written}");
+    assert!(written.contains("{ nics: [0, 2], mode: active-backup, name: up }"), "{written}");
     // By hand they have other names, and are in another order.
     for (nics, name) in [("0,1", "zz"), ("2,3", "aa")] {
         let old = mm.0.lock().unwrap().network.bonds.iter().find(|(_, b)| b.1 == "web1").unwrap().0.clone();
@@ -184,7 +184,7 @@ fn what_a_file_cannot_say_of_a_bond_is_a_note() {
     ] {
         let bond = ("lab".to_owned(), "web".to_owned(), nics, how.to_owned());
         mm.0.lock().unwrap().network.bonds.insert("odd".to_owned(), bond);
-        let found = crate::import::live(&"lab".parse().unwrap(), &live(&mm, &lab));
+        let found = crate::import::live(&"lab".parse().unwrap(), &live(&mm, &lab), &Advice::default());
         assert_eq!(found.notes, [format!("the bond odd of the VM web is left out: {why}")]);
     }
 }

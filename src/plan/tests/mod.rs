@@ -8,6 +8,7 @@ use crate::spec::{Format, NoFiles};
 
 mod bonds;
 mod commands;
+mod imports;
 mod known;
 mod lifecycle;
 mod media;

@@ -174,7 +174,7 @@ fn placement() -> impl Strategy<Value = &'static str> {
 }
 
 /// The same with raw commands.
-fn with_raw_commands() -> impl Strategy<Value = String> {
+pub fn with_raw_commands() -> impl Strategy<Value = String> {
     let raw = prop_oneof![
         Just(""),
         Just("commands: { r: { create: [shell mkdir /r], destroy: [shell rmdir /r], check: shell test -d /r } }\n"),
@@ -200,7 +200,7 @@ pub fn remember(advice: &mut Advice, plan: &Plan) {
 }
 
 /// Plan a selection, carry it out, and give what is left to do of it; None where it cannot be had by itself.
-fn go(mm: &Minimega, file: &File, advice: &mut Advice, selection: Selection) -> Option<Plan> {
+pub fn go(mm: &Minimega, file: &File, advice: &mut Advice, selection: Selection) -> Option<Plan> {
     // What only another file has need not be there: the addresses are accepted as they are.
     let with = |advice: &Advice| Options { verifying: true, selection: selection.clone(), ..options(file, advice) };
     let asked = |advice: &Advice| {
@@ -380,7 +380,7 @@ proptest! {
         }
         // What runs, imported, is the experiment that made it; so are the commands that made it.
         let seen = live(&mm, &a);
-        let imported = crate::import::live(&a.experiment.name.value, &seen);
+        let imported = crate::import::live(&a.experiment.name.value, &seen, &advice);
         let from_nothing = super::super::plan(&a.experiment, &a.graph, &Live::absent(), &options(&a, &Advice::default())).unwrap();
         let grammar = crate::commands::grammar(&crate::commands::all());
         let script = crate::import::script("plan.mm", &text(&from_nothing), &grammar, None, &mut |_| None);

@@ -30,6 +30,7 @@ mod wait;
 pub use bond::usual_bond;
 pub use command::why_refused;
 use lifecycle::Holder;
+pub use object::assigned_mac;
 
 /// No more errors than this are collected; the file is beyond reading then.
 const MAX_DIAGNOSTICS: usize = 5_000;

@@ -20,6 +20,8 @@ mod nat;
 mod pipe;
 mod plumbing;
 
+pub use dnsmasq::assigned_mac;
+
 /// The values of one setting; None where they were refused.
 pub(super) type Values = Option<Vec<Spanned<String>>>;
 

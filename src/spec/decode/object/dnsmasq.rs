@@ -125,6 +125,12 @@ fn name(decoder: &mut Decoder<'_>, node: &Node, at: At<'_>) -> Option<String> {
     Some(format!("{ip} {name}"))
 }
 
+/// The address that a NIC is given which a lease names.
+pub fn assigned_mac(experiment: &str, vm: &str, index: usize) -> Option<Mac> {
+    let digest = Sha256::digest(format!("{experiment} {vm} {index}"));
+    format!("52:54:{:02x}:{:02x}:{:02x}:{:02x}", digest[0], digest[1], digest[2], digest[3]).parse().ok()
+}
+
 impl Decoder<'_> {
     /// Give NICs that leases name an address of their own, which depends on nothing but their names. Only a new VM is
     /// launched with it.
@@ -145,9 +151,8 @@ impl Decoder<'_> {
             let vm = vms.get_mut(&end.value.0).expect("it was looked up");
             if vm.body.networks[index].mac.is_none() {
                 let experiment = experiment.map_or("", |name| name.as_str());
-                let digest = Sha256::digest(format!("{experiment} {} {index}", end.value.0));
-                let text = format!("52:54:{:02x}:{:02x}:{:02x}:{:02x}", digest[0], digest[1], digest[2], digest[3]);
-                Arc::make_mut(&mut vm.body).networks[index].value.assigned = text.parse().ok();
+                let mac = assigned_mac(experiment, end.value.0.as_str(), index);
+                Arc::make_mut(&mut vm.body).networks[index].value.assigned = mac;
             }
         }
     }
