@@ -116,10 +116,12 @@ fn the_log_goes_where_it_is_told() {
     lab.e("vm launch kvm a").ok();
     lab.e("vm start a").ok();
     lab.e("vm start nosuch").fails("vm not found");
+    lab.e(".record false vm start asked-often").fails("vm not found");
     lab.e("vm kill a").ok();
     for expected in ["vm=a state=BUILDING", "vm=a state=RUNNING", "vm=a state=QUIT", "WARN command failed"] {
         assert!(content().contains(expected), "{expected} is not in\n{}", content());
     }
+    assert!(!content().contains("asked-often"), "{}", content());
     lab.e("log level error").ok();
     lab.e("vm start nosuch").fails("vm not found");
     assert_eq!(content().matches("command failed").count(), 2, "that of the log file, and the first start");

@@ -1,6 +1,6 @@
 //! Workers take the first step that is ready, send it, check it, and record how it ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::journal::Journal;
 use super::{Connect, End, Event, Interrupt, Outcome, gate};
-use crate::live::{VmState, observe, observe_queue, observe_vms};
+use crate::live::{self, VmState, observe, observe_queue, observe_queueing};
 use crate::plan::ownership::{compressed, waiting};
 use crate::plan::{Expect, Plan, Step};
 use crate::wire::{Response, Transport, WireError};
@@ -262,9 +262,10 @@ fn run(
     }
     if let Some(names) = plan.forgets_all(step) {
         // It would forget what ended since the plan was made too.
-        let error = match observe_vms(open.as_mut(), &plan.experiment) {
+        let error = match live::vms(open.as_mut(), &plan.experiment) {
             Err(error) => Some(chain(&error)),
             Ok(vms) => {
+                let vms = vms.unwrap_or_default();
                 let others: Vec<&str> =
                     vms.values().filter(|vm| vm.has_ended() && !names.contains(&vm.name)).map(|vm| &*vm.name).collect();
                 (!others.is_empty()).then(|| forgotten(&others))
@@ -382,8 +383,14 @@ fn check(
     let end = Instant::now() + patience;
     let mut pause = Duration::from_millis(10);
     loop {
-        let live = observe(connection, &plan.experiment).map_err(|e| Unmet::Lost(chain(&e)))?;
-        let (vms, objects) = (live.vms, live.objects);
+        let lost = |error| Unmet::Lost(chain(&error));
+        // Most steps with something to be seen are about VMs alone, and there can be many of them.
+        let (vms, objects) = match step.expect {
+            Expect::Named { .. } => (None, observe(connection, &plan.experiment).map_err(lost)?.objects),
+            _ => (live::vms(connection, &plan.experiment).map_err(lost)?, BTreeMap::new()),
+        };
+        let present = vms.is_some();
+        let vms = vms.unwrap_or_default();
         let mut unmet = Vec::new();
         let (mut hopeless, mut missing) = (false, false);
         match &step.expect {
@@ -427,8 +434,8 @@ fn check(
                 unmet.push(format!("and {more} more"));
             }
             let mut error = unmet.join(", ");
-            if missing && live.queueing {
-                let namespace = &plan.experiment;
+            let namespace = &plan.experiment;
+            if missing && present && observe_queueing(connection, namespace).map_err(lost)? {
                 error.push_str(&format!(
                     "; namespace {namespace} queues launches: `namespace {namespace} ns flush` drops what is queued, \
                      `namespace {namespace} ns queueing false` ends queueing"

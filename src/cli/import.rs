@@ -210,7 +210,7 @@ impl Tags {
         let mut tags = Self::default();
         for (vm, wanted) in &experiment.vms {
             let Some(there): Option<&LiveVm> = live.vms.get(vm.as_str()) else { continue };
-            let mut all = ownership::tags(name, &wanted.body.config, &ownership::digest(&wanted.body));
+            let mut all = ownership::tags(name, &wanted.body, &ownership::digest(&wanted.body));
             all.extend(ownership::usb_tag(&wanted.body).map(|tag| (ownership::USB.to_owned(), tag)));
             let gone = [ownership::KEYS, ownership::USB].into_iter();
             let gone = gone.filter(|key| there.tags.contains_key(*key) && !all.contains_key(*key)).map(str::to_owned);

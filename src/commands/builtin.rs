@@ -130,7 +130,8 @@ pub(super) fn commands() -> Vec<Command> {
             "With true, the whole answer is shown as JSON; CSV is switched off. Default: false."),
         switch(".record", &[".record [true,false]", ".record <true,false> (command)"],
             "show or set whether commands are kept in the history",
-            "With false, commands are not entered into `history`. Default: true.\n\n    .record false vm info"),
+            "With false, commands are not entered into `history`. Default: true. A line that begins with `.record false` is for programs \
+             that ask again and again: where it fails, the log has it at the level debug.\n\n    .record false vm info"),
         switch(".sort", &[".sort [true,false]", ".sort <true,false> (command)"],
             "show or set whether tables are sorted",
             "With true, rows are shown sorted column by column, integers by value. Default: true."),

@@ -109,6 +109,13 @@ impl Dispatcher {
         record
     }
 
+    /// Does the line itself say that it is not to be recorded? Programs that ask again and again say so.
+    fn passes_unrecorded(&self, compiled: &Compiled) -> bool {
+        let record = matches!(self.run_of(compiled), (Run::Builtin(Builtin::Record), _));
+        (record && compiled.nested.is_some() && compiled.args.choice("true,false") == Some("false"))
+            || compiled.nested.as_deref().is_some_and(|nested| self.passes_unrecorded(nested))
+    }
+
     /// The command that a line means, after aliases.
     pub(super) fn compile(&self, line: &str) -> Result<Option<Compiled>, CompileError> {
         let expanded = alias::expand(&self.switches().words.aliases, line);
@@ -162,6 +169,9 @@ impl Dispatcher {
         let duration = start.elapsed();
         match response.errors().next() {
             None => tracing::debug!(command = shown(&compiled.original), ?duration, "command"),
+            Some((_, error)) if self.passes_unrecorded(compiled) => {
+                tracing::debug!(command = shown(&compiled.original), ?duration, error, "command failed");
+            }
             Some((_, error)) => {
                 tracing::warn!(command = shown(&compiled.original), ?duration, error, "command failed");
             }

@@ -173,6 +173,24 @@ pub fn observe_vms(
     }
 }
 
+/// The VMs of a namespace and nothing else, without their USB disks; None where it does not exist.
+pub fn vms(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+) -> Result<Option<BTreeMap<String, LiveVm>>, LiveError> {
+    let (_, found) = find_namespace(transport, namespace)?;
+    found.map(|_| observe_vms(transport, namespace)).transpose()
+}
+
+/// The VLAN aliases of a namespace and their tags; None where it does not exist.
+pub fn aliases(
+    transport: &mut dyn Transport,
+    namespace: &Namespace,
+) -> Result<Option<BTreeMap<String, u16>>, LiveError> {
+    let (_, found) = find_namespace(transport, namespace)?;
+    found.map(|_| observe_vlans(transport, namespace)).transpose()
+}
+
 /// The names of the namespaces that exist.
 pub fn namespaces(transport: &mut dyn Transport) -> Result<Vec<String>, LiveError> {
     let mut names = Vec::new();
@@ -295,8 +313,8 @@ fn addresses(interface: &Value) -> Vec<String> {
     found
 }
 
-/// Whether launches are queued. A target that refuses to say has no queue.
-fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Result<bool, LiveError> {
+/// Whether launches are queued, of a namespace that exists. A target that refuses to say has no queue.
+pub fn observe_queueing(transport: &mut dyn Transport, namespace: &Namespace) -> Result<bool, LiveError> {
     let command = format!("namespace {namespace} ns queueing");
     match entries(transport, &command) {
         Ok(entries) => Ok(entries.iter().any(|entry| entry.response.trim() == "true")),
@@ -339,14 +357,15 @@ fn ask(transport: &mut dyn Transport, line: String) -> Result<String, LiveError>
     Ok(text.join("\n"))
 }
 
-/// Send a line that changes nothing, in a namespace that exists, and note whether it answers with an error.
+/// Send a line that changes nothing, in a namespace that exists, and note whether it answers with an error. It is left out of
+/// the target's history, and an engine of megaform's does not warn of the error.
 pub fn check(
     transport: &mut dyn Transport,
     live: &mut Live,
     namespace: &Namespace,
     line: &str,
 ) -> Result<(), LiveError> {
-    let command = format!("namespace {namespace} {line}");
+    let command = format!(".record false namespace {namespace} {line}");
     let responses = transport.call(&command).map_err(|source| LiveError::Wire { command, source })?;
     let errors: Vec<String> =
         responses.iter().flat_map(|r| r.errors()).map(|(_, error)| error.trim().to_owned()).collect();

@@ -90,13 +90,6 @@ pub struct CommandLines {
     pub check: Option<String>,
 }
 
-impl CommandLines {
-    /// A digest of what is run.
-    pub fn digest(&self) -> String {
-        super::ownership::short_hash(&format!("{:?} {:?}", self.create, self.destroy))
-    }
-}
-
 /// What is remembered of an entry of raw commands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandAdvice {

@@ -192,6 +192,7 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
         // Malformed requests close the connection silently.
         let Ok(Value::Object(request)) = request else { return };
         let Some(command) = request.get("Command").and_then(Value::as_str) else { return };
+        let command = command.strip_prefix(".record false ").unwrap_or(command);
         let mut state = state.lock().expect("no connection panics");
         if state.deaf {
             return;
