@@ -378,6 +378,45 @@ fn what_was_deleted_beneath_it_is_restored_by_the_next_apply() {
     }
 }
 
+/// The taps of a VM and a host tap, deleted by hand: nothing is shown as connected that is not, and all of it can be cleared.
+#[test]
+fn a_tap_that_was_deleted_by_hand_is_connected_nowhere() {
+    if !have(OVS_NEEDS) {
+        return;
+    }
+    for openvswitch in [false, true] {
+        let mut lab = Lab::new();
+        let mut daemon = lab.program();
+        daemon.args(["daemon", "--switch", if openvswitch { "openvswitch" } else { "linux" }]);
+        lab.start_daemon_by(daemon);
+        for line in
+            ["vm config memory 16", "vm config net lan dmz", "vm launch kvm a", "tap create lan ip 10.0.0.1/24 gw"]
+        {
+            lab.e(&format!("namespace lab {line}")).ok();
+        }
+        let vlans = || cell(&lab, ".columns vlan namespace lab vm info");
+        let before = vlans();
+        let taps = cell(&lab, ".columns tap namespace lab vm info");
+        let first =
+            taps.trim_matches(|c: char| !c.is_ascii_alphanumeric()).split(',').next().expect("a tap").to_owned();
+        assert!(before.contains("lan") && before.contains("dmz"), "{before}");
+        for tap in [first.as_str(), "gw"] {
+            lab.run(&["exec-net", "--", "ip", "link", "del", tap]).ok();
+        }
+        let after = vlans();
+        assert!(after.contains("disconnected") && !after.contains("lan") && after.contains("dmz"), "{after}");
+        assert!(lab.rows("namespace lab tap").is_empty());
+        // A new start makes it again.
+        lab.e("namespace lab vm kill a").ok();
+        assert_eq!(vlans(), before);
+        lab.e("namespace lab vm start a").ok();
+        assert_eq!(vlans(), before);
+        lab.run(&["exec-net", "--", "ip", "link", "del", &first]).ok();
+        lab.e("clear namespace lab").ok();
+        assert!(lab.qemus().is_empty(), "{:?}", lab.files());
+    }
+}
+
 /// Apply and kill the program as soon as it has reported that so many commands ended. False if it ended before that.
 fn killed_after(lab: &Lab, ended: usize) -> bool {
     let mut child = lab

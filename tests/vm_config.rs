@@ -296,6 +296,35 @@ fn a_saved_state_goes_on() {
     assert_eq!(lab.qemus().len(), 2);
 }
 
+/// VMs of builds before USB disks could be added had another controller, which their saved states have too.
+#[test]
+fn a_saved_state_with_another_usb_controller_says_how_it_is_launched() {
+    if !have(NEEDS) {
+        return;
+    }
+    let lab = Lab::with_daemon();
+    let then = "vm config qemu-override \",p2=15,p3=4\" \"\"";
+    lab.e("vm config memory 16").ok();
+    lab.e(then).ok();
+    lab.e("vm launch kvm old").ok();
+    lab.e("vm start old").ok();
+    lab.e("vm stop old").ok();
+    let path = lab.folder.path().join("state");
+    let migrate =
+        format!("{{\"execute\": \"migrate\", \"arguments\": {{\"uri\": \"exec:cat > {}\"}}}}", path.display());
+    lab.e(&format!("vm qmp old '{migrate}'")).ok();
+    wait_for("the state to be written", || {
+        shown(&lab, "vm qmp old '{\"execute\": \"query-migrate\"}'").contains("\"status\":\"completed\"")
+    });
+    lab.e("clear vm config qemu-override").ok();
+    lab.e(&format!("vm config migrate {}", path.display())).ok();
+    lab.e("vm launch kvm new").fails(&format!("if an earlier build of megaform saved it, `{then}`"));
+    // What the message says is the way.
+    lab.e(then).ok();
+    lab.e("vm launch kvm again").ok();
+    assert!(shown(&lab, "vm qmp again '{\"execute\": \"query-status\"}'").contains("\"status\":\"paused\""));
+}
+
 /// The record of a VM has the keys of the recorded one, in its order, and says in `Error` why a VM failed.
 #[test]
 fn records_are_those_of_minimega() {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use crate::host::{Port, Segment, held};
+use crate::host::{Port, ProcessId, Segment, held};
 use crate::language::field::{FIELDS, Field, FieldValue, Group};
 use crate::name::{Namespace, Shape, TapName};
 
@@ -19,12 +19,23 @@ struct Seen {
     bonds: HashMap<TapName, Bonded>,
     /// Somebody may have deleted the bridge of a tap, or its shape.
     taps: HashMap<TapName, Port>,
+    /// The taps of the NICs of VMs whose QEMU ran before that was looked at, with the process.
+    before: HashMap<TapName, ProcessId>,
 }
 
 impl Seen {
-    /// Where a NIC is; while it has no tap, where it will be.
-    fn place(&self, nic: &Nic) -> Option<Segment> {
-        self.taps.get(&nic.tap).map_or_else(|| nic.segment(), |port| port.segment.clone())
+    /// Where a NIC is; while its VM has no taps, where it will be. One whose tap somebody deleted is nowhere.
+    fn place(&self, live: &Live, nic: &Nic) -> Option<Segment> {
+        match self.taps.get(&nic.tap) {
+            Some(port) => port.segment.clone(),
+            None if live.state.has_process() && live.process.is_some_and(|id| self.had(id, nic)) => None,
+            None => nic.segment(),
+        }
+    }
+
+    /// Whether a NIC had its tap before it was looked at which there are.
+    fn had(&self, process: ProcessId, nic: &Nic) -> bool {
+        self.before.get(&nic.tap) == Some(&process)
     }
 
     /// What shapes a NIC; while it has no tap, what will.
@@ -98,8 +109,15 @@ pub struct InfoRow {
 impl Engine {
     /// The VMs of a namespace, by id.
     pub async fn info(&self, namespace: &Namespace, columns: &[&str]) -> Result<Vec<InfoRow>, EngineError> {
+        let mut before = HashMap::new();
+        for vm in self.vms(namespace) {
+            let live = vm.live();
+            // QEMU answers once it has opened its taps.
+            let process = live.process.filter(|_| live.state.has_process() && live.qmp.is_some());
+            before.extend(process.into_iter().flat_map(|id| live.nics.iter().map(move |nic| (nic.tap.clone(), id))));
+        }
         let taps = self.ports().await?.into_iter().map(|port| (port.tap.clone(), port)).collect();
-        let seen = Seen { bonds: self.bonded().await?, taps };
+        let seen = Seen { bonds: self.bonded().await?, taps, before };
         let vms = self.vms(namespace);
         let state = self.state();
         let row = |vm: &Arc<Vm>| InfoRow {
@@ -114,8 +132,8 @@ fn list<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
     format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", "))
 }
 
-fn nic_vlan(state: &State, seen: &Seen, vm: &Vm, nic: &Nic) -> String {
-    let place = seen.place(nic);
+fn nic_vlan(state: &State, seen: &Seen, vm: &Vm, live: &Live, nic: &Nic) -> String {
+    let place = seen.place(live, nic);
     place.map_or_else(|| "disconnected".to_owned(), |segment| state.vlans.show(&vm.namespace, segment.vlan))
 }
 
@@ -125,8 +143,8 @@ fn shown(address: Option<impl ToString>) -> String {
 }
 
 /// The bridge of a NIC, empty while it is disconnected.
-fn nic_bridge(seen: &Seen, nic: &Nic) -> String {
-    seen.place(nic).map(|segment| segment.bridge.to_string()).unwrap_or_default()
+fn nic_bridge(seen: &Seen, live: &Live, nic: &Nic) -> String {
+    seen.place(live, nic).map(|segment| segment.bridge.to_string()).unwrap_or_default()
 }
 
 /// What is set of each NIC for which something is, as `[0: rate 1mbit, 2: delay 100ms loss 0.25]`.
@@ -152,8 +170,8 @@ fn cell(state: &State, seen: &Seen, vm: &Vm, column: &str) -> String {
         // No command-and-control channel exists in this engine, so no agent is ever connected.
         "cc_active" => "false".to_owned(),
         "pid" => live.process.map_or_else(|| "0".to_owned(), |id| id.pid.to_string()),
-        "vlan" => list(&live.nics, |nic| nic_vlan(state, seen, vm, nic)),
-        "bridge" => list(&live.nics, |nic| nic_bridge(seen, nic)),
+        "vlan" => list(&live.nics, |nic| nic_vlan(state, seen, vm, &live, nic)),
+        "bridge" => list(&live.nics, |nic| nic_bridge(seen, &live, nic)),
         "tap" => list(&live.nics, |nic| nic.tap.to_string()),
         "mac" => list(&live.nics, |nic| nic.mac.to_string()),
         "ip" => list(&live.nics, |nic| shown(nic.ip4)),
@@ -245,7 +263,7 @@ fn record(state: &State, seen: &Seen, vm: &Vm, host: &str) -> Value {
 fn part(state: &State, seen: &Seen, vm: &Vm, live: &Live, host: &str, key: &str) -> Value {
     match key {
         "UUID" => json!(vm.uuid.to_string()),
-        "Networks" => live.nics.iter().map(|nic| network(state, seen, vm, nic)).collect(),
+        "Networks" => live.nics.iter().map(|nic| network(state, seen, vm, live, nic)).collect(),
         "Tags" => json!(live.tags),
         "ID" => json!(vm.id),
         "Name" => json!(vm.name),
@@ -297,12 +315,12 @@ fn field_value(field: &Field, value: FieldValue) -> Value {
     }
 }
 
-fn network(state: &State, seen: &Seen, vm: &Vm, nic: &Nic) -> Value {
-    let vlan = seen.place(nic).map(|segment| segment.vlan);
+fn network(state: &State, seen: &Seen, vm: &Vm, live: &Live, nic: &Nic) -> Value {
+    let vlan = seen.place(live, nic).map(|segment| segment.vlan);
     json!({
         "Alias": vlan.and_then(|tag| state.vlans.alias(&vm.namespace, tag)).unwrap_or_default(),
         "VLAN": vlan.map_or(0, |tag| tag.get()),
-        "Bridge": nic_bridge(seen, nic),
+        "Bridge": nic_bridge(seen, live, nic),
         "Tap": nic.tap,
         "MAC": nic.mac.to_string(),
         "Driver": nic.driver,

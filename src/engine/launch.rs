@@ -388,6 +388,10 @@ fn make_folder(path: &std::path::Path) -> Result<(), EngineError> {
     }
 }
 
+/// What to do about a saved state that has the USB controller of builds before USB disks could be added.
+const OTHER_USB: &str = "the saved state is of a VM with another USB controller; if an earlier build of megaform saved it, \
+    `vm config qemu-override \",p2=15,p3=4\" \"\"` launches the VM with the controller of then";
+
 /// What QEMU said before it ended: its own lines, without its program name, warnings only if there is nothing else.
 pub(super) fn failure(vm: &Vm, status: Option<String>) -> String {
     let text = std::fs::read(vm.folder.join(LOG)).unwrap_or_default();
@@ -401,6 +405,9 @@ pub(super) fn failure(vm: &Vm, status: Option<String>) -> String {
     let grave: Vec<&str> = lines.iter().copied().filter(|line| !line.starts_with("warning:")).collect();
     let said = if grave.is_empty() { lines } else { grave }.join("; ");
     match (said.is_empty(), status) {
+        (false, _) if said.contains("load of migration failed") && said.contains("/xhci") => {
+            format!("{said}; {OTHER_USB}")
+        }
         (false, _) => said,
         (true, Some(status)) => format!("QEMU ended without a message ({status})"),
         (true, None) => "QEMU ended without a message".to_owned(),

@@ -7,6 +7,9 @@ use super::pipes::PipelineView;
 use super::topology::{Topology, vlan_key};
 use crate::name::{BridgeName, Kind};
 
+/// A bridge with more VLANs is not connected with each of them.
+const CABLES: usize = 3;
+
 /// Settings by key.
 pub type Settings = BTreeMap<String, Vec<String>>;
 
@@ -166,8 +169,20 @@ impl Topology {
                 let elements = all(settings, "pipeline").to_vec();
                 self.pipelines.push(PipelineView { name: name.to_owned(), elements, whole: false });
             }
+            Kind::Pipe => {
+                let mode = one(settings, "mode").filter(|mode| *mode != "all").map(str::to_owned);
+                let log = one(settings, "log").filter(|log| *log == "true").map(|_| "logged".to_owned());
+                let how: Vec<String> = mode.into_iter().chain(log).collect();
+                let via = one(settings, "via").map(|via| format!("via {}", super::pipes::shortened(via)));
+                let lines = (!how.is_empty()).then(|| how.join(", ")).into_iter().chain(via);
+                let lines: Vec<String> = lines.collect();
+                // One without settings is drawn where a pipeline has it.
+                if !lines.is_empty() {
+                    self.part(PartKind::Pipe, &id, [vec![format!("pipe {name}")], lines].concat());
+                }
+            }
             Kind::Bond => self.bond(&id, name, settings),
-            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Pipe | Kind::Placement | Kind::Command => {}
+            Kind::Vlan | Kind::Tap | Kind::Vm | Kind::Placement | Kind::Command => {}
         }
     }
 
@@ -243,12 +258,22 @@ impl Topology {
         let bridges: Vec<String> =
             self.parts.iter().filter_map(|part| Some(part.id.strip_prefix("bridge.")?.to_owned())).collect();
         for bridge in bridges {
-            for vlan in vlans.keys() {
-                let on = vlan.rsplit_once(super::topology::ON).map_or(usual.as_str(), |(_, bridge)| bridge);
-                if on == bridge {
-                    self.tie(TieKind::Cable, &format!("vlan.{vlan}"), &format!("bridge.{bridge}"), Vec::new());
+            let on = |vlan: &&String| {
+                vlan.rsplit_once(super::topology::ON).map_or(usual.as_str(), |(_, bridge)| bridge) == bridge
+            };
+            let on: Vec<&String> = vlans.keys().filter(on).collect();
+            let id = format!("bridge.{bridge}");
+            if on.len() <= CABLES {
+                for vlan in on {
+                    self.tie(TieKind::Cable, &format!("vlan.{vlan}"), &id, Vec::new());
                 }
+                continue;
             }
+            // Lines to all of them would hide the others.
+            let which = if on.len() == vlans.len() { "all VLANs" } else { "all VLANs of no other bridge" };
+            let which = if bridge == usual.as_str() { which.to_owned() } else { format!("{} VLANs", on.len()) };
+            let part = self.parts.iter_mut().find(|part| part.id == id).expect("it is one of them");
+            part.lines.push(which);
         }
         let vms = self.vms.iter().map(|vm| format!("vm.{}", vm.name));
         let taps = self.taps.iter().map(|tap| format!("tap.{}", tap.name));

@@ -20,6 +20,13 @@ pub struct PipelineView {
     pub whole: bool,
 }
 
+/// A program as it fits into a box.
+pub(super) fn shortened(program: &str) -> String {
+    let mut text: String = program.chars().take(PROGRAM).collect();
+    text.extend((program.chars().count() > PROGRAM).then_some('…'));
+    text
+}
+
 impl Topology {
     /// Draw the pipelines.
     pub(super) fn pipe(&mut self) {
@@ -40,16 +47,16 @@ impl Topology {
             for (index, element) in pipeline.elements.iter().enumerate() {
                 let name = short(element);
                 let word = element.split(' ').next().unwrap_or_default();
-                let is_pipe = word.contains("//") && !word.contains("://") || (!pipeline.whole && ends.contains(&name));
+                let whole = word.contains("//") && !word.contains("://");
+                let id = format!("pipe.{name}");
+                let named = ends.contains(&name) || self.parts.iter().any(|part| part.id == id);
+                let is_pipe = whole || (!pipeline.whole && named);
                 let id = if is_pipe {
-                    let id = format!("pipe.{name}");
                     self.part(PartKind::Pipe, &id, vec![format!("pipe {name}")]);
                     id
                 } else {
                     let id = format!("program.{}.{index}", pipeline.name);
-                    let mut text: String = element.chars().take(PROGRAM).collect();
-                    text.extend((element.chars().count() > PROGRAM).then_some('…'));
-                    self.part(PartKind::Program, &id, vec![text]);
+                    self.part(PartKind::Program, &id, vec![shortened(element)]);
                     id
                 };
                 if let Some(before) = &before {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::parts::{Part, Tie};
 use super::pipes::PipelineView;
 use crate::diagnostic::Span;
+use crate::language::field::VmConfig;
 use crate::name::{BridgeName, Kind, VlanTag};
 use crate::spec::SECTIONS;
 use crate::spec::model::{Experiment, VlanRef};
@@ -93,6 +94,15 @@ pub struct TapView {
     pub at: Endpoint,
 }
 
+/// What a VM's box says of it.
+fn details(config: &VmConfig) -> Vec<String> {
+    let size = format!("{} MB, {} CPU", config.uint("memory"), config.uint("vcpus"));
+    let (host, other) = (config.text("schedule"), config.text("colocate"));
+    let host = (!host.is_empty()).then(|| format!("on host {host}"));
+    let other = (!other.is_empty()).then(|| format!("on the host of {other}"));
+    [Some(size), host, other].into_iter().flatten().collect()
+}
+
 impl Topology {
     /// The topology that an experiment asks for.
     pub fn of(experiment: &Experiment) -> Self {
@@ -114,13 +124,10 @@ impl Topology {
             name: vm_name.to_string(),
             state: vm.body.state.word().to_owned(),
             depends_on: vm.body.depends_on.iter().map(|d| d.value.to_string()).collect(),
-            details: std::iter::once(format!(
-                "{} MB, {} CPU",
-                vm.body.config.uint("memory"),
-                vm.body.config.uint("vcpus")
-            ))
-            .chain(usb_line(vm.body.usb_disks.iter().map(|disk| disk.path.as_str())))
-            .collect(),
+            details: details(&vm.body.config)
+                .into_iter()
+                .chain(usb_line(vm.body.usb_disks.iter().map(|disk| disk.path.as_str())))
+                .collect(),
             nics: vm
                 .body
                 .networks

@@ -22,6 +22,8 @@ mod table;
 mod usb;
 mod vm;
 
+#[cfg(test)]
+pub use object::COMPARED;
 pub use object::{
     Facts, INSIDE, INTERFACES, LiveObject, Objects, STOPPED, TAG, find, gateway_key, mirrors_to, named, same_file,
 };

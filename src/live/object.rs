@@ -1,7 +1,9 @@
 //! Objects that are sets of settings, as tables show them: bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines. Their settings
 //! are named as the keys of the experiment file are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
+use std::sync::OnceLock;
 
 use super::plumbing::{pipelines, pipes};
 use super::table::{Table, list_cell, vlan_cell};
@@ -40,15 +42,130 @@ impl LiveObject {
 
 /// Objects by what tells them apart: the name of a bridge, the VLAN of a way out, the address of a dnsmasq server, the destination of a mirror (and its source, where several have it),
 /// the file or collector of a capture, the name of a pipe, the line of a pipeline.
-pub type Objects = BTreeMap<String, LiveObject>;
+#[derive(Debug, Default)]
+pub struct Objects {
+    all: BTreeMap<String, LiveObject>,
+    /// Made when a path is first looked for, so that many are found in the time of one walk over all.
+    files: OnceLock<Files>,
+}
+
+/// What captures' files end with.
+#[derive(Debug, Default)]
+struct Files {
+    /// Keys by the name in the files folder, where the target tells it.
+    inside: HashMap<String, String>,
+    /// Keys by everything behind a slash, where it does not.
+    behind: HashMap<String, Vec<String>>,
+}
+
+impl Files {
+    fn of(all: &BTreeMap<String, LiveObject>) -> Self {
+        let mut files = Self::default();
+        for (path, object) in all.iter().filter(|(_, object)| object.facts.contains_key("file")) {
+            match object.facts.get(INSIDE) {
+                Some(name) => {
+                    let name = name.first().cloned();
+                    files
+                        .inside
+                        .extend(name.filter(|name| !files.inside.contains_key(name)).map(|n| (n, path.clone())));
+                }
+                None => {
+                    for (at, _) in path.match_indices('/').filter(|(at, _)| *at > 0) {
+                        if folder(&path[at + 1..], path).is_some() {
+                            files.behind.entry(path[at + 1..].to_owned()).or_default().push(path.clone());
+                        }
+                    }
+                }
+            }
+        }
+        files
+    }
+}
+
+impl Objects {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Deref for Objects {
+    type Target = BTreeMap<String, LiveObject>;
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
+}
+
+impl DerefMut for Objects {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.files.take();
+        &mut self.all
+    }
+}
+
+impl Clone for Objects {
+    fn clone(&self) -> Self {
+        self.all.clone().into()
+    }
+}
+
+impl PartialEq for Objects {
+    fn eq(&self, other: &Self) -> bool {
+        self.all == other.all
+    }
+}
+
+impl Eq for Objects {}
+
+impl From<BTreeMap<String, LiveObject>> for Objects {
+    fn from(all: BTreeMap<String, LiveObject>) -> Self {
+        Self { all, files: OnceLock::new() }
+    }
+}
+
+impl<const N: usize> From<[(String, LiveObject); N]> for Objects {
+    fn from(all: [(String, LiveObject); N]) -> Self {
+        BTreeMap::from(all).into()
+    }
+}
+
+impl FromIterator<(String, LiveObject)> for Objects {
+    fn from_iter<I: IntoIterator<Item = (String, LiveObject)>>(all: I) -> Self {
+        BTreeMap::from_iter(all).into()
+    }
+}
+
+impl<'o> IntoIterator for &'o Objects {
+    type Item = (&'o String, &'o LiveObject);
+    type IntoIter = std::collections::btree_map::Iter<'o, String, LiveObject>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.iter()
+    }
+}
+
+impl<'o> IntoIterator for &'o mut Objects {
+    type Item = (&'o String, &'o mut LiveObject);
+    type IntoIter = std::collections::btree_map::IterMut<'o, String, LiveObject>;
+    fn into_iter(self) -> Self::IntoIter {
+        (**self).iter_mut()
+    }
+}
 
 /// The fact with the name of a capture's file in the engine's files folder, where the target tells it; no value for a file that is
 /// elsewhere.
 pub const INSIDE: &str = "name in the files folder";
 
+#[cfg(test)]
+thread_local! {
+    /// How often two paths were compared by this thread.
+    pub static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// The folder, with its slash, in which a relative path would be the absolute one; never that of all folders, which no engine
 /// keeps its files in.
 fn folder<'p>(relative: &str, absolute: &'p str) -> Option<&'p str> {
+    #[cfg(test)]
+    COMPARED.set(COMPARED.get() + 1);
     let folder = absolute.strip_suffix(relative).filter(|_| !relative.starts_with('/'))?;
     (folder.len() > 1 && folder.starts_with('/') && folder.ends_with('/')).then_some(folder)
 }
@@ -70,23 +187,20 @@ pub fn find<'o>(objects: &'o Objects, key: &str, settings: Option<&Facts>) -> Op
     if let Some(found) = objects.get_key_value(key) {
         return Some(found);
     }
-    let mut files = Vec::new();
-    for (path, object) in objects.iter().filter(|(_, object)| object.facts.contains_key("file")) {
-        match object.facts.get(INSIDE) {
-            Some(name) if name.first().is_some_and(|name| name == key) => return Some((path, object)),
-            Some(_) => {}
-            None => files.extend(folder(key, path).map(|folder| (folder, path, object))),
-        }
+    let files = objects.files.get_or_init(|| Files::of(&objects.all));
+    if let Some(path) = files.inside.get(key) {
+        return objects.get_key_value(path);
     }
+    let files: Vec<_> =
+        files.behind.get(key).into_iter().flatten().filter_map(|path| objects.get_key_value(path)).collect();
     let only = |mut found: Vec<_>| if found.len() == 1 { found.pop() } else { None };
-    let usual = files.iter().copied().filter(|(folder, ..)| folder.ends_with("/files/")).collect();
+    let usual = |path: &str| path.strip_suffix(key).is_some_and(|folder| folder.ends_with("/files/"));
+    let usual = files.iter().copied().filter(|(path, _)| usual(path)).collect();
     let alike = |object: &LiveObject| {
         let same = |fact: &str| settings.and_then(|facts| facts.get(fact)) == object.facts.get(fact);
         same("vm") && (object.facts.contains_key("vm") || same("bridge"))
     };
-    let (_, path, object) =
-        only(usual).or_else(|| only(files.into_iter().filter(|(.., object)| alike(object)).collect()))?;
-    Some((path, object))
+    only(usual).or_else(|| only(files.into_iter().filter(|(_, object)| alike(object)).collect()))
 }
 
 /// The objects that keys with settings name, by their own keys; the first of several that name one has it.

@@ -135,7 +135,7 @@ fn mirrors_to_one_destination_are_told_apart() {
     };
     let keys = |pairs: &[(&str, &str)]| -> Vec<String> {
         let ends = object::mirrors(&data(pairs)).unwrap();
-        object::mirrored(&ends, &BTreeMap::new()).into_keys().collect()
+        object::mirrored(&ends, &BTreeMap::new()).keys().cloned().collect()
     };
     assert_eq!(keys(&[("a", "x"), ("b", "y")]), ["x", "y"]);
     assert_eq!(keys(&[("a", "x"), ("b", "x"), ("b", "y")]), ["x from a", "x from b", "y"]);

@@ -1,7 +1,7 @@
 //! What objects that are sets of settings have in common: what is wanted is compared with what is live, setting by setting,
 //! and whose it is comes from the file and from what the journal remembers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::super::advice::{Made, Mark};
@@ -9,7 +9,7 @@ use super::super::display::reason_text;
 use super::super::draft::Draft;
 use super::super::{Action, Cost, Goal, Reason};
 use super::{Scene, asked_for, gone, not_in_the_file};
-use crate::live::{ELEMENTS, Facts, INSIDE, INTERFACES, LiveObject, OTHERS, TAG, find, named, same_file};
+use crate::live::{ELEMENTS, Facts, INSIDE, INTERFACES, LiveObject, OTHERS, Objects, TAG, find, named, same_file};
 use crate::name::{Address, Kind};
 use crate::spec::model::Object;
 
@@ -97,13 +97,42 @@ fn same_name(kind: Kind, a: &str, b: &str) -> bool {
     a == b || (kind == Kind::Capture && same_file(a, b))
 }
 
+/// What the entries had that go on as something else, by the end of its key, so that as many are looked up as there are entries.
+struct Moved<'s> {
+    kind: Kind,
+    had: HashMap<&'s str, Vec<(&'s str, &'s str)>>,
+}
+
+/// What keys that may be of one object have in common.
+fn end(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
+impl<'s> Moved<'s> {
+    fn of(scene: &'s Scene<'_>, kind: Kind, items: &HashMap<&str, &Item<'_>>) -> Self {
+        let mut had: HashMap<&str, Vec<_>> = HashMap::new();
+        for ((_, name), made) in scene.options.advice.objects.iter().filter(|((of, _), _)| *of == kind) {
+            if items.get(name.as_str()).is_some_and(|item| !same_name(kind, &made.key, &item.key)) {
+                had.entry(end(&made.key)).or_default().push((name.as_str(), made.key.as_str()));
+            }
+        }
+        Self { kind, had }
+    }
+
+    /// The entry that had what another one is now.
+    fn from(&self, item: &Item<'_>) -> Option<&'s str> {
+        let same = |(name, key): &&(&str, &str)| *name != item.name && same_name(self.kind, key, &item.key);
+        self.had.get(end(&item.key))?.iter().find(same).map(|(name, _)| *name)
+    }
+}
+
 /// Nothing shows whether it is there: the target lists none of its kind, and the answer of the command that makes it was lost.
 pub(super) fn unsure(scene: &Scene<'_>, kind: Kind, name: &str) -> bool {
     !scene.live.objects.contains_key(&kind) && scene.options.advice.unsure.contains(&(kind, name.to_owned()))
 }
 
 /// What is live of a kind by key, as far as it is to be compared.
-pub(super) type Seen = BTreeMap<String, LiveObject>;
+pub(super) type Seen = Objects;
 
 /// What is live of a kind; where the target lists none, what the journal remembers.
 pub(super) fn seen(scene: &Scene<'_>, kind: Kind) -> Seen {
@@ -215,11 +244,14 @@ pub(super) fn diff<'a>(
     let made = |name: &str| scene.options.advice.objects.get(&(kind, name.to_owned()));
     let mut work = Vec::new();
     let mut taken: BTreeSet<&str> = BTreeSet::new();
+    let by_name: HashMap<&str, &Item<'a>> = items.iter().map(|item| (item.name, item)).collect();
+    let by_key: HashMap<&str, &Item<'a>> = items.iter().rev().map(|item| (item.key.as_str(), item)).collect();
+    let moved = Moved::of(scene, kind, &by_name);
     for item in items.iter().filter(|_| !scene.destroy()) {
         taken.insert(&item.key);
         // It was known by another key when it was made.
         let former = made(item.name).and_then(|made| find(seen, &made.key, Some(&made.facts)));
-        let former = former.filter(|(key, _)| **key != item.key && !items.iter().any(|i| i.key == **key));
+        let former = former.filter(|(key, _)| **key != item.key && !by_key.contains_key(key.as_str()));
         taken.extend(former.map(|(key, _)| key.as_str()));
         if !scene.has(kind, item.name) {
             continue;
@@ -266,16 +298,10 @@ pub(super) fn diff<'a>(
         let mut anew = key != item.key
             || differs.iter().any(|r| !(rules.in_place)(&r.field, &before(&r.field), &values(&item.facts, &r.field)));
         // Another entry had it, and goes on as something else: what is remembered of that would be lost.
-        let taken_over = scene.options.advice.objects.iter().find(|((of, other), made)| {
-            *of == kind
-                && other != item.name
-                && same_name(kind, &made.key, &item.key)
-                && items.iter().any(|i| i.name == other.as_str() && !same_name(kind, &made.key, &i.key))
-        });
-        if let Some(((_, other), _)) = taken_over {
+        if let Some(other) = moved.from(item) {
             differs.push(Reason {
                 field: "name".to_owned(),
-                old: Some(other.clone()),
+                old: Some(other.to_owned()),
                 new: Some(item.name.to_owned()),
                 place: place.clone(),
                 drift: false,
@@ -344,13 +370,12 @@ pub(super) fn diff<'a>(
         }
         work.push(Work { name: item.name.to_owned(), change, old, id: live.id.clone(), new, anew, former: false });
     }
-    let declared = |key: &str| items.iter().find(|item| item.key == key);
     let all_known = scene.options.advice.objects.iter().filter(|((of, _), _)| *of == kind);
     let all_known = named(seen, all_known.map(|((_, name), made)| (made.key.as_str(), &made.facts, (name, made))));
     let mut unmanaged = Vec::new();
     for (key, live) in seen.iter().filter(|(key, _)| !taken.contains(key.as_str())) {
         let known = all_known.get(key.as_str()).copied();
-        let name = known.map(|(name, _)| name.as_str()).or_else(|| declared(key).map(|item| item.name));
+        let name = known.map(|(name, _)| name.as_str()).or_else(|| by_key.get(key.as_str()).map(|item| item.name));
         let Some(name) = name else {
             unmanaged.push(key.as_str());
             continue;
@@ -359,7 +384,7 @@ pub(super) fn diff<'a>(
             continue;
         }
         let address = Address::new(kind, name);
-        let item = items.iter().find(|item| item.name == name);
+        let item = by_name.get(name);
         if let Some(item) = item {
             protect(scene, draft, &address, item.object, "destroyed", &[]);
         }

@@ -636,3 +636,35 @@ fn a_mirror_from_before_does_not_stay_beside_the_one_that_was_made_by_hand() {
     seen.objects.insert(crate::name::Kind::Mirror, [mirror("web.0"), mirror("web.1"), mirror("other")].into());
     assert_eq!(refused(planned(&seen))[0].0, "mirror-shared");
 }
+
+/// Captures by paths that are relative to a folder which is not known: twice as many take twice as many comparisons, also where
+/// each becomes what another one was.
+#[test]
+fn many_captures_are_looked_up_in_one_walk() {
+    use std::fmt::Write as _;
+    let compared = |count: usize| {
+        let lab = |shift: usize| {
+            let mut text = format!("{TWO}captures:\n");
+            for n in 0..count {
+                let file = (n + shift) % count;
+                writeln!(text, "  c{n}: {{ bridge: mega_bridge, file: c{file}.pcap }}").unwrap();
+            }
+            file(&text)
+        };
+        let (mm, mut known) = (Minimega::default(), Advice::default());
+        let first = lab(0);
+        apply(&mm, &first, &mut known);
+        let counted = |file: &File, changes: usize| {
+            let seen = live(&mm, file);
+            crate::live::COMPARED.set(0);
+            let plan = super::super::plan(&file.experiment, &file.graph, &seen, &options(file, &known)).unwrap();
+            assert_eq!(plan.changes.len(), changes, "{}", text(&plan));
+            crate::live::COMPARED.get()
+        };
+        [counted(&first, 0), counted(&lab(1), count)]
+    };
+    let (few, many) = (compared(50), compared(200));
+    for (few, many) in few.into_iter().zip(many) {
+        assert!(few > 0 && many < 5 * few, "{few} {many}");
+    }
+}

@@ -37,9 +37,15 @@ pub(super) fn untouched(picture: &Picture) -> (Uuid, Option<Operation>) {
     }
 }
 
-/// The operation that deletes the row once these ports are gone; None while another one needs it.
-pub(super) fn spare(picture: &Picture, gone: &BTreeSet<&Uuid>) -> Option<Operation> {
-    let noop = picture.noop.as_ref()?;
-    let needed = picture.ports.values().any(|port| port.qos.as_ref() == Some(noop) && !gone.contains(&port.uuid));
-    (!needed).then(|| Operation::delete("QoS", &is(noop)))
+/// The operations that delete the row once these ports are gone; none while another one needs it.
+pub(super) fn spare(picture: &Picture, gone: &BTreeSet<&Uuid>) -> Vec<Operation> {
+    let Some(noop) = picture.noop.as_ref() else { return Vec::new() };
+    let users: Vec<_> = picture.ports.values().filter(|port| port.qos.as_ref() == Some(noop)).collect();
+    if users.iter().any(|port| !gone.contains(&port.uuid)) {
+        return Vec::new();
+    }
+    // References are counted before ports that no bridge has are dropped, so those that go in the same transaction let go first.
+    let none = Row::new([("qos", Datum::references([]))]);
+    let released = users.iter().map(|port| Operation::update("Port", &is(&port.uuid), &none));
+    released.chain([Operation::delete("QoS", &is(noop))]).collect()
 }
