@@ -106,6 +106,16 @@ impl Diagnostic {
         self
     }
 
+    /// Add the place of the other one of two that clash. An entry that is repeated, and a file that is included twice, make
+    /// both at one place; the message has their names.
+    #[must_use]
+    pub fn other(self, span: Span, text: impl Into<String>) -> Self {
+        if self.span == Some(span) {
+            return self.label(span, "both come from here");
+        }
+        self.label(span, text)
+    }
+
     /// Add another place that matters.
     #[must_use]
     pub fn label(mut self, span: Span, text: impl Into<String>) -> Self {

@@ -14,7 +14,7 @@ use lines::Interpreter;
 
 use super::object;
 use super::{Found, FoundNic, FoundTap, FoundVm, bridge};
-use crate::language::field::{FieldType, FieldValue, VmConfig, field};
+use crate::language::field::{FieldType, FieldValue, VmConfig, field_called};
 use crate::language::grammar::{Args, Grammar};
 use crate::language::netspec::NetSpec;
 use crate::language::qos::Qos;
@@ -295,7 +295,7 @@ impl Space {
     /// Carry out a command of this namespace; false if it is none that shapes an experiment.
     fn command(&mut self, name: &str, args: &Args) -> Result<bool, String> {
         let target = |args: &Args| args.str("vm target").or(args.str("vm name")).unwrap_or_default().to_owned();
-        if let Some(field) = name.strip_prefix("vm config ").and_then(field) {
+        if let Some(field) = name.strip_prefix("vm config ").and_then(field_called) {
             if !field.in_file() {
                 return Err("experiments cannot say it".to_owned());
             }
@@ -310,7 +310,7 @@ impl Space {
         match name {
             "vm config" => self.config_command(args)?,
             "clear vm config" => {
-                match crate::language::field::FIELDS.iter().find(|field| args.flag(field.name)) {
+                match crate::language::field::FIELDS.iter().find(|f| f.words().iter().any(|word| args.flag(word))) {
                     Some(field) => self.config.clear(field.name),
                     None => self.config = VmConfig::new(),
                 };

@@ -45,6 +45,9 @@ vlans blacklist 8
 vm config qemu-override
 vm config qemu-override -nographic ""
 vm config qemu-override a b
+vm config state /old.state
+clear vm config migrate
+vm config migrate /odd.state
 vm launch kvm odd
 vm net disconnect web0 0
 vm cdrom change web0,late a.iso

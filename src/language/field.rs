@@ -229,6 +229,11 @@ pub fn field(name: &str) -> Option<&'static Field> {
     FIELDS.iter().find(|f| f.name == name)
 }
 
+/// The field that a word after `vm config` means.
+pub fn field_called(word: &str) -> Option<&'static Field> {
+    FIELDS.iter().find(|field| field.words().contains(&word))
+}
+
 impl Field {
     /// The key in an experiment file: the name with `_` for `-`.
     pub fn key(&self) -> String {

@@ -326,7 +326,9 @@ pub(super) fn check_launch(scene: &Scene<'_>, draft: &mut Draft, name: &str, vm:
     }
     let (Some(host), Some(hosts)) = (text("schedule"), hosts(scene)) else { return };
     let own = scene.live.placement.named(&host);
-    if hosts.iter().any(|other| other == own || *other == host) {
+    // Without a target nobody knows what `localhost` is called.
+    let unnamed = scene.live.placement.own.is_empty() && (host == LOCALHOST || hosts.iter().any(|h| h == LOCALHOST));
+    if unnamed || hosts.iter().any(|other| other == own || *other == host) {
         return;
     }
     let known = if hosts.is_empty() { "none".to_owned() } else { range::compress(&hosts) };

@@ -142,6 +142,16 @@ fn a_host_with_vms_is_not_taken_out_under_them() {
 }
 
 #[test]
+fn without_a_target_localhost_may_have_any_name() {
+    let advice = Advice::default();
+    for (hosts, schedule) in [("localhost", "node1"), ("node1", "localhost")] {
+        let lab = lab(&format!("placement: {{ hosts: {hosts} }}"), &format!("a: {{ schedule: {schedule} }}"));
+        let planned = plan(&lab.experiment, &lab.graph, &Live::absent(), &options(&lab, &advice));
+        assert!(planned.is_ok(), "{planned:?}");
+    }
+}
+
+#[test]
 fn hosts_that_nobody_reaches_are_refused_and_sizes_are_told() {
     let (mm, advice) = (mesh(), Advice::default());
     let unknown = lab("placement: { hosts: [node1, nodes2] }", "a: {}");

@@ -307,4 +307,4 @@ pub fn format(name: &str) -> Option<Format> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,6 +19,8 @@ enum Refers {
     ToNics,
     /// NICs: names of VLANs, or maps in which `vlan` is one.
     Nics,
+    /// A map in which `renamed_from` is a name that the file declared before.
+    Lifecycle,
 }
 
 /// The keys of entries that hold names. A section with further such keys adds them here.
@@ -27,6 +29,7 @@ const REFERENCES: &[(&str, &str, Refers)] = &[
     ("vms", "depends_on", Refers::ToVms),
     ("vms", "networks", Refers::Nics),
     ("vms", "colocate", Refers::ToVms),
+    ("vms", "lifecycle", Refers::Lifecycle),
     ("profiles", "profile", Refers::To("profiles")),
     ("profiles", "depends_on", Refers::ToVms),
     ("profiles", "networks", Refers::Nics),
@@ -139,6 +142,15 @@ fn renamed(node: &Node, refers: Refers, declared: &Declared, prefix: &str) -> No
                 })
                 .collect();
             Value::Map(Arc::new(entries))
+        }
+        Value::Map(map) if matches!(refers, Refers::Lifecycle) => {
+            let entries = map.iter().map(|(key, value)| match (key.text.replace('-', "_").as_str(), &value.value) {
+                ("renamed_from", Value::String(old)) => {
+                    (key.clone(), Node { value: prefixed(old, prefix), span: value.span })
+                }
+                _ => (key.clone(), value.clone()),
+            });
+            Value::Map(Arc::new(entries.collect()))
         }
         Value::Map(map) if matches!(refers, Refers::Nics) => {
             let entries = map

@@ -7,7 +7,7 @@ use crate::spec::{Loaded, parse_with};
 
 /// Files in memory.
 #[derive(Debug, Clone, Default)]
-struct Memory(BTreeMap<String, String>);
+pub struct Memory(BTreeMap<String, String>);
 
 impl Files for Memory {
     fn resolve(&self, relative: &str) -> Option<String> {
@@ -25,7 +25,7 @@ impl Files for Memory {
     }
 }
 
-fn files(files: &[(&str, &str)]) -> Memory {
+pub fn files(files: &[(&str, &str)]) -> Memory {
     Memory(files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect())
 }
 
@@ -699,7 +699,22 @@ networks = [{ when = true, vlan = "a" }, "b"]
     assert_eq!(toml.outputs, first.outputs);
 }
 
-mod orders;
+#[test]
+fn a_former_name_in_a_module_is_the_modules() {
+    let module =
+        files(&[("m.yaml", "vms: { late: { lifecycle: { renamed-from: early, ignore_changes: memory } } }\n")]);
+    let loaded = load_with(
+        "experiment: lab\ninclude: [{ file: m.yaml, prefix: a- }, { file: m.yaml, prefix: b- }]\n",
+        &Inputs::default(),
+        &module,
+    );
+    let plain = "experiment: lab\nvms:\n  a-late: { lifecycle: { renamed_from: a-early, ignore_changes: memory } }\n  \
+                 b-late: { lifecycle: { renamed_from: b-early, ignore_changes: memory } }\n";
+    assert_eq!(outline(&loaded), outline(&load(plain)));
+}
+
+mod copies;
+pub(crate) mod orders;
 
 mod properties {
     use proptest::prelude::*;

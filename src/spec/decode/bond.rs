@@ -102,9 +102,13 @@ impl Decoder<'_> {
                 let key = name[0].value.clone();
                 bond.settings.extend([("name", name), ("vm", vm)]);
                 if let Some(other) = bonds.get(&key) {
-                    let message = format!("there are two bonds called `{key}`");
+                    let (one, two) = (other.one("vm").unwrap_or_default(), bond.one("vm").unwrap_or_default());
+                    let message = match one == two {
+                        true => format!("`{one}` has two bonds called `{key}`"),
+                        false => format!("the bonds of `{one}` and of `{two}` are both called `{key}`"),
+                    };
                     let diagnostic = Diagnostic::error("duplicate-bond", bond.place("name"), message)
-                        .label(other.place("name"), "first given here")
+                        .other(other.place("name"), "first given here")
                         .hint("rename one of them, or leave `name` out");
                     self.push_once(diagnostic);
                     continue;

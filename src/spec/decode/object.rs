@@ -170,7 +170,7 @@ impl Decoder<'_> {
             let message = format!("{at} has `{}` twice", shown(&pair[1].value));
             self.push(
                 Diagnostic::error("duplicate-item", pair[1].span, message)
-                    .label(pair[0].span, "first given here")
+                    .other(pair[0].span, "first given here")
                     .hint("remove one of the two"),
             );
         }

@@ -160,6 +160,7 @@ impl Decoder<'_> {
         // In the order of the file, so that the second of two that clash is the one that is refused.
         let mut ordered: Vec<_> = links.iter().collect();
         ordered.sort_by_key(|(_, link)| link.span);
+        let mut linked: BTreeMap<&(VmName, usize), &ObjectName> = BTreeMap::new();
         for (name, link) in ordered {
             let [first, second] = &link.ends;
             if first.value == second.value {
@@ -190,20 +191,24 @@ impl Decoder<'_> {
             for (end, qos) in [(second, link.up), (first, link.down)] {
                 let (vm, index) = &end.value;
                 let body = Arc::make_mut(&mut vms.get_mut(vm).expect("it was looked up").body);
-                let other = match body.networks[*index].qos {
-                    _ if body.links.contains_key(index) => Some((body.links[index], "another link ends here too")),
-                    Some(_) => Some((body.networks[*index].span, "the NIC has a qos of its own")),
-                    None => None,
+                let by =
+                    |other: &str| format!("NIC {index} of `{vm}` is shaped twice, by link `{name}` and by {other}");
+                let other = match (linked.get(&end.value), body.networks[*index].qos) {
+                    (Some(other), _) => {
+                        Some((by(&format!("link `{other}`")), links[*other].span, "the other link".to_owned()))
+                    }
+                    (None, Some(_)) => Some((by("a qos of its own"), body.networks[*index].span, "the NIC".to_owned())),
+                    (None, None) => None,
                 };
-                if let Some((span, what)) = other {
-                    let message = format!("NIC {index} of `{vm}` is shaped twice, and link `{name}` is one of the two");
+                if let Some((message, span, what)) = other {
                     let diagnostic = Diagnostic::error("link-conflict", end.span, message)
-                        .label(span, what)
+                        .other(span, what)
                         .hint("an interface has one shape: keep one of the two, or use a NIC for each link");
                     self.push(diagnostic);
                     continue;
                 }
                 body.links.insert(*index, link.span);
+                linked.insert(&end.value, name);
                 body.networks[*index].value.qos = Some(qos).filter(|qos| !qos.is_none());
             }
         }

@@ -27,7 +27,7 @@ impl Decoder<'_> {
             if let Some(first) = seen.insert(&disk.path, disk.span) {
                 let message = format!("{at} has the image `{}` twice", shown(&disk.path));
                 let diagnostic = Diagnostic::error("duplicate-item", disk.span, message)
-                    .label(first, "first given here")
+                    .other(first, "first given here")
                     .hint("a VM has an image once: remove one of the two, or make a copy of the image");
                 self.push(diagnostic);
                 return None;

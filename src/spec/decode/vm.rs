@@ -195,7 +195,7 @@ impl Decoder<'_> {
                         let (name, span) = (other.key(), other.get().span);
                         let diagnostic =
                             Diagnostic::error("duplicate-vm", key.span, format!("there are two VMs called `{name}`"))
-                                .label(span, format!("`{name}` comes from here too"))
+                                .other(span, format!("`{name}` comes from here too"))
                                 .hint("rename one of them, or change the range");
                         self.push_once(diagnostic);
                     }

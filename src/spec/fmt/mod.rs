@@ -6,6 +6,7 @@
 use super::syntax::{self, Format, Node, Value};
 use crate::diagnostic::{Diagnostic, SourceMap, Span};
 
+mod flow;
 mod toml;
 mod yaml;
 
@@ -58,10 +59,11 @@ fn difference(a: &Node, b: &Node) -> Option<Span> {
     (!same).then_some(a.span)
 }
 
-/// Lines with at most one blank line in a row, none at the beginning, and one line end at the end.
+/// Lines with at most one blank line in a row, none at the beginning, and one line end at the end. Lines with `true` are
+/// kept as they are.
 fn spaced(lines: impl Iterator<Item = (String, bool)>) -> String {
     let mut text = String::new();
-    let mut blank = true;
+    let (mut blank, mut kept) = (true, 0);
     for (line, verbatim) in lines {
         if line.is_empty() && blank && !verbatim {
             continue;
@@ -69,8 +71,11 @@ fn spaced(lines: impl Iterator<Item = (String, bool)>) -> String {
         blank = line.is_empty();
         text.push_str(&line);
         text.push('\n');
+        if verbatim {
+            kept = text.len();
+        }
     }
-    let end = text.trim_end_matches('\n').len();
+    let end = text.trim_end_matches('\n').len().max(kept.saturating_sub(1));
     text.truncate(end);
     if !text.is_empty() {
         text.push('\n');

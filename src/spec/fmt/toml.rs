@@ -1,6 +1,7 @@
-//! TOML in normal form: one blank around `=`, keys at the beginning of the line, one blank line between tables.
+//! TOML in normal form: one blank around `=`, keys at the beginning of the line, one blank line between tables, and
+//! `{ a = 1 }` and `[1, 2]` with these blanks. Arrays of several lines keep their lines.
 
-use toml_edit::{DocumentMut, Item, Table, Value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, RawString, Table, Value};
 
 /// The normal form of a text that is TOML.
 pub fn normal(text: &str) -> String {
@@ -61,6 +62,61 @@ fn comments(prefix: &str) -> String {
     text
 }
 
+/// Is there nothing but blanks in it?
+fn blank(raw: Option<&RawString>) -> bool {
+    raw.is_none_or(|raw| raw.as_str().is_some_and(|text| text.bytes().all(|byte| matches!(byte, b' ' | b'\t'))))
+}
+
+/// What is inside of a value.
+fn value(value: &mut Value) {
+    match value {
+        Value::Array(inner) => array(inner),
+        Value::InlineTable(inner) => inline(inner),
+        _ => {}
+    }
+}
+
+/// Blanks between elements; where a line ends or a comment is, blanks stay.
+fn array(array: &mut Array) {
+    for (index, item) in array.iter_mut().enumerate() {
+        value(item);
+        let decor = item.decor_mut();
+        if blank(decor.prefix()) {
+            decor.set_prefix(if index == 0 { "" } else { " " });
+        }
+        if blank(decor.suffix()) {
+            decor.set_suffix("");
+        }
+    }
+    if blank(Some(array.trailing())) {
+        array.set_trailing("");
+    }
+}
+
+fn inline(table: &mut InlineTable) {
+    let last = table.len().saturating_sub(1);
+    for (index, (mut key, inner)) in table.iter_mut().enumerate() {
+        value(inner);
+        let decor = key.leaf_decor_mut();
+        if blank(decor.prefix()) {
+            decor.set_prefix(" ");
+        }
+        if blank(decor.suffix()) {
+            decor.set_suffix(" ");
+        }
+        let decor = inner.decor_mut();
+        if blank(decor.prefix()) {
+            decor.set_prefix(" ");
+        }
+        if blank(decor.suffix()) {
+            decor.set_suffix(if index == last { " " } else { "" });
+        }
+    }
+    if blank(Some(table.trailing())) {
+        table.set_trailing("");
+    }
+}
+
 fn table(table: &mut Table) {
     if let Some(prefix) = table.decor().prefix().and_then(|prefix| prefix.as_str()) {
         let mut text = comments(prefix);
@@ -79,6 +135,7 @@ fn table(table: &mut Table) {
                 let suffix = inner.decor().suffix().and_then(|suffix| suffix.as_str()).unwrap_or_default().trim();
                 let suffix = if suffix.is_empty() { String::new() } else { format!("  {suffix}") };
                 inner.decor_mut().set_suffix(suffix);
+                value(inner);
             }
             Item::Table(inner) => self::table(inner),
             Item::ArrayOfTables(tables) => tables.iter_mut().for_each(self::table),

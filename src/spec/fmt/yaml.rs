@@ -1,10 +1,12 @@
-//! YAML in normal form, line by line: two blanks for each level, one behind `-` and `:`.
+//! YAML in normal form, line by line: two blanks for each level, one behind `-` and `:`, and those of flow collections as
+//! `flow` has them.
 //!
-//! Lines that belong to a text or a flow collection of several lines move with the line that it begins on, and are not
-//! changed otherwise.
+//! Lines that belong to a text or a flow collection of several lines move with the line that it begins on. Those of a text
+//! are not changed otherwise.
 
-use std::collections::BTreeSet;
+use std::ops::Range;
 
+use super::flow::{self, Edits};
 use crate::diagnostic::SourceMap;
 use crate::spec::syntax::{self, Format, Node, Value};
 
@@ -34,16 +36,17 @@ pub fn normal(text: &str) -> String {
     let mut sources = SourceMap::new();
     let source = sources.add("", text);
     let (Some(root), _) = syntax::read(text, source, Format::Yaml) else { return text.to_owned() };
-    let mut found = Found { text, starts: starts(text), kinds: Vec::new(), gaps: BTreeSet::new() };
+    let (edits, flows) = flow::edits(text);
+    let mut found = Found { text, starts: starts(text), kinds: Vec::new(), edits, flows };
     found.kinds = vec![Kind::Content; found.starts.len()];
     found.node(&root);
-    let Found { starts, kinds, gaps, .. } = found;
+    let Found { starts, kinds, edits, .. } = found;
     let lines: Vec<String> = starts
         .iter()
         .enumerate()
         .map(|(index, &start)| {
             let end = starts.get(index + 1).map_or(text.len(), |next| next - 1);
-            without_gaps(text, start, end, &gaps)
+            edited(text, start, end, &edits)
         })
         .collect();
     super::spaced(laid_out(&lines, &kinds).into_iter())
@@ -55,13 +58,14 @@ fn starts(text: &str) -> Vec<usize> {
     starts
 }
 
-/// A line without the further blanks behind its colons.
-fn without_gaps(text: &str, start: usize, end: usize, gaps: &BTreeSet<(usize, usize)>) -> String {
+/// A line with its blanks changed.
+fn edited(text: &str, start: usize, end: usize, edits: &Edits) -> String {
     let mut line = String::new();
     let mut at = start;
-    for &(from, to) in gaps.range((start, 0)..(end, usize::MAX)) {
+    for (&from, &(to, blanks)) in edits.range(start..=end) {
         if from >= at && to <= end {
             line.push_str(&text[at..from]);
+            line.push_str(blanks);
             at = to;
         }
     }
@@ -73,8 +77,10 @@ struct Found<'t> {
     text: &'t str,
     starts: Vec<usize>,
     kinds: Vec<Kind>,
-    /// Blanks that are too many.
-    gaps: BTreeSet<(usize, usize)>,
+    /// Blanks that change.
+    edits: Edits,
+    /// Where flow collections are, in order.
+    flows: Vec<Range<usize>>,
 }
 
 impl Found<'_> {
@@ -82,8 +88,9 @@ impl Found<'_> {
         self.starts.partition_point(|&start| start <= at) - 1
     }
 
-    /// The line that announces the block text (`|`, `>`) which begins on a line.
-    fn header(&self, first: usize) -> Option<usize> {
+    /// The line that announces the block text (`|`, `>`) which begins on a line, and whether the empty lines at its end are
+    /// part of it (`+`).
+    fn header(&self, first: usize) -> Option<(usize, bool)> {
         let line = |index: usize| {
             let end = self.starts.get(index + 1).map_or(self.text.len(), |next| next - 1);
             self.text[self.starts[index]..end].trim()
@@ -93,7 +100,7 @@ impl Found<'_> {
         let content = content.split_once(" #").map_or(content, |(content, _)| content.trim_end());
         let word = content.rsplit([' ', ':']).next()?;
         let rest = word.strip_prefix(['|', '>'])?;
-        rest.chars().all(|c| c.is_ascii_digit() || matches!(c, '+' | '-')).then_some(above)
+        rest.chars().all(|c| c.is_ascii_digit() || matches!(c, '+' | '-')).then_some((above, rest.contains('+')))
     }
 
     fn node(&mut self, node: &Node) {
@@ -101,9 +108,15 @@ impl Found<'_> {
         let block = matches!(node.value, Value::List(_) | Value::Map(_)) && !written.starts_with(['[', '{']);
         if !block {
             let first = self.line(node.span.start);
-            // The span of a block text reaches to whatever comes next.
-            let last = self.line(node.span.start + written.trim_end().len());
-            let owner = self.header(first).unwrap_or(first);
+            let header = self.header(first);
+            let owner = header.map_or(first, |(line, _)| line);
+            // The span of a block text reaches to whatever comes next, blanks before that included.
+            let own = match header {
+                Some((_, true)) => written.trim_end_matches(' ').strip_suffix('\n').unwrap_or(written),
+                Some((_, false)) => own_lines(written, node.span.start - self.starts[first]),
+                None => written.trim_end(),
+            };
+            let last = self.line(node.span.start + own.len());
             for line in owner + 1..=last.min(self.kinds.len() - 1) {
                 if self.kinds[line] == Kind::Content {
                     self.kinds[line] = Kind::Follows { owner };
@@ -114,13 +127,19 @@ impl Found<'_> {
             Value::List(list) => list.iter().for_each(|item| self.node(item)),
             Value::Map(map) => {
                 for (key, value) in map.iter() {
+                    // In a flow collection they are seen to.
+                    let before = self.flows.partition_point(|flow| flow.start <= key.span.start);
+                    if before > 0 && key.span.start < self.flows[before - 1].end {
+                        self.node(value);
+                        continue;
+                    }
                     let rest = self.text.get(key.span.end..).unwrap_or("");
                     if let Some(behind) = rest.strip_prefix(':') {
                         let blanks = behind.len() - behind.trim_start_matches(' ').len();
                         let start = key.span.end + 1;
                         let next = behind[blanks..].chars().next();
                         if blanks > 1 && next.is_some_and(|c| c != '\n' && c != '#') {
-                            self.gaps.insert((start + 1, start + blanks));
+                            self.edits.insert(start + 1, (start + blanks, ""));
                         }
                     }
                     self.node(value);
@@ -129,6 +148,18 @@ impl Found<'_> {
             _ => {}
         }
     }
+}
+
+/// A block text without the empty lines behind it. More blanks than its indentation are text.
+fn own_lines(written: &str, indent: usize) -> &str {
+    let mut own = written;
+    while let Some((before, line)) = own.rsplit_once('\n') {
+        if !line.trim_start_matches(' ').is_empty() || line.len() > indent {
+            break;
+        }
+        own = before;
+    }
+    own
 }
 
 /// The lines in their places; the second value is whether a line is part of a text and keeps its blanks.
@@ -184,6 +215,9 @@ fn laid_out(lines: &[String], kinds: &[Kind]) -> Vec<(String, bool)> {
 /// A line of a text that moves.
 fn shifted(line: &str, by: isize) -> String {
     let have = line.len() - line.trim_start_matches(' ').len();
+    if line.is_empty() {
+        return String::new();
+    }
     if have == line.len() && by < 0 {
         return line.get(by.unsigned_abs().min(line.len())..).unwrap_or("").to_owned();
     }
@@ -223,6 +257,13 @@ fn place(levels: &mut Vec<Level>, old: usize, content: &str) -> String {
         }
         if inner.starts_with('#') {
             line.push_str(&rest[1..]);
+            return line;
+        }
+        // An anchor or a tag of what stands on the next lines.
+        let mut words = inner.split(' ').filter(|word| !word.is_empty()).take_while(|word| !word.starts_with('#'));
+        if words.all(|word| word.starts_with(['&', '!'])) {
+            line.push(' ');
+            line.push_str(inner);
             return line;
         }
         column += rest.len() - inner.len();

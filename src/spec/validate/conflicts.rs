@@ -89,11 +89,8 @@ impl<'d> Checks<'d> {
                         } else {
                             format!("`{other}` and `{name}` would write to the image {}", crate::spec::shown(&path))
                         };
-                        let mut diagnostic = Diagnostic::error("shared-disk", place, who).hint(hint);
-                        if *first != place {
-                            diagnostic = diagnostic.label(*first, "first given here");
-                        }
-                        self.push(diagnostic);
+                        let diagnostic = Diagnostic::error("shared-disk", place, who);
+                        self.push(diagnostic.other(*first, "first given here").hint(hint));
                     }
                     None => {
                         writers.insert(path, (name, place));
@@ -138,7 +135,7 @@ impl<'d> Checks<'d> {
                     other.net.trunc(),
                 );
                 let diagnostic = Diagnostic::warning("subnet-overlap", ip.span, message)
-                    .label(other.span, "the other one")
+                    .other(other.span, "the other one")
                     .hint("give both one prefix length");
                 self.push(diagnostic);
             }
@@ -154,7 +151,7 @@ impl<'d> Checks<'d> {
                 );
                 self.push(
                     Diagnostic::warning("subnet-overlap", ip.span, message)
-                        .label(other.span, "the other one")
+                        .other(other.span, "the other one")
                         .hint("give each VLAN a subnet of its own"),
                 );
             }

@@ -94,7 +94,7 @@ impl<'d> Checks<'d> {
                         tag.span,
                         format!("the VLANs `{other}` and `{alias}` have the same tag {}", tag.value),
                     )
-                    .label(*first, "first given here")
+                    .other(*first, "first given here")
                     .hint("change one, or leave it out to have a free tag given");
                     self.push(diagnostic);
                 }
@@ -238,7 +238,9 @@ impl<'d> Checks<'d> {
                 self.push(diagnostic);
             } else if let Some(other) = taken.insert(&old.value, name) {
                 let message = format!("`{other}` and `{name}` are both renamed from `{}`", old.value);
-                self.push(Diagnostic::error("renamed-twice", old.span, message).hint("only one of them can be"));
+                let first = draft.vms[other].renamed_from.as_ref().map_or(old.span, |first| first.span);
+                let diagnostic = Diagnostic::error("renamed-twice", old.span, message);
+                self.push(diagnostic.other(first, "the other").hint("only one of them can be"));
             }
         }
     }
@@ -291,11 +293,8 @@ impl<'d> Checks<'d> {
             };
             let who =
                 if *other == name { format!("twice to `{name}`") } else { format!("to `{other}` and to `{name}`") };
-            let mut diagnostic = Diagnostic::error(code, span, format!("the {what} {value} is given {who}")).hint(hint);
-            if *place != span {
-                diagnostic = diagnostic.label(*place, "first given here");
-            }
-            self.push(diagnostic);
+            let message = format!("the {what} {value} is given {who}");
+            self.push(Diagnostic::error(code, span, message).other(*place, "first given here").hint(hint));
         }
     }
 
@@ -311,7 +310,7 @@ impl<'d> Checks<'d> {
                     let message = format!("the taps `{other}` and `{name}` have the same address {address}");
                     self.push(
                         Diagnostic::error("duplicate-ip", *span, message)
-                            .label(*first, "first given here")
+                            .other(*first, "first given here")
                             .hint("give each tap its own"),
                     );
                 }

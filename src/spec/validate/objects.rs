@@ -43,7 +43,7 @@ impl<'d> Checks<'d> {
             match first.get(&value) {
                 Some((other, place)) => {
                     let message = format!("`{other}` and `{name}` {what} {}", shown(&value));
-                    self.push(Diagnostic::error(code, span, message).label(*place, "first given here").hint(hint));
+                    self.push(Diagnostic::error(code, span, message).other(*place, "first given here").hint(hint));
                 }
                 None => {
                     first.insert(value, (name, span));
@@ -226,7 +226,7 @@ impl<'d> Checks<'d> {
                 if let Some((_, first)) = seen.insert(value.to_owned(), (text.to_owned(), lease.span)) {
                     let message = format!("two leases of {who} have the {what} {value}");
                     let diagnostic = Diagnostic::error("duplicate-lease", lease.span, message)
-                        .label(first, "first given here")
+                        .other(first, "first given here")
                         .hint("keep one of the two");
                     self.push(diagnostic);
                 }

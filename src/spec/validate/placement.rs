@@ -97,7 +97,7 @@ impl<'d> Checks<'d> {
                         shown(other)
                     );
                     let diagnostic = Diagnostic::error("colocate-apart", host.span, message)
-                        .label(*first, "the other host")
+                        .other(*first, "the other host")
                         .hint("take one `schedule` away, or `colocate`");
                     self.push(diagnostic);
                 }

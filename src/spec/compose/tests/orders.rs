@@ -129,7 +129,7 @@ fn sections(parts: &Parts) -> Map<String, Json> {
 }
 
 /// The same with the keys of every map in another order.
-fn shuffled(value: &Json, seed: &mut u64) -> Json {
+pub fn shuffled(value: &Json, seed: &mut u64) -> Json {
     match value {
         Json::Object(map) => {
             let mut entries: Vec<(String, Json)> = map.iter().map(|(k, v)| (k.clone(), shuffled(v, seed))).collect();
@@ -146,7 +146,7 @@ fn shuffled(value: &Json, seed: &mut u64) -> Json {
 }
 
 /// The value as TOML; a file at depth 0.
-fn toml(value: &Json, depth: usize) -> String {
+pub fn toml(value: &Json, depth: usize) -> String {
     match value {
         Json::Object(map) => {
             let entries: Vec<String> =
