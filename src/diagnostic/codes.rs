@@ -240,7 +240,8 @@ codes! {
          out. Select both, or leave both out.";
     "target-lacks" Error "a command that the target does not have":
         "What the file asks for takes a command, or a form of one, that came after the release of minimega that runs there: its `help` \
-         does not list it. Take it out of the file, or use a newer release or megaform's own engine.";
+         does not list it. Take it out of the file, or use a newer release or megaform's own engine. Where `vm flush` forgets every VM that \
+         ended, as in 2018, start the VM that is to stay, or flush it by hand.";
     "template-limit" Error "an expression that takes too long or makes too much":
         "Steps, length and parts of expressions are limited; the limits are in docs/experiment.md.";
     "template-syntax" Error "text that is not a valid expression":

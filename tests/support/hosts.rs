@@ -4,113 +4,38 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::network::names;
-use super::{BUILDING, ERROR, Namespace, State, Vm, entry, fail, invalid, nic, ok, text};
-
-/// A launch that waits, with the configuration of the moment when it was queued.
-#[derive(Debug, Clone)]
-pub struct Waiting {
-    pub names: Vec<String>,
-    pub config: BTreeMap<String, Vec<String>>,
-    pub tags: BTreeMap<String, String>,
-}
-
-/// The answer to `ns queue` as it was recorded, of one launch.
-fn recorded_queue() -> String {
-    let row = include_str!("../data/exchanges.jsonl")
-        .lines()
-        .map(|row| serde_json::from_str::<Value>(row).expect("the recording is JSON"))
-        .find(|row| row["request"].as_str().is_some_and(|request| request.contains("\"ns queue\"")))
-        .expect("`ns queue` was recorded");
-    let answer: Value = serde_json::from_str(row["responses"][0].as_str().expect("text")).expect("a response");
-    answer["Resp"][0]["Response"].as_str().expect("text").to_owned()
-}
+use super::queue::{Queue, Waiting};
+use super::{BUILDING, ERROR, Namespace, State, Vm, answer, entry, fail, nic, ok};
 
 impl State {
-    pub(super) fn hosts(&self, ns: &Namespace) -> Vec<String> {
-        let usual = || match self.mesh.is_empty() {
+    /// The hosts that a namespace has by itself.
+    pub(super) fn usual_hosts(&self) -> Vec<String> {
+        match self.mesh.is_empty() {
             true => ["vm".to_owned()].into_iter().chain(self.second_host.clone()).collect(),
             false => self.mesh.keys().cloned().collect(),
-        };
-        ns.hosts.clone().unwrap_or_else(usual)
+        }
     }
 
-    pub(super) fn placement(&self, namespace: &str, ns: &mut Namespace, words: &[&str]) -> Vec<Value> {
-        match words {
-            ["hosts"] => text(&self.hosts(ns).join(",")),
-            ["add-hosts", list] => {
-                let mut hosts = self.hosts(ns);
-                hosts.extend(names(list));
-                hosts.sort();
-                hosts.dedup();
-                ns.hosts = Some(hosts);
-                ok()
-            }
-            ["del-hosts", list] => {
-                let gone = names(list);
-                let left = self.hosts(ns).into_iter().filter(|host| *list != "all" && !gone.contains(host)).collect();
-                ns.hosts = Some(left);
-                ok()
-            }
-            ["load"] => text(ns.load.as_deref().unwrap_or("cpucommit")),
-            ["load", load @ ("cpucommit" | "netcommit" | "memcommit")] => {
-                ns.load = Some((*load).to_owned());
-                ok()
-            }
-            ["queue"] => {
-                let model = recorded_queue();
-                let part = |waiting: &Waiting| {
-                    let line = |line: &str| {
-                        let filled = match line.split(':').next() {
-                            Some("VMs") => format!("VMs: {}", waiting.names.len()),
-                            Some("Names") => format!("Names: {}", waiting.names.join(",")),
-                            Some("Tags") => format!("Tags:             {}", json!(waiting.tags)),
-                            _ => line.to_owned(),
-                        };
-                        filled + "\n"
-                    };
-                    model.lines().map(line).collect::<String>()
-                };
-                text(&ns.queue.iter().map(part).collect::<String>())
-            }
-            ["flush"] => {
-                ns.queue.clear();
-                ok()
-            }
-            _ => invalid(namespace, &[&["ns"], words].concat()),
-        }
+    pub(super) fn queue<'n>(&self, ns: &'n mut Namespace) -> Queue<'n> {
+        let Namespace { queueing, hosts, load, queue, .. } = ns;
+        Queue { queueing, hosts, load, queue, usual: self.usual_hosts() }
+    }
+
+    pub(super) fn placement(&self, ns: &mut Namespace, words: &[&str]) -> Vec<Value> {
+        let mut queue = self.queue(ns);
+        let usual = queue.usual.clone();
+        answer(queue.run(words, &|host| host == "vm" || usual.iter().any(|other| other == host)))
     }
 
     /// Launch everything that is queued, or nothing.
     pub(super) fn schedule(&mut self, ns: &mut Namespace) -> Vec<Value> {
-        let hosts = self.hosts(ns);
-        if hosts.is_empty() {
-            return fail("no hosts in namespace");
-        }
-        let queued: Vec<String> = ns.queue.iter().flat_map(|waiting| waiting.names.clone()).collect();
-        let value =
-            |config: &BTreeMap<String, Vec<String>>, field: &str| config.get(field).map(|value| value[0].clone());
-        for waiting in &ns.queue {
-            if let Some(host) = value(&waiting.config, "schedule").filter(|host| !hosts.contains(host)) {
-                return fail(&format!("VM scheduled on unknown host: `{host}`"));
-            }
-            let beside = value(&waiting.config, "colocate");
-            if let Some(other) = beside.filter(|other| !queued.contains(other) && !ns.vms.contains_key(other)) {
-                return fail(&format!("VM colocated with unknown VM: `{other}`"));
-            }
-        }
-        let mut places: BTreeMap<String, String> = ns.vms.iter().map(|(n, vm)| (n.clone(), vm.host.clone())).collect();
-        for waiting in &ns.queue {
-            let host = value(&waiting.config, "schedule");
-            places.extend(waiting.names.iter().filter_map(|name| Some((name.clone(), host.clone()?))));
-        }
-        let mut free = 0;
-        for Waiting { names, config, tags } in std::mem::take(&mut ns.queue) {
-            for name in names {
-                let beside = value(&config, "colocate").and_then(|other| places.get(&other).cloned());
-                let host = places.get(&name).cloned().or(beside).unwrap_or_else(|| hosts[free % hosts.len()].clone());
-                free += 1;
-                places.insert(name.clone(), host.clone());
+        let places = ns.vms.iter().map(|(name, vm)| (name.clone(), vm.host.clone())).collect();
+        let placed = match self.queue(ns).schedule(places) {
+            Ok(placed) => placed,
+            Err(error) => return fail(&error),
+        };
+        for (Waiting { names, config, tags }, hosts) in placed {
+            for (name, host) in names.into_iter().zip(hosts) {
                 let host = if self.mesh.is_empty() { None } else { Some(host) };
                 self.launch(ns, name, &config, &tags, host);
             }

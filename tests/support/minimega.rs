@@ -20,10 +20,12 @@ pub mod network;
 mod hosts;
 #[path = "observing.rs"]
 pub mod observing;
+#[path = "queue.rs"]
+mod queue;
 
-pub use hosts::Waiting;
 use hosts::{host, words};
 use network::{Answer, Network, View, names};
+use queue::Waiting;
 
 const BUILDING: u64 = 1;
 pub const RUNNING: u64 = 2;
@@ -457,27 +459,18 @@ impl State {
                 ns.config.insert(field.to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
                 ok()
             }
-            ["ns", "queueing"] => text(&ns.queueing.to_string()),
-            ["ns", "queueing", on] => {
-                ns.queueing = *on == "true";
-                ok()
-            }
-            ["ns", rest @ ..] => self.placement(name, ns, rest),
-            ["vm", "launch"] if ns.queue.is_empty() => {
-                fail("namespace must contain at least one queued VM to launch VMs")
-            }
+            ["ns", rest @ ..] => self.placement(ns, rest),
             ["vm", "launch"] => self.schedule(ns),
             ["vm", "launch", "kvm", target] => {
-                let names = names(target);
-                if let Some(taken) = names.iter().find(|name| ns.vms.contains_key(*name)) {
-                    return fail(&format!("vm already exists with name `{taken}`"));
-                }
-                if let Some(taken) = names.iter().find(|name| ns.queue.iter().any(|q| q.names.contains(name))) {
-                    return fail(&format!("vm already queued with name `{taken}`"));
-                }
-                ns.queue.push(Waiting { names, config: ns.config.clone(), tags: ns.config_tags.clone() });
+                let launch = Waiting { names: names(target), config: ns.config.clone(), tags: ns.config_tags.clone() };
+                let there: Vec<String> = ns.vms.keys().cloned().collect();
+                let queued = self.queue(ns).add(launch, &|name| there.iter().any(|vm| vm == name));
                 // Nothing says that a launch leaves alone what is queued.
-                if ns.queueing { ok() } else { self.schedule(ns) }
+                match queued {
+                    Err(error) => fail(&error),
+                    Ok(()) if ns.queueing => ok(),
+                    Ok(()) => self.schedule(ns),
+                }
             }
             ["vm", "flush"] => {
                 let ended = ns.vms.iter().filter(|(_, vm)| matches!(vm.state, QUIT | ERROR));
@@ -609,7 +602,7 @@ impl State {
     fn vm_info(&self, namespace: &str, ns: &Namespace) -> Vec<Value> {
         let model = recorded_vms();
         // What is on a host that is none of the namespace is not seen.
-        let hosts = self.hosts(ns);
+        let hosts = ns.hosts.clone().unwrap_or_else(|| self.usual_hosts());
         let mut entries = Vec::new();
         for host in hosts {
             let (mut rows, mut records) = (Vec::new(), Vec::new());

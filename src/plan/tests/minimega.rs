@@ -15,8 +15,11 @@ use crate::wire::{Transport, WireError};
 pub mod network;
 #[path = "../../../tests/support/observing.rs"]
 mod observing;
+#[path = "../../../tests/support/queue.rs"]
+mod queue;
 
 use network::{Answer, Network, View};
+use queue::{Queue, Waiting};
 
 #[derive(Debug, Clone, Default)]
 pub struct Nic {
@@ -41,9 +44,6 @@ pub struct Vm {
     /// Where it is.
     pub host: String,
 }
-
-/// A launch that waits: names, configuration, tags.
-pub type Waiting = (Vec<String>, BTreeMap<String, Vec<String>>, BTreeMap<String, String>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tap {
@@ -218,7 +218,7 @@ impl State {
         match words {
             // What is on a host that is none of the namespace is not seen.
             ["vm", "info"] => {
-                let hosts = self.hosts(ns);
+                let hosts = self.queue(ns).hosts();
                 let mut seen = ns.clone();
                 seen.vms.retain(|_, vm| hosts.contains(&vm.host));
                 vm_info(name, &seen, &self.network)
@@ -301,67 +301,25 @@ impl State {
             ["shell", "rmdir", path] if self.folders.remove(*path) => ok(),
             ["shell", "test", "-d", path] if self.folders.contains(*path) => ok(),
             ["shell", ..] => fail("exit status: 1"),
-            ["ns", "queueing"] => Entry::text("vm", ns.queueing.to_string()),
-            ["ns", "queueing", on] => {
-                ns.queueing = *on == "true";
-                ok()
-            }
-            ["ns", "hosts"] => Entry::text("vm", self.hosts(ns).join(",")),
-            ["ns", "add-hosts", list] => {
-                let mut hosts = self.hosts(ns);
-                for host in range::expand(list).unwrap() {
-                    if host != "vm" && !self.mesh.contains_key(&host) {
-                        return fail(format!("no such host: {host}"));
-                    }
-                    hosts.push(host);
+            ["ns", rest @ ..] => {
+                let known: Vec<String> = self.mesh.keys().cloned().chain(["vm".to_owned()]).collect();
+                match self.queue(ns).run(rest, &|host| known.iter().any(|other| other == host)) {
+                    Answer::Text(text) => Entry::text("vm", text),
+                    Answer::Fail(error) => fail(error),
+                    _ => ok(),
                 }
-                hosts.sort();
-                hosts.dedup();
-                ns.hosts = Some(hosts);
-                ok()
-            }
-            ["ns", "del-hosts", list] => {
-                let gone = range::expand(list).unwrap();
-                let hosts = self.hosts(ns).into_iter().filter(|host| *list != "all" && !gone.contains(host));
-                ns.hosts = Some(hosts.collect());
-                ok()
-            }
-            ["ns", "load"] => Entry::text("vm", ns.load.as_deref().unwrap_or("cpucommit")),
-            ["ns", "load", load @ ("cpucommit" | "netcommit" | "memcommit")] => {
-                ns.load = Some((*load).to_owned());
-                ok()
-            }
-            ["ns", "queue"] => {
-                let part = |(names, config, tags): &Waiting| {
-                    let memory = config.get("memory").map_or("2048", |memory| memory[0].as_str());
-                    format!(
-                        "VMs: {}\nNames: {}\nVM Type: kvm\n\nVM configuration:\nMemory: {memory}\nTags: {}\n\n",
-                        names.len(),
-                        range::compress(names),
-                        json!(tags)
-                    )
-                };
-                Entry::text("vm", ns.queue.iter().map(part).collect::<String>())
-            }
-            ["ns", "flush"] => {
-                ns.queue.clear();
-                ok()
-            }
-            ["vm", "launch"] if ns.queue.is_empty() => {
-                fail("namespace must contain at least one queued VM to launch VMs")
             }
             ["vm", "launch"] => self.schedule(ns),
             ["vm", "launch", "kvm", names] => {
                 let names = range::expand(names).unwrap();
-                if let Some(taken) = names.iter().find(|n| ns.vms.contains_key(*n)) {
-                    return fail(format!("vm already exists with name `{taken}`"));
-                }
-                if let Some(taken) = names.iter().find(|n| ns.queue.iter().any(|(queued, ..)| queued.contains(n))) {
-                    return fail(format!("vm already queued with name `{taken}`"));
-                }
-                ns.queue.push((names, ns.config.clone(), ns.config_tags.clone()));
+                let launch = Waiting { names, config: ns.config.clone(), tags: ns.config_tags.clone() };
+                let there: BTreeSet<String> = ns.vms.keys().cloned().collect();
                 // Nothing says that a launch leaves what is queued alone.
-                if ns.queueing { ok() } else { self.schedule(ns) }
+                match self.queue(ns).add(launch, &|name| there.contains(name)) {
+                    Err(error) => fail(error),
+                    Ok(()) if ns.queueing => ok(),
+                    Ok(()) => self.schedule(ns),
+                }
             }
             ["vm", "flush"] => {
                 ns.vms.retain(|vm, of| {
@@ -476,55 +434,30 @@ impl State {
         }
     }
 
-    /// The hosts of a namespace; a new one has those that are not the head, if there are any.
-    fn hosts(&self, ns: &Namespace) -> Vec<String> {
-        let usual = || match self.mesh.is_empty() {
+    /// The hosts and the queue of a namespace; a new one has the hosts that are not the head, if there are any.
+    fn queue<'n>(&self, ns: &'n mut Namespace) -> Queue<'n> {
+        let usual = match self.mesh.is_empty() {
             true => vec!["vm".to_owned()],
             false => self.mesh.keys().cloned().collect(),
         };
-        ns.hosts.clone().unwrap_or_else(usual)
+        let Namespace { queueing, hosts, load, queue, .. } = ns;
+        Queue { queueing, hosts, load, queue, usual }
     }
 
     /// Launch everything that is queued, or nothing.
     fn schedule(&mut self, ns: &mut Namespace) -> Entry {
-        let hosts = self.hosts(ns);
-        let mut places: BTreeMap<String, String> = ns.vms.iter().map(|(n, vm)| (n.clone(), vm.host.clone())).collect();
-        if hosts.is_empty() {
-            return fail("no hosts in namespace");
+        let places = ns.vms.iter().map(|(name, vm)| (name.clone(), vm.host.clone())).collect();
+        match self.queue(ns).schedule(places) {
+            // Errors of the launch itself are not returned.
+            Ok(placed) => placed.into_iter().for_each(|(launch, hosts)| self.launch(ns, launch, &hosts)),
+            Err(error) => return fail(error),
         }
-        let all: Vec<String> = ns.queue.iter().flat_map(|(names, ..)| names.clone()).collect();
-        for (names, config, _) in &ns.queue {
-            let text = |field: &str| config.get(field).map(|value| value[0].clone()).filter(|text| !text.is_empty());
-            if let Some(host) = text("schedule").filter(|host| !hosts.contains(host)) {
-                return fail(format!("VM scheduled on unknown host: `{host}`"));
-            }
-            let beside = text("colocate");
-            if let Some(other) = beside.as_ref().filter(|other| !all.contains(other) && !places.contains_key(*other)) {
-                return fail(format!("VM colocated with unknown VM: `{other}`"));
-            }
-            for (index, name) in names.iter().enumerate() {
-                let free = hosts[index % hosts.len()].clone();
-                let host = text("schedule").or_else(|| places.get(beside.as_ref()?).cloned()).unwrap_or(free);
-                places.insert(name.clone(), host);
-            }
-        }
-        for (names, config, tags) in std::mem::take(&mut ns.queue) {
-            self.launch(ns, names, &config, &tags, &places);
-        }
-        // Errors of the launch itself are not returned.
         ok()
     }
 
-    fn launch(
-        &mut self,
-        ns: &mut Namespace,
-        names: Vec<String>,
-        config: &BTreeMap<String, Vec<String>>,
-        tags: &BTreeMap<String, String>,
-        places: &BTreeMap<String, String>,
-    ) {
+    fn launch(&mut self, ns: &mut Namespace, Waiting { names, config, tags }: Waiting, hosts: &[String]) {
         let uuid = config.get("uuid").map(|u| u[0].clone());
-        for name in names {
+        for (name, host) in names.into_iter().zip(hosts) {
             self.counter += 1;
             let specs = config.get("networks").cloned().unwrap_or_default();
             let nics = specs.iter().enumerate().map(|(i, raw)| nic(ns, raw, self.counter, i)).collect();
@@ -541,7 +474,7 @@ impl State {
                 tags,
                 config: config.clone(),
                 broken: broken.is_some(),
-                host: places[&name].clone(),
+                host: host.clone(),
             };
             ns.vms.insert(name, vm);
         }
