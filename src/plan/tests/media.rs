@@ -48,6 +48,27 @@ fn an_image_is_changed_while_the_guest_runs() {
 }
 
 #[test]
+fn nics_are_added_to_a_guest_that_runs_unless_something_hidden_differs() {
+    let lab =
+        |web: &str| file(&format!("experiment: lab\nvlans: {{ lan: }}\nvms: {{ web: {{ memory: 64, {web} }} }}\n"));
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    apply(&mm, &lab("disks: [\"disk.qcow2,virtio\"], networks: [lan]"), &mut known);
+    let two = lab("disks: [\"disk.qcow2,virtio\"], networks: [lan, lan]");
+    assert_eq!(changes(&mm, &two, &mut known), ["vm net add web lan", "vm tag web megaform.digest WHOLE"]);
+    // Cut off before the tag was set.
+    let three = lab("disks: [\"disk.qcow2,virtio\"], networks: [lan, lan, { vlan: lan, connected: false }]");
+    mm.by_hand("namespace lab vm net add web lan");
+    assert_eq!(changes(&mm, &three, &mut known), ["vm net disconnect web 2", "vm tag web megaform.digest WHOLE"]);
+    // No target shows which interface the file gave.
+    let other = lab("disks: [disk.qcow2], networks: [lan, lan, { vlan: lan, connected: false }, lan]");
+    let plan = learned(&mm, &other, &known, false).unwrap();
+    assert_eq!(actions(&plan), ["-/+ vm.web"]);
+    let said = text(&plan);
+    assert!(said.contains("the target does not show") && said.contains("networks[3]"), "{said}");
+    apply(&mm, &other, &mut known);
+}
+
+#[test]
 fn with_anything_else_that_only_a_launch_sets_the_vm_is_replaced() {
     let (mm, mut known) = (Minimega::default(), Advice::default());
     apply(&mm, &lab(", cdrom: a.iso"), &mut known);

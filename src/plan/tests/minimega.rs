@@ -81,8 +81,8 @@ pub struct State {
     pub fail_at: Option<String>,
     /// Show addresses of taps in `Data`, as megaform's own engine does.
     pub shows_addresses: bool,
-    /// `vm net add` is there.
-    pub adds_nics: bool,
+    /// There is no `vm net add`.
+    pub fixed_nics: bool,
     /// The network commands.
     pub network: Network,
     /// Other hosts of the mesh, with their CPUs and megabytes.
@@ -174,7 +174,7 @@ const ERROR: u64 = 16;
 
 impl State {
     fn run(&mut self, words: &[&str]) -> Entry {
-        let release = self.network.release(self.adds_nics);
+        let release = self.network.release(!self.fixed_nics);
         match words {
             ["help", of @ ..] => release.help(of).map_or_else(|| fail("no help entry"), |help| Entry::text("vm", help)),
             unknown if !release.knows(unknown) => fail(format!("invalid command: `{}`", unknown.join(" "))),

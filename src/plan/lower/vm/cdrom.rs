@@ -96,26 +96,20 @@ pub(super) fn take(
     Some(Differs { reason: Reason { drift: false, ..reason }, at, medium })
 }
 
-/// Whether the digest differs for the only reason that the file had another image, and perhaps other NICs plugged in. A
-/// target may show the image in full that the file gives relative to its files folder.
-pub(super) fn explains(vm: &Vm, live: &LiveVm) -> bool {
-    let Some(shown) = live.cdrom() else { return false };
+/// What the file may have had for the image that is shown: a target may show in full what the file gives relative to its
+/// files folder.
+pub(super) fn images(live: &LiveVm) -> Vec<String> {
+    let Some(shown) = live.cdrom() else { return Vec::new() };
     let mut images = vec![shown.clone()];
     let relative: Vec<&str> = shown.match_indices('/').map(|(at, _)| &shown[at + 1..]).collect();
     images.extend(relative.iter().flat_map(|path| [(*path).to_owned(), format!("file:{path}")]));
-    let mut bodies = vec![VmBody::clone(&vm.body)];
-    if vm.body.networks.iter().zip(&live.nics).any(|(wanted, nic)| wanted.connected != nic.connected) {
-        let mut body = VmBody::clone(&vm.body);
-        body.networks.iter_mut().zip(&live.nics).for_each(|(wanted, nic)| wanted.value.connected = nic.connected);
-        bodies.push(body);
-    }
-    bodies.iter_mut().any(|body| {
-        images.iter().any(|image| {
-            body.config.clear(FIELD);
-            body.config.set(FIELD, FieldValue::Text(image.clone()));
-            ownership::launched_from(live, body).is_some_and(|(same, _)| same)
-        })
-    })
+    images
+}
+
+/// The same VM with another image.
+pub(super) fn wanting(body: &mut VmBody, image: &str) {
+    body.config.clear(FIELD);
+    body.config.set(FIELD, FieldValue::Text(image.to_owned()));
 }
 
 fn words(target: &str, image: &str) -> Vec<String> {

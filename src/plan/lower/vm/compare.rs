@@ -299,16 +299,40 @@ fn launched_there(wanted: &Nic, nic: &LiveNic) -> bool {
     })
 }
 
-/// Whether the digest differs for the only reason that the file plugs NICs in, or out, and they are not yet.
-fn replugged(vm: &Vm, live: &LiveVm) -> bool {
-    if vm.body.networks.iter().zip(&live.nics).all(|(wanted, nic)| wanted.connected == nic.connected) {
-        return false;
-    }
+/// Whether the digest differs for the only reason that NICs were added since, or are to be, that some are to be plugged in or
+/// out, or that the file had another image in the CD-ROM drive (`medium`).
+fn changed_live(vm: &Vm, live: &LiveVm, medium: bool) -> bool {
+    let images = if medium { cdrom::images(live) } else { Vec::new() };
+    let networks = &vm.body.networks;
+    let replugged = networks.iter().zip(&live.nics).any(|(wanted, nic)| wanted.connected != nic.connected);
     let mut body = VmBody::clone(&vm.body);
-    for (wanted, nic) in body.networks.iter_mut().zip(&live.nics) {
-        wanted.value.connected = nic.connected;
+    for replug in [false, true].into_iter().take(1 + usize::from(replugged)) {
+        body.networks.clone_from(networks);
+        if replug {
+            for (wanted, nic) in body.networks.iter_mut().zip(&live.nics) {
+                wanted.value.connected = nic.connected;
+            }
+        }
+        for count in (0..=networks.len()).rev() {
+            body.networks.truncate(count);
+            // Those that are not there yet were not launched.
+            if count > live.nics.len() {
+                continue;
+            }
+            let same = |body: &VmBody| ownership::launched_from(live, body).is_some_and(|(same, _)| same);
+            if same(&body) {
+                return true;
+            }
+            for image in &images {
+                cdrom::wanting(&mut body, image);
+                if same(&body) {
+                    return true;
+                }
+            }
+            body.config.clone_from(&vm.body.config);
+        }
     }
-    ownership::launched_from(live, &body).is_some_and(|(same, _)| same)
+    false
 }
 
 /// NICs that are on another VLAN or bridge, or are to be plugged in or out; and whether all of them were moved by somebody
@@ -416,14 +440,14 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
             reasons.push(reason);
         }
     }
-    let explained = explained
-        || !out.add.is_empty()
-        || (!launched_as_wanted && replugged(vm, live))
-        || (!launched_as_wanted && medium.is_some() && cdrom::explains(vm, live));
-    let adds = std::mem::take(&mut out.reasons);
+    let mut adds = std::mem::take(&mut out.reasons);
     out.reasons = reasons;
-    if out.reasons.is_empty() && !hidden.is_empty() && !launched_as_wanted && digest.is_some() && !explained {
+    let in_doubt =
+        out.reasons.is_empty() && !hidden.is_empty() && !launched_as_wanted && digest.is_some() && !explained;
+    if in_doubt && !changed_live(vm, live, medium.is_some()) {
         // What the target shows is equal, so one of the fields that it does not show changed.
+        // No NIC is added to what is launched anew.
+        out.add.clear();
         out.reasons.push(Reason {
             field: format!("one of {}", hidden.join(", ")),
             old: Some("as it was launched".to_owned()),
@@ -431,6 +455,7 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
             place: scene.place(vm.span),
             drift: false,
         });
+        out.reasons.append(&mut adds);
     }
     let by_launch = !out.reasons.is_empty();
     if by_launch && let Some(medium) = medium.take() {
