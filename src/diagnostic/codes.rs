@@ -250,8 +250,8 @@ codes! {
         "The limit is in docs/experiment.md; nothing in an experiment needs it.";
     "too-many-cpus" Warning "a VM with more CPUs than this machine":
         "More virtual CPUs than the machine has run slower than as many as it has: they wait for each other.";
-    "too-many-values" Error "more keys and values than a file may have":
-        "The limit is in docs/experiment.md and bounds the memory that reading a file takes. Ranges, counts and profiles describe many VMs in few lines; `include` reads further files.";
+    "too-many-values" Error "more keys and values, or words and signs, than a file may have":
+        "The limits are in docs/experiment.md and bound the memory that reading a file takes. Ranges, counts and profiles describe many VMs in few lines; `include` reads further files.";
     "too-many-vms" Error "more VMs than the limit":
         "A range or a count may be mistyped. The limit is in docs/experiment.md.";
     "too-much-memory" Warning "more memory than this machine has":

@@ -214,10 +214,14 @@ pub fn lists_the_same(found: &str, wanted: &str) -> bool {
     entries(found).count() == entries(wanted).count() && entries(found).zip(entries(wanted)).all(same)
 }
 
+fn decoded(key: &str) -> String {
+    key.replace("%3D", "=").replace("%2C", ",").replace("%25", "%")
+}
+
 /// The keys that the tag of a VM lists.
 pub fn keys_of(vm: &LiveVm) -> BTreeSet<String> {
     let list = vm.tags.get(KEYS).map(String::as_str).unwrap_or_default();
-    entries(list).map(|(key, _)| key.replace("%3D", "=").replace("%2C", ",").replace("%25", "%")).collect()
+    entries(list).map(|(key, _)| decoded(key)).collect()
 }
 
 /// The tag of the USB disks of a body; None for none.
@@ -287,5 +291,25 @@ mod tests {
             config.set(field.name, field.default_value());
             assert_eq!(digest(&body(config)), digest(&body(VmConfig::new())), "{}", field.name);
         }
+    }
+
+    #[test]
+    fn lists_of_keys_are_compared_by_what_they_tell() {
+        for (found, wanted, same) in [
+            ("role", "role=4b5e57f6", true),
+            ("role=4b5e57f6", "role", true),
+            ("role=4b5e57f6,tier", "role=4b5e57f6,tier=2d8d6931", true),
+            ("role=4b5e57f6", "role=2d8d6931", false),
+            ("role", "role,tier", false),
+            ("role,tier", "role", false),
+            ("tier", "role", false),
+            ("", "", true),
+        ] {
+            assert_eq!(lists_the_same(found, wanted), same, "{found} {wanted}");
+        }
+        // Signs of the list in keys do not part them.
+        let tags = BTreeMap::from([("a=b,c%".to_owned(), "v".to_owned()), ("d".to_owned(), String::new())]);
+        let list = keys_tag(&body(VmConfig::new()), &tags).unwrap();
+        assert_eq!(entries(&list).map(|(key, _)| decoded(key)).collect::<Vec<_>>(), ["a=b,c%", "d"]);
     }
 }
