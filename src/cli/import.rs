@@ -179,7 +179,7 @@ fn adopt(found: &Found, live: &Live, name: &Namespace, target: &Target) -> Resul
     for (vm, wanted) in &experiment.vms {
         let Some(there): Option<&LiveVm> = live.vms.get(vm.as_str()) else { continue };
         let digest = ownership::digest(&wanted.body);
-        for (key, value) in ownership::tags(name, &wanted.body.config, &digest) {
+        for (key, value) in ownership::tags(name, &wanted.body, &digest) {
             if there.tags.get(&key) != Some(&value) {
                 tags.entry((key, value)).or_default().push(vm.as_str());
             }

@@ -62,6 +62,8 @@ codes! {
         "`colocate` puts a VM on the host of another one, over any number of steps, and `schedule` names the host of each. These name different hosts. Take one of them away.";
     "colocate-order" Error "a VM beside one that is launched after it":
         "The scheduler puts a VM on the host of another one that is launched already, or together with it. Where VMs are launched one after the other, because one depends on the other or because launches are not queued, the later one names the earlier one. With `queueing: true` of `placement`, VMs that do not depend on each other are launched together, and may name each other.";
+    "command-too-long" Error "a command that is longer than a line may be":
+        "A line of the command language has at most 64 KiB. Shorten the value, or give the guest a file instead.";
     "coschedule-limit" Error "more VMs on one host than one of them allows":
         "`coschedule` is the number of other VMs that may be on the host of a VM. `schedule`, `colocate` or a single host put more there, so the launch would be refused. Raise the limit, or let VMs go elsewhere.";
     "cpu-topology" Error "virtual CPUs that do not fill their sockets, cores and threads":
@@ -247,6 +249,8 @@ codes! {
         "The limit is in docs/experiment.md; nothing in an experiment needs it.";
     "too-many-cpus" Warning "a VM with more CPUs than this machine":
         "More virtual CPUs than the machine has run slower than as many as it has: they wait for each other.";
+    "too-many-values" Error "more keys and values, or words and signs, than a file may have":
+        "The limits are in docs/experiment.md and bound the memory that reading a file takes. Ranges, counts and profiles describe many VMs in few lines; `include` reads further files.";
     "too-many-vms" Error "more VMs than the limit":
         "A range or a count may be mistyped. The limit is in docs/experiment.md.";
     "too-much-memory" Warning "more memory than this machine has":

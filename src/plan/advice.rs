@@ -87,13 +87,6 @@ pub struct CommandLines {
     pub depends_on: Vec<String>,
 }
 
-impl CommandLines {
-    /// A digest of what is run.
-    pub fn digest(&self) -> String {
-        super::ownership::short_hash(&format!("{:?} {:?}", self.create, self.destroy))
-    }
-}
-
 /// What is remembered of an entry of raw commands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandAdvice {

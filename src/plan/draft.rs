@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Action, Change, Cost, Expect, Goal, Mark, Options, Plan, PlanError, Reason, Step, StepId, Undo};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::language::range;
-use crate::language::token;
+use crate::language::grammar::MAX_LINE;
+use crate::language::{range, token};
 use crate::name::{Address, Kind, Namespace};
 
 /// The longest list of targets in one command, in bytes.
@@ -309,7 +309,35 @@ impl Draft {
         self.steps.iter().map(|step| step.id).filter(|id| !waited.contains(id)).collect()
     }
 
+    /// Refuse commands that no target would take, before any of them is sent.
+    fn check_lengths(&mut self) {
+        for step in self.steps.iter().filter(|step| step.command.len() > MAX_LINE) {
+            let of = step.serves.first().map(|change| &self.changes[*change]);
+            let place = of
+                .and_then(|change| change.place.as_ref())
+                .map(|place| format!(" ({}:{})", place.file, place.line))
+                .unwrap_or_default();
+            let of = of.map(|change| format!(" of {}{place}", change.address)).unwrap_or_default();
+            // Whole words, so that a sensitive one is recognized.
+            let words: Vec<&str> = step.command.split(' ').take(5).take_while(|word| word.len() < 64).collect();
+            let begin = words.join(" ");
+            let message = format!(
+                "the command `{begin} …`{of} is {} bytes long, and the limit is {MAX_LINE}",
+                step.command.len()
+            );
+            self.problems.push(Diagnostic {
+                severity: crate::diagnostic::Severity::Error,
+                code: "command-too-long",
+                message,
+                span: None,
+                labels: Vec::new(),
+                hint: Some("shorten the value, or give the guest a file instead".to_owned()),
+            });
+        }
+    }
+
     pub fn finish(mut self, options: &Options<'_>) -> Result<Plan, PlanError> {
+        self.check_lengths();
         if !self.problems.is_empty() {
             return Err(PlanError::Blocked { problems: self.problems });
         }

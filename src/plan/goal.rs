@@ -261,7 +261,11 @@ fn vm_unmet(
             said.push(format!("NIC {index} is not on VLAN {vlan} of bridge {bridge}"));
         }
     }
-    let differs = tags.iter().filter(|(key, value)| vm.tags.get(*key) != Some(*value));
+    let is_it = |key: &str, wanted: &str| match vm.tags.get(key) {
+        Some(found) if key == ownership::KEYS => ownership::lists_the_same(found, wanted),
+        found => found.is_some_and(|found| found == wanted),
+    };
+    let differs = tags.iter().filter(|(key, value)| !is_it(key, value));
     said.extend(differs.map(|(key, _)| format!("tag {key} differs")));
 }
 

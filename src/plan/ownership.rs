@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::language::field::{Change, FIELDS, Field, FieldType, VmConfig};
+use crate::language::field::{Change, FIELDS, Field, FieldType};
 use crate::language::netspec::DEFAULT_DRIVER;
 use crate::live::{LiveVm, Queued};
 use crate::name::Namespace;
@@ -16,7 +16,8 @@ use crate::spec::model::VmBody;
 pub const OWNER: &str = "megaform.experiment";
 /// The digest of what it was launched from.
 pub const DIGEST: &str = "megaform.digest";
-/// The keys of the tags that the file gave it, so that a key that leaves the file leaves the VM.
+/// The keys of the tags that the file gave it, so that a key that leaves the file leaves the VM, each with a digest of its
+/// value, so that a tag which somebody changed since is told from one that the file has otherwise.
 pub const KEYS: &str = "megaform.tags";
 /// A digest of the USB disks that the file gave it; behind a `+` one of their serial numbers, if any is given.
 pub const USB: &str = "megaform.usb";
@@ -141,21 +142,69 @@ pub fn digest_of(vm: &LiveVm) -> Option<&str> {
     vm.tags.get(DIGEST).map(String::as_str).filter(|d| d.starts_with(VERSION))
 }
 
-/// The tag that lists keys; None for no keys. A comma or a percent sign in a key is percent-encoded.
-pub fn keys_tag<'a>(keys: impl Iterator<Item = &'a String>) -> Option<String> {
-    let keys: Vec<String> = keys.map(|k| k.replace('%', "%25").replace(',', "%2C")).collect();
-    (!keys.is_empty()).then(|| keys.join(","))
+/// The longest list of keys that has digests of their values, in bytes: with the names of VMs, a command that sets it stays
+/// far below the longest line.
+const LIST: usize = 16 << 10;
+
+/// A key in the list of keys: a comma, an equals sign and a percent sign are percent-encoded.
+fn encoded(key: &str) -> String {
+    key.replace('%', "%25").replace(',', "%2C").replace('=', "%3D")
+}
+
+/// The tag that lists what the file gives, each key with a digest of its value unless changes of it are ignored; None for no
+/// keys.
+fn keys_tag(body: &VmBody, tags: &BTreeMap<String, String>) -> Option<String> {
+    let entry = |(key, value): (&String, &String)| match body.lifecycle.ignores(&format!("tags.{key}")) {
+        true => encoded(key),
+        false => format!("{}={}", encoded(key), value_digest(value)),
+    };
+    let list = tags.iter().map(entry).collect::<Vec<_>>().join(",");
+    match list.len() {
+        0 => None,
+        1..=LIST => Some(list),
+        _ => Some(tags.keys().map(|key| encoded(key)).collect::<Vec<_>>().join(",")),
+    }
+}
+
+/// The digest of the value of a tag. Tags of a VM are few, so a short one does.
+fn value_digest(value: &str) -> String {
+    let mut digest = short_hash(value);
+    digest.truncate(8);
+    digest
+}
+
+/// A key of a list, as it is encoded, and the digest of its value.
+type Entry<'l> = (&'l str, Option<&'l str>);
+
+fn entries(list: &str) -> impl Iterator<Item = Entry<'_>> {
+    list.split(',').filter(|entry| !entry.is_empty()).map(|entry| match entry.split_once('=') {
+        Some((key, digest)) => (key, Some(digest)),
+        None => (entry, None),
+    })
+}
+
+/// Whether the file that was applied last gave a VM a tag with this value. False where the list does not tell.
+pub fn gave(vm: &LiveVm, key: &str, value: &str) -> bool {
+    let Some(list) = vm.tags.get(KEYS) else { return false };
+    let (key, digest) = (encoded(key), value_digest(value));
+    entries(list).any(|entry| entry == (&*key, Some(&*digest)))
+}
+
+/// Whether two lists have the same keys, and no digests that differ. A list can be without digests: those that megaform wrote
+/// at first are, and the entries of ignored tags.
+pub fn lists_the_same(found: &str, wanted: &str) -> bool {
+    let same = |(a, b): (Entry<'_>, Entry<'_>)| a.0 == b.0 && (a.1.is_none() || b.1.is_none() || a.1 == b.1);
+    entries(found).count() == entries(wanted).count() && entries(found).zip(entries(wanted)).all(same)
+}
+
+fn decoded(key: &str) -> String {
+    key.replace("%3D", "=").replace("%2C", ",").replace("%25", "%")
 }
 
 /// The keys that the tag of a VM lists.
 pub fn keys_of(vm: &LiveVm) -> BTreeSet<String> {
-    vm.tags
-        .get(KEYS)
-        .into_iter()
-        .flat_map(|keys| keys.split(','))
-        .filter(|k| !k.is_empty())
-        .map(|k| k.replace("%2C", ",").replace("%25", "%"))
-        .collect()
+    let list = vm.tags.get(KEYS).map(String::as_str).unwrap_or_default();
+    entries(list).map(|(key, _)| decoded(key)).collect()
 }
 
 /// The tag of the USB disks of a body; None for none.
@@ -168,9 +217,9 @@ pub fn usb_tag(body: &VmBody) -> Option<String> {
 }
 
 /// Every tag that a VM of this configuration is to have.
-pub fn tags(experiment: &Namespace, config: &VmConfig, digest: &str) -> BTreeMap<String, String> {
-    let mut tags = config.tags();
-    let keys = keys_tag(tags.keys());
+pub fn tags(experiment: &Namespace, body: &VmBody, digest: &str) -> BTreeMap<String, String> {
+    let mut tags = body.config.tags();
+    let keys = keys_tag(body, &tags);
     tags.insert(OWNER.to_owned(), experiment.to_string());
     tags.insert(DIGEST.to_owned(), digest.to_owned());
     tags.extend(keys.map(|k| (KEYS.to_owned(), k)));
@@ -180,7 +229,7 @@ pub fn tags(experiment: &Namespace, config: &VmConfig, digest: &str) -> BTreeMap
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::field::{FIELDS, field};
+    use crate::language::field::{FIELDS, VmConfig, field};
     use crate::spec::model::{RunState, VmKind};
 
     fn body(config: VmConfig) -> VmBody {
@@ -214,5 +263,25 @@ mod tests {
             config.set(field.name, field.default_value());
             assert_eq!(digest(&body(config)), digest(&body(VmConfig::new())), "{}", field.name);
         }
+    }
+
+    #[test]
+    fn lists_of_keys_are_compared_by_what_they_tell() {
+        for (found, wanted, same) in [
+            ("role", "role=4b5e57f6", true),
+            ("role=4b5e57f6", "role", true),
+            ("role=4b5e57f6,tier", "role=4b5e57f6,tier=2d8d6931", true),
+            ("role=4b5e57f6", "role=2d8d6931", false),
+            ("role", "role,tier", false),
+            ("role,tier", "role", false),
+            ("tier", "role", false),
+            ("", "", true),
+        ] {
+            assert_eq!(lists_the_same(found, wanted), same, "{found} {wanted}");
+        }
+        // Signs of the list in keys do not part them.
+        let tags = BTreeMap::from([("a=b,c%".to_owned(), "v".to_owned()), ("d".to_owned(), String::new())]);
+        let list = keys_tag(&body(VmConfig::new()), &tags).unwrap();
+        assert_eq!(entries(&list).map(|(key, _)| decoded(key)).collect::<Vec<_>>(), ["a=b,c%", "d"]);
     }
 }

@@ -70,8 +70,7 @@ fn parts(scene: &Scene<'_>, entry: &CommandEntry) -> Vec<Reason> {
 
 /// Which lines differ from those that were run.
 fn edits(scene: &Scene<'_>, entry: &CommandEntry, old: &CommandLines) -> Vec<Reason> {
-    let new = lines(entry);
-    let mut reasons = vec![reason("digest", Some(&old.digest()), Some(&new.digest()), scene.place(entry.span))];
+    let mut reasons = Vec::new();
     for (key, old, new) in [("create", &old.create, &entry.create), ("destroy", &old.destroy, &entry.destroy)] {
         for index in 0..old.len().max(new.len()) {
             let (was, is) = (old.get(index), new.get(index));

@@ -394,7 +394,7 @@ proptest! {
             let plan = super::super::plan(&again.experiment, &again.graph, &seen, &options(&again, &advice)).unwrap();
             // The digest is of the words of the file, and adopting sets it.
             // Serial numbers are shown by no target.
-            let known = |field: &str| field == "tags.megaform.digest" || field.ends_with(".serial");
+            let known = |field: &str| field.starts_with("tags.megaform.") || field.ends_with(".serial");
             let differs = |change: &&Change| change.reasons.iter().any(|r| !known(&r.field));
             let differing: Vec<_> = plan.changes.iter().filter(differs).collect();
             // Without its address, the tap of the target is not the file's; and raw commands are seen nowhere.
@@ -428,5 +428,35 @@ proptest! {
         prop_assert!(state.network.dnsmasq.is_empty() && state.network.mirrors.is_empty() && state.network.captures.is_empty());
         let left = |bridge: &super::minimega::network::Bridge| bridge.trunks.is_empty() && bridge.tunnels.is_empty();
         prop_assert!(state.network.bridges.values().all(left), "{:?}", state.network.bridges);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// No plan removes what is protected, and none is refused that would not.
+    #[test]
+    fn what_is_protected_stays(a in experiment(), b in experiment()) {
+        let protected = b.replace("{ memory:", "{ lifecycle: { prevent_destroy: true }, memory:");
+        let mm = Minimega::default();
+        go(&mm, &file(&a), &mut Advice::default(), Selection::default()).unwrap();
+        let wanted = |text: &str| {
+            let file = file(text);
+            let made = plan(&file.experiment, &file.graph, &live(&mm, &file), &options(&file, &Advice::default()));
+            (made, file)
+        };
+        let removes = |plan: &Plan, file: &File| {
+            let removed = |change: &&Change| matches!(change.action, Action::Destroy | Action::Replace);
+            let ours = |change: &Change| file.experiment.vms.keys().any(|vm| Address::vm(vm) == change.address);
+            plan.changes.iter().filter(removed).any(ours)
+        };
+        let (free, file) = wanted(&b);
+        // Where nothing can be planned either way there is nothing to tell.
+        let Ok(free) = free else { return Ok(()) };
+        match wanted(&protected).0 {
+            Ok(kept) => prop_assert!(!removes(&kept, &file), "{}", text(&kept)),
+            Err(_) => prop_assert!(removes(&free, &file), "refused for nothing:\n{}", text(&free)),
+        }
+        prop_assert_eq!(wanted(&protected).0.is_err(), removes(&free, &file));
     }
 }

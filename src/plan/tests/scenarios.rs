@@ -172,11 +172,106 @@ fn tags_come_change_and_go_and_foreign_ones_stay() {
     let edited = edit(LAB, "tags: { role: web }", "tags: { tier: front }");
     assert_eq!(
         converge(&mm, &edited),
-        ["vm tag web[0-2] megaform.tags tier", "vm tag web[0-2] tier front", "clear vm tag web[0-2] role"]
+        ["vm tag web[0-2] megaform.tags tier=2d8d6931", "vm tag web[0-2] tier front", "clear vm tag web[0-2] role"]
     );
     let bare = edit(LAB, ", tags: { role: web }", "");
     assert_eq!(converge(&mm, &bare), ["clear vm tag web[0-2] megaform.tags", "clear vm tag web[0-2] tier"]);
     assert_eq!(mm.0.lock().unwrap().namespaces["dmz-lab"].vms["web0"].tags["guest"], "said-so");
+}
+
+#[test]
+fn a_tag_changed_by_hand_is_drift_and_one_of_the_file_is_not() {
+    let (mm, lab) = up(LAB);
+    mm.by_hand("namespace dmz-lab vm tag web0 role hand");
+    mm.by_hand("namespace dmz-lab clear vm tag web1 role");
+    let plan = planned(&mm, &lab);
+    assert_eq!(actions(&plan), ["≠ vm.web0", "≠ vm.web1"]);
+    let shown = text(&plan);
+    assert!(shown.contains("#\n# changed by others since it was applied:\n#   ≠ vm.web0"), "{shown}");
+    assert!(shown.contains("tags.role: hand -> web  (lab.yaml:"), "{shown}");
+    assert_eq!(converge(&mm, &lab), ["vm tag web1 role web", "vm tag web0 role web"]);
+    // What the file changes is an edit, whatever somebody did before; what was changed besides is told apart.
+    mm.by_hand("namespace dmz-lab vm tag web0 role hand");
+    let edited = edit(LAB, "tags: { role: web }", "tags: { role: front }");
+    assert_eq!(actions(&planned(&mm, &edited)), ["~ vm.web0", "~ vm.web1", "~ vm.web2"]);
+    assert!(planned(&mm, &edited).changes.iter().flat_map(|c| &c.reasons).all(|reason| !reason.drift));
+    let more = edit(LAB, "tags: { role: web }", "tags: { role: web, tier: front }");
+    let plan = planned(&mm, &more);
+    let drift = |change: &Change| change.reasons.iter().map(|r| (r.field.clone(), r.drift)).collect::<Vec<_>>();
+    assert_eq!(drift(&plan.changes[0]), [("tags.role".to_owned(), true), ("tags.tier".to_owned(), false)]);
+    assert_eq!((plan.changes[0].action, drift(&plan.changes[1]).len()), (Action::Update, 1));
+    // An ignored tag leaves no digest that an edit of it would change.
+    let ignored = |value: &str| {
+        let tags = format!("tags: {{ role: {value}, tier: t }}, lifecycle: {{ ignore_changes: [tags.role] }}");
+        edit(LAB, "tags: { role: web }", &tags)
+    };
+    converge(&mm, &ignored("web"));
+    assert!(planned(&mm, &ignored("other")).is_empty());
+}
+
+#[test]
+fn a_list_of_keys_without_digests_is_as_good() {
+    let (mm, lab) = up(LAB);
+    // As the first builds wrote it.
+    mm.by_hand("namespace dmz-lab vm tag web[0-2] megaform.tags role");
+    assert!(planned(&mm, &lab).is_empty());
+    // Nothing tells whether the file or somebody changed it; what sets the tag completes the list.
+    mm.by_hand("namespace dmz-lab vm tag web0 role hand");
+    let plan = planned(&mm, &lab);
+    assert_eq!(actions(&plan), ["~ vm.web0"]);
+    assert_eq!(converge(&mm, &lab), ["vm tag web0 megaform.tags role=4b5e57f6", "vm tag web0 role web"]);
+    mm.by_hand("namespace dmz-lab vm tag web0 role hand");
+    assert_eq!(actions(&planned(&mm, &lab)), ["≠ vm.web0"]);
+    // What ends a VM that has such a list finds the keys in it.
+    let bare = edit(LAB, ", tags: { role: web }", "");
+    converge(&mm, &bare);
+    assert!(mm.0.lock().unwrap().namespaces["dmz-lab"].vms.values().all(|vm| !vm.tags.contains_key("role")));
+}
+
+#[test]
+fn many_tags_make_no_line_too_long() {
+    let key = |i: usize| format!("key-{i}{}", "k".repeat(55));
+    let tags: String = (0..260).map(|i| format!("{}: v, ", key(i))).collect();
+    let many = edit(LAB, "tags: { role: web }", &format!("tags: {{ {tags} }}"));
+    let (mm, _) = up(LAB);
+    converge(&mm, &many);
+    let seen = mm.0.lock().unwrap().namespaces["dmz-lab"].vms["web0"].tags["megaform.tags"].clone();
+    // Digests would add 9 bytes for each.
+    assert!(seen.len() < 63 * 260 && seen.contains(&key(7)), "{seen}");
+    assert!(planned(&mm, &many).is_empty());
+    mm.by_hand(&format!("namespace dmz-lab vm tag web0 {} hand", key(7)));
+    assert_eq!(actions(&planned(&mm, &many)), ["~ vm.web0"]);
+}
+
+#[test]
+fn a_command_that_no_target_takes_is_refused_before_anything_is_done() {
+    let long = edit(LAB, "role: web", &format!("role: {}", "x".repeat(65_536)));
+    let refused = plan(&long.experiment, &long.graph, &Live::absent(), &options(&long, &Advice::default()));
+    let Err(PlanError::Blocked { problems }) = refused else { panic!("there is a plan") };
+    let said: Vec<_> = problems.iter().map(|problem| (problem.code, problem.message.as_str())).collect();
+    let message = "the command `namespace dmz-lab vm config tags …` of vm.web0 (lab.yaml:7) is 65574 bytes \
+                   long, and the limit is 65536";
+    assert_eq!(said, [("command-too-long", message)]);
+}
+
+#[test]
+fn no_reason_is_a_digest() {
+    let (mm, lab) = up(LAB);
+    mm.by_hand("namespace dmz-lab clear vm tag web0 megaform.digest");
+    mm.by_hand("namespace dmz-lab vm tag web1 megaform.digest v1:0123");
+    mm.by_hand("namespace dmz-lab clear vm tag web2 megaform.tags");
+    mm.by_hand("namespace dmz-lab clear vm tag fw megaform.digest");
+    mm.by_hand("namespace dmz-lab vm net connect fw 0 core");
+    let plan = planned(&mm, &lab);
+    let fields: Vec<_> = plan.changes.iter().flat_map(|c| &c.reasons).map(|r| r.field.as_str()).collect();
+    assert_eq!(fields, ["networks[0].vlan", "tags.megaform.digest", "tags.megaform.digest", "tags.megaform.tags"]);
+    for reason in plan.changes.iter().flat_map(|c| &c.reasons) {
+        let said = format!("{:?} {:?}", reason.old, reason.new);
+        assert!(!said.contains("v1:"), "{said}");
+    }
+    let shown = text(&plan);
+    assert!(shown.contains("not recorded what it was launched from -> recorded as the file has it"), "{shown}");
+    converge(&mm, &lab);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use minijinja::value::{Rest, Value, ValueKind};
+use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State};
 use sha2::{Digest, Sha256};
 
@@ -81,7 +81,7 @@ pub const REFERENCE: &[(&str, &str)] = &[
     ("fileexists(path)", "Whether there is such a file."),
     ("filesha256(path)", "The SHA-256 of a file's bytes."),
     ("flatten(list)", "The elements of the lists in a list, of any depth, as one list."),
-    ("format(text, …)", "printf: `format('%03d', 7)` is `007`."),
+    ("format(text, …)", "printf: `format('%03d', 7)` is `007`. A value that the text has no place for is an error."),
     ("ipadd(ip, n)", "The address `n` further; a prefix length stays."),
     ("jsondecode(text)", "The value of a JSON text."),
     ("jsonencode(value)", "The value as JSON."),
@@ -139,6 +139,7 @@ pub fn add(env: &mut Environment<'static>, files: &Arc<dyn Files>, folder: &Arc<
         charge(state, text.len() * 8)?;
         decode(&text)
     });
+    env.add_filter("format", printf);
     env.add_function("format", |state: &mut State, args: Rest<Value>| state.apply_filter("format", &args));
     env.add_function("zip", |state: &mut State, args: Rest<Value>| state.apply_filter("zip", &args));
     env.add_function("mac", |parts: Rest<Value>| {
@@ -153,6 +154,36 @@ pub fn add(env: &mut Environment<'static>, files: &Arc<dyn Files>, folder: &Arc<
         Ok::<_, Error>(uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string())
     });
     add_collections(env);
+}
+
+/// printf, which leaves no argument out.
+fn printf(state: &mut State, text: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let given = args.iter().filter(|arg| !arg.is_kwargs()).count();
+    let used = text.as_str().and_then(places);
+    let result = minijinja::filters::format(state, text, args)?;
+    match used.filter(|used| *used < given) {
+        Some(used) => {
+            let plural = if used == 1 { "" } else { "s" };
+            Err(refuse(format!("the text of `format` has {used} place{plural} for a value, but {given} are given")))
+        }
+        None => Ok(result),
+    }
+}
+
+/// How many values a printf text takes one by one; None if it takes them by name.
+fn places(text: &str) -> Option<usize> {
+    let mut count = 0;
+    let mut rest = text;
+    while let Some((_, behind)) = rest.split_once('%') {
+        if behind.starts_with('(') {
+            return None;
+        }
+        let end = behind.find(|c: char| c.is_ascii_alphabetic() || c == '%')?;
+        let kind = &behind[end..];
+        count += usize::from(!kind.starts_with('%'));
+        rest = &kind[1..];
+    }
+    Some(count)
 }
 
 fn charge(state: &State, bytes: usize) -> Result<(), Error> {

@@ -97,6 +97,9 @@ fn functions_of_expressions() {
         ("sha256('')", "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\""),
         ("filesha256('a.txt') == sha256(file('a.txt'))", "true"),
         ("format('%03d-%s', 7, 'x')", "\"007-x\""),
+        ("format('%d%%', 7)", "\"7%\""),
+        ("format('%(a)s', {'a': 1, 'b': 2})", "\"1\""),
+        ("format('none')", "\"none\""),
         ("zip([1, 2], ['a', 'b'])", "[[1,\"a\"],[2,\"b\"]]"),
         ("flatten([1, [2, [3]], []])", "[1,2,3]"),
         ("concat([1], [2])", "[1,2]"),
@@ -110,6 +113,14 @@ fn functions_of_expressions() {
         ("mac('web', 1) == mac('web', 1) and mac('web', 1) != mac('we', 'b1')", "true"),
         ("uuid('a') != uuid('b')", "true"),
         ("experiment.name", "\"lab\""),
+        (
+            "'%s of 100%%' | format(1, 2)",
+            "error: the expression has no value: the text of `format` has 1 place for a value, but 2 are given",
+        ),
+        (
+            "format('%d%s', 3, 'x', 'y')",
+            "error: the expression has no value: the text of `format` has 2 places for a value, but 3 are given",
+        ),
         ("file('none')", "error: the expression has no value: cannot read `none`: entity not found"),
         (
             "cidrhost('10.0.0.0/24', 256)",

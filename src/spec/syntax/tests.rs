@@ -52,6 +52,43 @@ fn spans_are_bytes_of_the_file() {
 }
 
 #[test]
+fn too_many_values_are_refused_where_they_are_too_many() {
+    let refused = |text: String, format| {
+        let (node, found) = read(&text, format);
+        assert!(node.is_none());
+        assert_eq!((found.len(), found[0].code), (1, "too-many-values"), "{found:?}");
+        let what = if text.starts_with('\n') {
+            "12000000 words, signs, blanks and line ends"
+        } else {
+            "4000000 keys and values"
+        };
+        assert!(found[0].message.contains(what), "{found:?}");
+        text[..found[0].span.unwrap().start].bytes().filter(|byte| b",[{\n".contains(byte)).count()
+    };
+    let near = |seen: usize, wanted: usize| assert!(seen.abs_diff(wanted) < 10, "{seen} is not {wanted}");
+    near(refused(format!("a: [{}1]", "1,".repeat(MAX_VALUES)), Format::Yaml), MAX_VALUES);
+    let anchors: String = (0..MAX_VALUES / 3).map(|i| format!("&{i} 1,")).collect();
+    near(refused(format!("a: [{anchors}1]"), Format::Yaml), MAX_VALUES / 3);
+    near(refused(format!("a = [{}1]", "1,".repeat(MAX_VALUES)), Format::Toml), MAX_VALUES);
+    // Each is a value and a table, a brace and a comma.
+    near(refused(format!("a = [{}1]", "{},".repeat(MAX_VALUES / 4)), Format::Toml), MAX_VALUES / 2);
+    let lines = |count: usize, of: fn(usize) -> String| (0..count).map(of).collect::<String>();
+    near(refused(lines(MAX_VALUES / 5 + 2, |i| format!("[a.b{i}]\n")), Format::Toml), 2 * MAX_VALUES / 5);
+    let deep = |i: usize| format!("a{i}{} = 1\n", ".b".repeat(20));
+    near(refused(lines(MAX_VALUES / 102 + 1, deep), Format::Toml), MAX_VALUES / 102);
+    near(refused("\n".repeat(MAX_TOKENS + 1), Format::Toml), MAX_TOKENS);
+    // Where text begins and ends the parser alone knows.
+    near(refused(format!("a = [\"\"\"\"x\"\"\"\"\",{}1]", "1,".repeat(MAX_VALUES)), Format::Toml), MAX_VALUES);
+    near(refused(format!("a = [1\",{}1]", "1,".repeat(MAX_VALUES)), Format::Toml), MAX_VALUES);
+    // What stands in text or a comment does not count, and what a table shares with the one before it is counted once.
+    let (text, comment) = ("[,{=".repeat(MAX_VALUES / 5), "[x]".repeat(MAX_VALUES / 5));
+    let quiet = format!("#{comment}\na = \"{text}\"\nb = \'\'\'\n{text}\n\'\'\'\n\"c.d\" = \"\"\"\\\"\"\"\"\n");
+    assert_eq!(read(&quiet, Format::Toml).1.len(), 0);
+    let nested = lines(150_000, |i| format!("[a.b.c{i}]\n[a.b.c{i}.d]\n[[a.b.c{i}.e]] # 1.2.3.4.5\n[[a.b.c{i}.e]]\n"));
+    assert!(super::tally::check(&nested, SourceMap::new().add("x", "")).is_ok());
+}
+
+#[test]
 fn duplicate_keys_have_both_places() {
     let many: String = (0..20).map(|i| format!("k{i}: 1\n")).collect();
     for (text, format) in [

@@ -23,6 +23,9 @@ struct Edit {
 }
 
 pub(super) fn read(text: &str, source: SourceId) -> (Option<Node>, Vec<Diagnostic>) {
+    if let Err(refused) = super::tally::check(text, source) {
+        return (None, vec![*refused]);
+    }
     let mut edits: Vec<Edit> = Vec::new();
     let mut edited = text.to_owned();
     let mut diagnostics = Vec::new();

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _, HashSet};
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Tag};
 
-use super::{MAX_ALIAS_NODES, MAX_DEPTH, MAX_ERRORS, Node, SpannedKey, Value, duplicate_key, scalar, too_deep};
+use super::{
+    ANCHOR, MAX_ALIAS_NODES, MAX_DEPTH, MAX_ERRORS, MAX_VALUES, Node, SpannedKey, Value, duplicate_key, scalar,
+    too_deep, too_many,
+};
 use crate::diagnostic::{Diagnostic, SourceId, Span};
 
 /// A finished node with what the limits need to know.
@@ -53,6 +56,8 @@ struct Builder<'t> {
     root: Option<Node>,
     anchors: HashMap<usize, Built>,
     expanded: u64,
+    /// What counts for [`MAX_VALUES`] so far; what aliases stand for does not.
+    values: usize,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -74,6 +79,7 @@ pub(super) fn read(text: &str, source: SourceId) -> (Option<Node>, Vec<Diagnosti
         root: None,
         anchors: HashMap::new(),
         expanded: 0,
+        values: 0,
         diagnostics: Vec::new(),
     };
     let mut documents = 0;
@@ -155,6 +161,16 @@ impl Builder<'_> {
     }
 
     fn event(&mut self, event: Event<'_>, span: Span, tagged: bool) -> Step {
+        self.values += match event {
+            Event::Scalar(_, _, anchor, _) | Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
+                1 + if anchor == 0 { 0 } else { ANCHOR }
+            }
+            Event::Alias(_) => 1,
+            _ => 0,
+        };
+        if self.values > MAX_VALUES {
+            return Err(Box::new(too_many(span, MAX_VALUES, "keys and values")));
+        }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), tagged, span);

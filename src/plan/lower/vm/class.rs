@@ -301,7 +301,7 @@ impl<'a> Classes<'a> {
             let message = format!("tag `{key}` begins with `{}`, which megaform keeps for itself", ownership::RESERVED);
             draft.problems.push(scene.problem("reserved-tag", Some(span), message, "choose another key".to_owned()));
         }
-        let mut tags = ownership::tags(scene.name(), &vm.body.config, &digest);
+        let mut tags = ownership::tags(scene.name(), &vm.body, &digest);
         tags.extend(ownership::usb_tag(&vm.body).map(|tag| (ownership::USB.to_owned(), tag)));
         for nic in &vm.body.networks {
             let (wanted, read) = (netspec(nic), NetSpec::parse(&netspec(nic).to_string()));

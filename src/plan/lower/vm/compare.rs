@@ -5,7 +5,7 @@ use super::super::{Scene, asked_for, vlan_text};
 use super::cdrom;
 use super::class::{Class, netspec};
 use super::qos::{Shape, shapes};
-use super::usb;
+use super::{tags, usb};
 use crate::language::diskspec::DiskSpec;
 use crate::language::field::{Change, FIELDS, Field, FieldType, FieldValue};
 use crate::language::netspec::{DEFAULT_DRIVER, NetSpec};
@@ -375,54 +375,6 @@ fn connections(scene: &Scene<'_>, vm: &Vm, live: &LiveVm, launched: bool, out: &
     drifted
 }
 
-/// Tags that the file or megaform gives and that differ. Other tags, such as those of guests, are not looked at.
-fn tags(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, out: &mut Difference) {
-    if class.has_tags(live) {
-        return;
-    }
-    let before = (out.reasons.len(), out.set_tags.len(), out.clear_tags.len());
-    let place = vm.body.spans.get("tags").and_then(|s| scene.place(*s));
-    let lifecycle = &vm.body.lifecycle;
-    // Of megaform's own tags, the list of keys alone goes with those of the file.
-    let own = |key: &str| key.starts_with(ownership::RESERVED) && key != ownership::KEYS;
-    let ignored = |key: &str| match key {
-        ownership::KEYS => lifecycle.ignores("tags"),
-        key => !own(key) && lifecycle.ignores(&format!("tags.{key}")),
-    };
-    let mut differs = |key: &str, new: Option<&String>| {
-        let field = format!("tags.{key}");
-        out.reasons.push(Reason {
-            field,
-            old: live.tags.get(key).cloned(),
-            new: new.cloned(),
-            place: place.clone(),
-            drift: false,
-        });
-    };
-    for (key, value) in class.tags.iter().filter(|(k, v)| live.tags.get(*k) != Some(*v) && !ignored(k)) {
-        if !key.starts_with(ownership::RESERVED) || key == ownership::DIGEST {
-            differs(key, Some(value));
-        }
-        out.set_tags.push((key.clone(), value.clone()));
-    }
-    for key in ownership::keys_of(live).into_iter().filter(|k| !class.tags.contains_key(k) && !ignored(k)) {
-        if live.tags.contains_key(&key) {
-            differs(&key, None);
-            out.clear_tags.push(key);
-        }
-    }
-    if live.tags.contains_key(ownership::USB) && !class.tags.contains_key(ownership::USB) {
-        out.clear_tags.push(ownership::USB.to_owned());
-    }
-    if live.tags.contains_key(ownership::KEYS) && !ignored(ownership::KEYS) && !class.tags.contains_key(ownership::KEYS)
-    {
-        out.clear_tags.push(ownership::KEYS.to_owned());
-    }
-    if before == (out.reasons.len(), out.set_tags.len(), out.clear_tags.len()) {
-        class.remember_tags(live);
-    }
-}
-
 /// Compare a VM that the experiment owns with what is wanted, or plan to replace it in any case.
 pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &LiveVm, asked: bool) -> Difference {
     let mut out = Difference::default();
@@ -474,8 +426,8 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
         // What the target shows is equal, so one of the fields that it does not show changed.
         out.reasons.push(Reason {
             field: format!("one of {}", hidden.join(", ")),
-            old: digest.map(|d| format!("digest {d}")),
-            new: Some(format!("digest {}", class.digest)),
+            old: Some("as it was launched".to_owned()),
+            new: Some("changed in the file (the target does not show which; the digests differ)".to_owned()),
             place: scene.place(vm.span),
             drift: false,
         });
@@ -548,7 +500,7 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     let before = out.reasons.len();
     let moved_by_others = connections(scene, vm, live, launched_as_wanted, &mut out);
     let connections = out.reasons.len() > before;
-    tags(scene, vm, class, live, &mut out);
+    let tagged_by_others = tags::changes(scene, vm, class, live, &mut out);
     let before = out.reasons.len();
     out.usb = usb::changes(scene, vm, class, live, &mut out.reasons);
     changed_by_us |= out.reasons[before..].iter().any(|reason| !reason.drift);
@@ -557,16 +509,19 @@ pub(super) fn compare(scene: &Scene<'_>, vm: &Vm, class: &Class<'_>, live: &Live
     out.shapes = shapes(scene, vm, live, &mut out.reasons);
     let shaped = out.reasons.len() > before;
     let shaped_by_us = out.reasons[before..].iter().any(|reason| !reason.drift);
-    let tags = !out.set_tags.is_empty() || !out.clear_tags.is_empty();
+    let tagged = !out.set_tags.is_empty() || !out.clear_tags.is_empty();
     let edited = !out.add.is_empty()
         || changed_by_us
         || (connections && !moved_by_others)
-        || tags
+        || (tagged && !tagged_by_others)
         || shaped_by_us
         || (!ended && (out.start || out.stop));
+    if tagged && out.reasons.is_empty() {
+        out.reasons.push(tags::own(class, live, &out));
+    }
     out.action = if edited {
         Some(Action::Update)
-    } else if ended || connections || shaped || changed_by_others {
+    } else if ended || connections || tagged || shaped || changed_by_others {
         Some(Action::Restore)
     } else {
         None

@@ -23,6 +23,7 @@ mod compare;
 mod gate;
 mod order;
 mod qos;
+mod tags;
 mod usb;
 
 use super::super::ownership::{self, short_hash};
@@ -90,10 +91,8 @@ pub(super) struct Vms<'a> {
     plugs: Plugs<'a>,
     /// By what differs: VMs whose NICs are shaped otherwise.
     shapes: BTreeMap<qos::Shape, Members<'a>>,
-    /// By key, value and old value.
-    set_tags: BTreeMap<(String, String, Option<String>), Members<'a>>,
-    /// By key and old value.
-    clear_tags: BTreeMap<(String, Option<String>), Members<'a>>,
+    set_tags: tags::Sets<'a>,
+    clear_tags: tags::Clears<'a>,
     /// The steps that flush, by VM.
     flushed: HashMap<&'a str, StepId>,
     /// The live VM that goes for one that was renamed, by the new name.
@@ -768,33 +767,6 @@ impl<'a> Lower<'a> for Vms<'a> {
             }
         }
         qos::of_live(scene, draft, &self.shapes, &shapeable);
-        for ((key, value, old), members) in &self.set_tags {
-            for part in targets(members.clone()) {
-                let undo = tag_undo(draft, &part.text, key, old.as_deref());
-                let mut needs = Vec::new();
-                if key == ownership::DIGEST {
-                    needs.extend(part.of.iter().filter_map(|name| media.get(name)).flatten());
-                } else if key == ownership::USB {
-                    needs.extend(part.of.iter().filter_map(|name| plugged.get(name)).flatten());
-                }
-                needs.sort_unstable();
-                needs.dedup();
-                let extra = Extra { needs, guard: guard(scene, &part.names), undo, ..Extra::default() };
-                draft.step(&part.serves, &["vm", "tag", &part.text, key, value], extra);
-            }
-        }
-        for ((key, old), members) in &self.clear_tags {
-            for part in targets(members.clone()) {
-                let undo = tag_undo(draft, &part.text, key, old.as_deref());
-                let mut needs = Vec::new();
-                if key == ownership::USB {
-                    needs.extend(part.of.iter().filter_map(|name| plugged.get(name)).flatten());
-                    needs.sort_unstable();
-                    needs.dedup();
-                }
-                let extra = Extra { needs, guard: guard(scene, &part.names), undo, ..Extra::default() };
-                draft.step(&part.serves, &["clear", "vm", "tag", &part.text, key], extra);
-            }
-        }
+        tags::steps(scene, draft, (&self.set_tags, &self.clear_tags), &media, &plugged);
     }
 }
