@@ -388,6 +388,11 @@ fn usb_disks_of_an_experiment_follow_the_file() {
     assert!(plan.contains("≠ vm.web0 restore") && plan.contains("≠ vm.web1 restore"), "{plan}");
     apply(&file(&two));
     assert_eq!(seen(), [both("web0"), both("web1")].concat());
+    let shown = lab.run(&["show", "--experiment", "lab"]).ok().out;
+    assert!(shown.contains(&format!("web0.1    {b}  1.1\n")), "{shown}");
+    for picture in [&["graph", "lab.yaml"][..], &["graph", "--live", "lab.yaml"]] {
+        assert!(lab.run(picture).ok().out.contains("\\nUSB: a.img, b.img\""), "{picture:?}");
+    }
     // What runs is what the import says.
     let imported = lab.run(&["import", "lab"]).ok().out;
     assert!(imported.contains("usb_disks: [") && imported.contains("does not show the serial numbers"), "{imported}");

@@ -157,7 +157,7 @@ fn pipes_of_an_experiment() {
         || lab.e(".annotate false .headers false .columns previous .filter name=lab//cat namespace lab pipe").ok();
     wait_for("the message", || last().out.trim() == "the uplink down");
     let shown = lab.run(&["show", "lab.yaml"]).ok().out;
-    assert!(shown.contains("log true, mode round-robin") && !shown.contains("unmanaged"), "{shown}");
+    assert!(shown.contains("log: true; mode: round-robin") && !shown.contains("unmanaged"), "{shown}");
 
     // Each setting is seen, whoever changed it, also by who has no journal of it.
     for (by_hand, expected) in [

@@ -11,15 +11,15 @@ use super::output;
 use super::target::Target;
 use crate::diagnostic::{Exit, Spanned};
 use crate::language::range::{self, natural_cmp};
-use crate::live::{Facts, Live, LiveNic, Objects, gateway_key, named};
+use crate::live::{ELEMENTS, Facts, INSIDE, Live, LiveNic, Objects, TAG, gateway_key, named};
 use crate::name::{Kind, Namespace, pipeline_key};
 use crate::plan::Made;
 use crate::plan::advice::{Advice, CommandAdvice};
 use crate::plan::ownership::{owns, waiting};
 use crate::spec::model::{Experiment, Object};
 
-/// Show what is live in an experiment's namespace: VMs with their states, VLANs, taps, bridges, ways out, mirrors, captures, pipes, pipelines, dnsmasq
-/// servers and raw commands, where VMs go and what waits to be launched, what is managed, and the outputs of the file.
+/// Show what is live in an experiment's namespace: VMs with their states and USB disks, VLANs, taps, bridges, ways out, mirrors, captures, pipes,
+/// pipelines, dnsmasq servers and raw commands, where VMs go and what waits to be launched, what is managed, and the outputs of the file.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The experiment file (.yaml, .yml, .toml).
@@ -166,6 +166,15 @@ fn shapes(out: &mut String, live: &Live, vms: &[&str]) {
     table(out, &["nic", "qos"], rows.collect());
 }
 
+/// The USB disks of VMs by their numbers, which `vm hotplug remove` takes.
+fn usb_disks(out: &mut String, live: &Live, vms: &[&str]) {
+    let rows = vms.iter().flat_map(|vm| {
+        let disks = live.vms[*vm].usb.iter().flatten();
+        disks.map(move |disk| vec![format!("{vm}.{}", disk.id), disk.file.clone(), disk.version.clone()])
+    });
+    table(out, &["usb disk", "image", "version"], rows.collect());
+}
+
 fn text(
     name: &Namespace,
     live: &Live,
@@ -198,22 +207,30 @@ fn text(
     });
     table(&mut out, &["tap", "vlan", "bridge", "addresses", "owner"], taps.collect());
     shapes(&mut out, live, &names);
+    usb_disks(&mut out, live, &names);
     for (kind, objects) in &live.objects {
         let rows = objects.iter().map(|(key, object)| {
             let facts = object.facts.iter().filter(|(fact, values)| {
+                // What is there for planning alone is left out.
                 !values.iter().all(String::is_empty)
                     && values.as_slice() != std::slice::from_ref(key)
-                    && fact.as_str() != "preexisting"
+                    && !["preexisting", INSIDE, ELEMENTS, TAG].contains(&fact.as_str())
             });
-            let facts: Vec<String> = facts.map(|(fact, values)| format!("{fact} {}", values.join(" "))).collect();
+            let facts: Vec<String> = facts.map(|(fact, values)| format!("{fact}: {}", values.join(", "))).collect();
             let owner = match object_managed(*kind, key) {
                 // Those that no file declares belong to no namespace.
                 false if *kind == Kind::Bridge => "shared".to_owned(),
                 ours => managed(ours),
             };
-            vec![key.clone(), facts.join(", "), owner]
+            vec![key.clone(), facts.join("; "), owner]
         });
-        table(&mut out, &[kind.word(), "settings", "owner"], rows.collect());
+        let mut rows: Vec<Vec<String>> = rows.collect();
+        if rows.iter().all(|row| row[1].is_empty()) {
+            rows.iter_mut().for_each(|row| drop(row.remove(1)));
+            table(&mut out, &[kind.word(), "owner"], rows);
+        } else {
+            table(&mut out, &[kind.word(), "settings", "owner"], rows);
+        }
     }
     out
 }

@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 use super::experiment::{CommandError, Loaded, VarArgs, advice, load, observe, planned, print};
 use super::target::Target;
 use crate::diagnostic::Exit;
-use crate::graph::{Endpoint, PipelineView, TapView, Topology, VlanView, VmView, dot, mermaid, svg, vlan_key};
+use crate::graph::{
+    Endpoint, PipelineView, TapView, Topology, VlanView, VmView, dot, mermaid, svg, usb_line, vlan_key,
+};
 use crate::live::{ELEMENTS, Live, LiveNic};
 use crate::name::Kind;
 use crate::plan::Options;
@@ -113,7 +115,7 @@ fn live_topology(title: &str, live: &Live) -> Topology {
             .map(|vm| VmView {
                 name: vm.name.clone(),
                 state: vm.state.word().to_owned(),
-                details: Vec::new(),
+                details: usb_line(vm.usb.iter().flatten().map(|disk| disk.file.as_str())).into_iter().collect(),
                 depends_on: Vec::new(),
                 nics: vm.nics.iter().map(nic).collect(),
             })

@@ -26,7 +26,7 @@ pub use mermaid::mermaid;
 pub use parts::{Part, PartKind, Settings, Tie, TieKind};
 pub use pipes::PipelineView;
 pub use render::{RenderError, dot, svg};
-pub use topology::{Endpoint, TapView, Topology, VlanView, VmView, vlan_key};
+pub use topology::{Endpoint, TapView, Topology, VlanView, VmView, usb_line, vlan_key};
 
 /// How many cycles are reported; one is often the cause of the others.
 const MAX_CYCLES: usize = 20;

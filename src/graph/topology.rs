@@ -63,6 +63,12 @@ pub struct Endpoint {
     pub bond: String,
 }
 
+/// The line of a VM's USB disks, which belong to it and are on no network; None for none. Of paths the last part is enough.
+pub fn usb_line<'p>(images: impl Iterator<Item = &'p str>) -> Option<String> {
+    let names: Vec<&str> = images.map(|path| path.rsplit('/').next().unwrap_or(path)).collect();
+    (!names.is_empty()).then(|| format!("USB: {}", names.join(", ")))
+}
+
 /// A VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VmView {
@@ -108,7 +114,13 @@ impl Topology {
             name: vm_name.to_string(),
             state: vm.body.state.word().to_owned(),
             depends_on: vm.body.depends_on.iter().map(|d| d.value.to_string()).collect(),
-            details: vec![format!("{} MB, {} CPU", vm.body.config.uint("memory"), vm.body.config.uint("vcpus"))],
+            details: std::iter::once(format!(
+                "{} MB, {} CPU",
+                vm.body.config.uint("memory"),
+                vm.body.config.uint("vcpus")
+            ))
+            .chain(usb_line(vm.body.usb_disks.iter().map(|disk| disk.path.as_str())))
+            .collect(),
             nics: vm
                 .body
                 .networks

@@ -115,8 +115,11 @@ pub(super) fn seen(scene: &Scene<'_>, kind: Kind) -> Seen {
         .collect()
 }
 
-fn text(values: &[String]) -> Option<String> {
-    (!values.is_empty()).then(|| values.join(", "))
+/// Values in a reason. The pipes of the experiment's own namespace are written without it.
+fn text(scene: &Scene<'_>, values: &[String]) -> Option<String> {
+    let prefix = format!("{}//", scene.name());
+    let short = |value: &String| value.strip_prefix(&prefix).unwrap_or(value).to_owned();
+    (!values.is_empty()).then(|| values.iter().map(short).collect::<Vec<_>>().join(", "))
 }
 
 /// The differences of one object, setting by setting.
@@ -140,10 +143,15 @@ fn reasons(
         if wanted == found || open || item.object.lifecycle.ignores(key) {
             continue;
         }
+        let (mut old, mut new) = (text(scene, found), text(scene, wanted));
+        if old == new {
+            let whole = |values: &[String]| (!values.is_empty()).then(|| values.join(", "));
+            (old, new) = (whole(found), whole(wanted));
+        }
         reasons.push(Reason {
             field: key.clone(),
-            old: text(found),
-            new: text(wanted),
+            old,
+            new,
             place: scene.place(item.object.place(key)),
             drift: remembered == Some(wanted),
         });
@@ -227,7 +235,7 @@ pub(super) fn diff<'a>(
             let parts = parts.map(|(key, values)| Reason {
                 field: key.clone(),
                 old: None,
-                new: text(values),
+                new: text(scene, values),
                 place: scene.place(item.object.place(key)),
                 drift: false,
             });

@@ -258,11 +258,11 @@ impl Placements {
                 let pinned: Vec<&Vm> = all.iter().filter(on).copied().collect();
                 let sum = memory(&pinned);
                 if sum > size.memory {
-                    draft.notes.push(format!(
-                        "too-much-memory: the {} running VMs that are to be on {host} have {sum} MB together, and it has {} MB",
-                        pinned.len(),
-                        size.memory
-                    ));
+                    let vms = match pinned.len() {
+                        1 => format!("the running VM that is to be on {host} has {sum} MB"),
+                        many => format!("the {many} running VMs that are to be on {host} have {sum} MB together"),
+                    };
+                    draft.notes.push(format!("too-much-memory: {vms}, and {host} has {} MB", size.memory));
                 }
             }
         }
@@ -270,12 +270,16 @@ impl Placements {
         let sum = memory(&all);
         let names: Vec<&String> = known.iter().map(|(host, _)| *host).collect();
         if sum > total {
-            draft.notes.push(format!(
-                "too-much-memory: the {} running VMs have {sum} MB together, and {} {} MB",
-                all.len(),
-                text(&names),
-                if known.len() > 1 { format!("have together {total}") } else { format!("has {total}") }
-            ));
+            let vms = match all.len() {
+                1 => format!("the running VM has {sum} MB"),
+                many => format!("the {many} running VMs have {sum} MB together"),
+            };
+            let hosts = text(&names);
+            let hosts = match known.len() {
+                1 => format!("{hosts} has {total} MB"),
+                _ => format!("{hosts} have {total} MB together"),
+            };
+            draft.notes.push(format!("too-much-memory: {vms}, and {hosts}"));
         }
         let most = |vm: &Vm| {
             let host = vm.body.config.text("schedule");

@@ -162,8 +162,8 @@ fn hosts_that_nobody_reaches_are_refused_and_sizes_are_told() {
     assert_eq!(
         plan.notes,
         [
-            "too-much-memory: the 1 running VMs that are to be on node1 have 5000 MB together, and it has 4096 MB",
-            "too-much-memory: the 3 running VMs have 11000 MB together, and node[1-2] have together 8192 MB",
+            "too-much-memory: the running VM that is to be on node1 has 5000 MB, and node1 has 4096 MB",
+            "too-much-memory: the 3 running VMs have 11000 MB together, and node[1-2] have 8192 MB together",
             "too-many-cpus: 9 vcpus for vm.b[0-1], and no host that it can be on has more than 8 CPUs",
         ]
     );

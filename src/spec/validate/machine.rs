@@ -89,8 +89,11 @@ pub fn machine(experiment: &Experiment, machine: &Machine) -> Vec<Diagnostic> {
     if memory > machine.memory
         && let Some((_, span)) = largest
     {
-        let message =
-            format!("the {running} running VMs have {memory} MB together, and this machine has {} MB", machine.memory);
+        let vms = match running {
+            1 => format!("the running VM has {memory} MB"),
+            many => format!("the {many} running VMs have {memory} MB together"),
+        };
+        let message = format!("{vms}, and this machine has {} MB", machine.memory);
         found.push(
             Diagnostic::warning("too-much-memory", span, message)
                 .hint("if guests touch all of it, the kernel ends some of them; this entry asks for the most"),
