@@ -308,6 +308,27 @@ fn a_rollback_where_an_answer_was_lost_takes_back_what_is_known_and_names_the_re
 }
 
 #[test]
+fn a_rollback_says_what_first_uses_leave() {
+    let lab = Lab::applied();
+    lab.write(
+        "lab.yaml",
+        &LAB.replace("web[0-2]", "web[0-3]")
+            .replace("\nvms:\n", "\nvms:\n  new: { memory: 64, networks: [fresh, other] }\n")
+            .replace("\nvlans: {", "\nvlans: { fresh: {}, other: {},"),
+    );
+    lab.minimega.state().broken.insert("web3".into(), "qemu: no memory".into());
+    lab.run(&["apply", "--yes", "--rollback", "lab.yaml"])
+        .ends(1)
+        .says("rolled back: everything is as it was, but VLAN aliases that were used for the first time stay bound: fresh, other\n");
+    lab.minimega.by_hand("clear namespace lab");
+    let events = lab.run(&["apply", "--yes", "--json", "--rollback", "lab.yaml"]).ends(1);
+    let rollback = events.events().into_iter().find(|e| e["event"] == "rollback").expect("it is told");
+    let stays: Vec<&str> = rollback["stays"].as_array().expect("a list").iter().filter_map(|s| s.as_str()).collect();
+    assert!(stays.contains(&"vlan.fresh") && stays.contains(&"vlan.other"), "{rollback}");
+    events.says("rolled back: everything is as it was, but the namespace lab stays, with the VLAN aliases ");
+}
+
+#[test]
 fn a_rollback_says_what_it_cannot_take_back() {
     let lab = Lab::applied();
     let edited =

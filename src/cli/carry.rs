@@ -19,7 +19,8 @@ use crate::apply::journal::{self, Journal};
 use crate::apply::lock::{Lock, LockError, described};
 use crate::apply::{self, End, Interrupt, Outcome};
 use crate::diagnostic::Exit;
-use crate::name::Namespace;
+use crate::live;
+use crate::name::{Address, Kind, Namespace};
 use crate::plan::display::{addresses, printable, summary};
 use crate::plan::{Plan, Undo};
 use crate::spec::Secrets;
@@ -143,6 +144,7 @@ pub fn carry_out(
         source,
     })?;
     let mut progress = Progress::new(plan, report);
+    let before = if rollback { aliases(target, name) } else { None };
     // What cannot be written must not stop what is under way.
     let mut unwritten = Ok(());
     let outcome = apply::apply(plan, &|| connect(target), Some(&journal), interrupt, &mut |event| {
@@ -167,13 +169,22 @@ pub fn carry_out(
         });
         let left = said.left.as_ref();
         let named = |left: &Vec<usize>| left.iter().map(|i| plan.changes[*i].address.to_string()).collect();
-        report.line(&Line::Rollback { left: left.map(named) })?;
+        let stay = before.and_then(|before| Some(Stay::of(plan, before, aliases(target, name)?)));
+        report.line(&Line::Rollback {
+            left: left.map(named),
+            stays: stay.iter().flat_map(|stay| stay.aliases.iter().map(Address::to_string)).collect(),
+        })?;
+        let stays = stay.and_then(|stay| stay.text(name));
         match left {
             Some(left) if left.is_empty() => {
-                eprintln!("rolled back: everything is as it was");
+                let but = stays.map(|stays| format!(", but {stays}")).unwrap_or_default();
+                eprintln!("rolled back: everything is as it was{but}");
                 exit = Exit::Error;
             }
-            Some(left) => eprintln!("rolled back, but not as it was: {}", addresses(plan, left)),
+            Some(left) => {
+                eprintln!("rolled back, but not as it was: {}", addresses(plan, left));
+                stays.iter().for_each(|stays| eprintln!("besides, {stays}"));
+            }
             None => eprintln!("rolled back as far as can be told: the target cannot be observed"),
         }
     }
@@ -188,6 +199,43 @@ pub fn carry_out(
         outcome.skipped()
     ))?;
     Ok((outcome, Some(exit)))
+}
+
+/// The VLAN aliases of a namespace, None inside where it does not exist; None where that cannot be told.
+fn aliases(target: &Target, name: &Namespace) -> Option<Option<BTreeSet<String>>> {
+    let found = live::aliases(connect(target).ok()?.as_mut(), name).ok()?;
+    Some(found.map(|aliases| aliases.into_keys().collect()))
+}
+
+/// What nothing took back, because no command of its own made it: the first use of a VLAN alias binds it, and the first
+/// command in a namespace makes that.
+struct Stay {
+    namespace: bool,
+    aliases: Vec<Address>,
+}
+
+impl Stay {
+    fn of(plan: &Plan, before: Option<BTreeSet<String>>, after: Option<BTreeSet<String>>) -> Self {
+        let namespace = before.is_none() && after.is_some();
+        let before = before.unwrap_or_default();
+        let new = after.unwrap_or_default().into_iter().filter(|alias| !before.contains(alias));
+        let own = |address: &Address| plan.changes.iter().any(|change| change.address == *address);
+        let aliases = new.map(|alias| Address::new(Kind::Vlan, &alias)).filter(|address| !own(address)).collect();
+        Self { namespace, aliases }
+    }
+
+    /// Nothing for nothing.
+    fn text(&self, name: &Namespace) -> Option<String> {
+        let aliases: Vec<&str> = self.aliases.iter().map(|address| address.name.as_str()).collect();
+        let aliases = aliases.join(", ");
+        let aliases = printable(&aliases);
+        match (self.namespace, aliases.is_empty()) {
+            (false, true) => None,
+            (false, false) => Some(format!("VLAN aliases that were used for the first time stay bound: {aliases}")),
+            (true, true) => Some(format!("the namespace {name} stays")),
+            (true, false) => Some(format!("the namespace {name} stays, with the VLAN aliases {aliases}")),
+        }
+    }
 }
 
 /// The last JSON line.

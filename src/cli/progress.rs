@@ -66,6 +66,8 @@ pub enum Line<'a> {
     Rollback {
         /// The addresses of what is not as it was; null where the target could not be observed.
         left: Option<Vec<String>>,
+        /// The VLAN aliases that a first use made and that stay, as addresses.
+        stays: Vec<String>,
     },
     /// Everything was observed again.
     Verified {
