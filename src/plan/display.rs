@@ -77,6 +77,7 @@ fn write_body(text: &mut String, change: &Change) -> std::fmt::Result {
     if !change.costs.is_empty() {
         let words = |cost: &Cost| match (cost, change.action) {
             (Cost::CaptureRestarted, Action::Destroy) => "the capture ends",
+            (Cost::MirrorEnds, Action::Destroy) => "the mirror ends",
             (cost, _) => cost.words(),
         };
         let words: Vec<&str> = change.costs.iter().map(words).collect();
@@ -231,7 +232,7 @@ pub fn render_with(plan: &Plan, style: Style<'_>, before: &dyn Fn(&Step) -> Stri
     for (index, (change, body, names, former)) in edits.into_iter().chain(drift).enumerate() {
         if index == first_of_drift {
             line("#");
-            line("# changed by others since it was applied:");
+            line("# drift (no edit of the file):");
         }
         let colour = if style.colour { colour_of(change.action) } else { "" };
         let sign = change.action.sign();

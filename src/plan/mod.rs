@@ -105,6 +105,8 @@ pub enum Cost {
     LeasesLost,
     /// The programs of a pipeline end, and what they know.
     PipelineEnds,
+    /// A mirror ends, for a moment or for good.
+    MirrorEnds,
 }
 
 impl Cost {
@@ -117,6 +119,7 @@ impl Cost {
             Self::CaptureRestarted => "the capture ends and its file begins anew",
             Self::PipelineEnds => "the programs of the pipeline end",
             Self::LeasesLost => "the server forgets the addresses it gave out",
+            Self::MirrorEnds => "what passes meanwhile is not mirrored",
         }
     }
 }

@@ -128,7 +128,7 @@ impl<'a> Lower<'a> for Mirrors {
             in_place: &|_, _, _| false,
             open: &["bridge"],
             forced: &forced,
-            cost: Cost::LinkCut,
+            cost: Cost::MirrorEnds,
         };
         let seen = ours(scene, &items);
         if !scene.live.objects.contains_key(&Kind::Mirror) && scene.live.present && !items.is_empty() {

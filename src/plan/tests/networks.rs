@@ -324,6 +324,9 @@ fn mirrors_are_remembered_where_they_are_not_listed() {
     let mirror = |from: &str| lab(&format!("mirrors: {{ m: {{ from: {from}, to: ids.0 }} }}\n"));
     let commands = without_config(apply(&mm, &mirror("web.0"), &mut known));
     assert_eq!(commands.last().unwrap(), "tap mirror web 0 ids 0");
+    let said = |file: &File| text(&learned(&mm, file, &known, false).unwrap());
+    assert!(said(&mirror("web.1")).contains("cost: what passes meanwhile is not mirrored\n"));
+    assert!(said(&lab("")).contains("cost: the mirror ends\n"));
     assert_eq!(apply(&mm, &mirror("web.1"), &mut known), ["clear tap mirror ids 0", "tap mirror web 1 ids 0"]);
     assert_eq!(apply(&mm, &lab(""), &mut known), ["clear tap mirror ids 0"]);
 }

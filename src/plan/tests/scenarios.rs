@@ -160,7 +160,7 @@ fn a_nic_moved_by_hand_is_drift() {
     let plan = planned(&mm, &lab);
     assert_eq!(actions(&plan), ["≠ vm.fw", "≠ vm.web0"]);
     assert_eq!(plan.changes[1].costs, [], "a link that is down already is not cut");
-    assert!(text(&plan).contains("#\n# changed by others since it was applied:\n#   ≠ vm.fw"), "{}", text(&plan));
+    assert!(text(&plan).contains("#\n# drift (no edit of the file):\n#   ≠ vm.fw"), "{}", text(&plan));
     assert!(text(&plan).contains("networks[0].vlan: disconnected -> dmz (101)"), "{}", text(&plan));
     assert_eq!(converge(&mm, &lab), ["vm net connect web0 0 dmz", "vm net connect fw 1 core mega_bridge"]);
 }
@@ -187,7 +187,7 @@ fn a_tag_changed_by_hand_is_drift_and_one_of_the_file_is_not() {
     let plan = planned(&mm, &lab);
     assert_eq!(actions(&plan), ["≠ vm.web0", "≠ vm.web1"]);
     let shown = text(&plan);
-    assert!(shown.contains("#\n# changed by others since it was applied:\n#   ≠ vm.web0"), "{shown}");
+    assert!(shown.contains("#\n# drift (no edit of the file):\n#   ≠ vm.web0"), "{shown}");
     assert!(shown.contains("tags.role: hand -> web  (lab.yaml:"), "{shown}");
     assert_eq!(converge(&mm, &lab), ["vm tag web1 role web", "vm tag web0 role web"]);
     // What the file changes is an edit, whatever somebody did before; what was changed besides is told apart.
