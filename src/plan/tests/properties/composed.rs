@@ -97,7 +97,7 @@ pub fn module(plain: &Json) -> Json {
                     let is_file =
                         text.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with(['/', ' ']));
                     if is_file {
-                        let (slash, bare) = if name.starts_with('/') { ("/", &name[1..]) } else { ("", name) };
+                        let (slash, bare) = name.strip_prefix('/').map_or(("", name), |bare| ("/", bare));
                         let before = text.strip_suffix(name).unwrap();
                         *text = format!("{before}{slash}{{{{ prefix }}}}{bare}");
                         break;

@@ -87,7 +87,7 @@ fn usb(disks: &BTreeMap<u32, [String; 3]>, file: &File, vm: &str) -> Vec<String>
 
 /// What can be observed of an experiment: its VMs, taps and objects, but what is given out (tags of VLANs, addresses, ids),
 /// and of bridges and VLANs, which outlast files, what the file has.
-fn observable(mm: &Minimega, file: &File) -> Vec<String> {
+pub fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     let state = mm.0.lock().unwrap();
     let mut seen = Vec::new();
     for ns in state.namespaces.values() {
@@ -147,7 +147,9 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     // What the format of flow records was before is not known of a namespace that is not there.
     let capture = |c: &super::minimega::network::Capture| {
         let path = &c.path;
-        format!("capture {path} {:?} {} {} {} {} {}", c.nic, c.bridge, c.kind, c.gzip, c.snaplen, c.filter)
+        // Flow records are not cut.
+        let snaplen = if c.kind == "netflow" { 0 } else { c.snaplen };
+        format!("capture {path} {:?} {} {} {} {} {}", c.nic, c.bridge, c.kind, c.gzip, snaplen, c.filter)
     };
     seen.extend(network.captures.iter().map(capture));
     for server in network.dnsmasq.values() {
@@ -298,7 +300,11 @@ proptest! {
     /// No plan removes what is protected, and none is refused that would not.
     #[test]
     fn what_is_protected_stays(a in experiment(), b in experiment()) {
-        let protected = b.replace("{ memory:", "{ lifecycle: { prevent_destroy: true }, memory:");
+        let protect = |line: &str| match line.contains("lifecycle: {") {
+            true => line.replace("lifecycle: {", "lifecycle: { prevent_destroy: true,"),
+            false => line.replace("{ memory:", "{ lifecycle: { prevent_destroy: true }, memory:"),
+        };
+        let protected = b.lines().fold(String::new(), |text, line| text + &protect(line) + "\n");
         let mm = Minimega::default();
         go(&mm, &file(&a), &mut Advice::default(), Selection::default()).unwrap();
         let wanted = |text: &str| {
