@@ -652,7 +652,7 @@ fn vm_info(namespace: &str, ns: &Namespace, network: &Network) -> Entry {
             "Coschedule": one("coschedule", "-1").parse::<i64>().unwrap(), "Backchannel": truth("backchannel", "true"), "Networks": nics, "Bonds": [], "Tags": vm.tags, "ID": vm.pid - 1000,
             "Name": name, "Namespace": namespace, "Host": vm.host, "State": vm.state, "Type": 1, "Pid": vm.pid,
             "QemuPath": one("qemu", "kvm"), "KernelPath": path(one("kernel", "")), "InitrdPath": path(one("initrd", "")),
-            "CdromPath": path(one("cdrom", "")), "MigratePath": "", "CPU": one("cpu", "host"), "Sockets": number("sockets", "0"),
+            "CdromPath": path(one("cdrom", "")), "MigratePath": path(one("migrate", "")), "CPU": one("cpu", "host"), "Sockets": number("sockets", "0"),
             "Cores": number("cores", "0"), "Threads": number("threads", "0"), "Machine": one("machine", ""),
             "SerialPorts": number("serial-ports", "0"), "VirtioPorts": one("virtio-ports", ""), "Vga": one("vga", "std"),
             "Append": words("append"), "Disks": disks, "UsbUseXHCI": truth("usb-use-xhci", "true"), "TpmSocketPath": path(one("tpm-socket", "")),

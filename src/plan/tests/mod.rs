@@ -31,7 +31,8 @@ pub struct File {
 /// Decode YAML that is expected to be right.
 pub fn file(text: &str) -> File {
     let loaded = crate::spec::parse("lab.yaml", text, Format::Yaml, &NoFiles);
-    let experiment = loaded.experiment.unwrap_or_else(|| panic!("{:#?}", loaded.diagnostics));
+    let shown = || crate::diagnostic::render(&loaded.diagnostics, &loaded.sources, false);
+    let experiment = loaded.experiment.unwrap_or_else(|| panic!("{}\n{text}", shown()));
     let graph = Graph::new(&experiment).unwrap();
     File { experiment, graph, sources: loaded.sources }
 }

@@ -1,190 +1,25 @@
 //! From any experiment to any other and back: each plan converges, and the next one is empty.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One VM of a random experiment, as YAML flow.
-fn vm() -> impl Strategy<Value = String> {
-    let nic = prop_oneof![
-        Just("a".to_owned()),
-        Just("b".to_owned()),
-        Just("{ vlan: c, driver: virtio-net-pci }".to_owned()),
-        Just("{ vlan: a, bridge: br1 }".to_owned()),
-        Just("{ vlan: a, qos: { rate: 10 mbit } }".to_owned()),
-        Just("{ vlan: b, qos: { delay: 20 ms, loss: 0.1 } }".to_owned()),
-        Just("{ vlan: b, qos: { delay: 20 ms } }".to_owned()),
-        Just("{ vlan: 77 }".to_owned()),
-        Just("{ vlan: a, bridge: br1, connected: false }".to_owned()),
-        Just("{ vlan: c, connected: false, qos: { rate: 10 mbit } }".to_owned()),
-    ];
-    (
-        prop_oneof![Just(64), Just(128)],
-        proptest::collection::vec(nic, 0..3),
-        any::<bool>(),
-        prop_oneof![Just(""), Just(", tags: { role: x }"), Just(", tags: { role: y, tier: z }")],
-        prop_oneof![
-            Just(""),
-            Just(", disks: [disk.qcow2]"),
-            Just(", disks: [\"disk.qcow2,virtio\"]"),
-            Just(", snapshot: false"),
-            Just(", cdrom: /iso/a.iso"),
-            Just(", cdrom: \"/iso/b c.iso\""),
-            Just(", cdrom: a.iso, disks: [disk.qcow2]"),
-            Just(", cdrom: b.iso, disks: [disk.qcow2]"),
-            Just(", cdrom: b.iso, disks: [other.qcow2]"),
-            Just(", usb_disks: [a.img]"),
-            Just(", usb_disks: [\"/usb/b c.img\", { path: a.img, version: \"1.1\" }], cdrom: a.iso"),
-            Just(", usb_disks: [{ path: a.img, version: \"2.0\", serial: S1 }, \"/usb/c.img\"]"),
-            Just(", usb_disks: [{ path: a.img, version: \"2.0\", serial: S2 }]"),
-            Just(", qemu_override: [{ match: a, replacement: b }, { match: b, replacement: \"\" }]")
-        ],
-    )
-        .prop_map(|(memory, nics, paused, tags, disks)| {
-            let state = if paused { "paused" } else { "running" };
-            format!("{{ memory: {memory}, networks: [{}], state: {state}{tags}{disks} }}", nics.join(", "))
-        })
-}
+mod composed;
+mod composition;
+mod experiments;
+mod ignored;
+mod keys;
 
-pub fn experiment() -> impl Strategy<Value = String> {
-    let vms = proptest::collection::btree_map("(a|b|c|web|\"web\\[1-3\\]\"|\"n\\[0-4\\]\")", vm(), 0..4);
-    let tag = || prop_oneof![Just("{}"), Just("{ tag: 200 }")];
-    let other = || prop_oneof![Just("{}"), Just("{ tag: 201 }"), Just("{ tag: 202 }")];
-    let tap = prop_oneof![
-        Just(""),
-        Just("taps: { t0: { vlan: a } }\n"),
-        Just("taps: { t0: { vlan: b, ip: 10.0.0.1/24 } }\n"),
-        Just("taps: { t0: { vlan: 9, bridge: br2 } }\n"),
-    ];
-    (vms, tag(), other(), other(), tap, any::<bool>()).prop_map(|(vms, a, b, c, tap, range)| {
-        // Two aliases cannot have one tag.
-        let c = if b == c { "{}" } else { c };
-        let mut text = format!("experiment: random\nvlans: {{ a: {a}, b: {b}, c: {c} }}\n{tap}");
-        if range {
-            text.push_str("vlan_range: [300, 400]\nvlan_blacklist: [350, 360-362]\n");
-        }
-        text.push_str("vms:");
-        if vms.is_empty() {
-            text.push_str(" {}");
-        }
-        text.push('\n');
-        for (name, body) in vms {
-            writeln!(text, "  {name}: {body}").unwrap();
-        }
-        text
-    })
-}
+pub use experiments::experiment;
+use experiments::{megaform_only, placement, with_objects, with_raw_commands};
+pub use keys::tree;
 
-/// The same with bridges, ways out, dnsmasq servers, mirrors, captures, pipes and pipelines.
-fn with_objects() -> impl Strategy<Value = String> {
-    let bridge = prop_oneof![
-        Just(""),
-        Just("bridges: { br1: { trunks: [e0] } }\n"),
-        Just("bridges: { br1: { trunks: [e0, e1], config: { mode: fast } } }\n"),
-        Just("bridges: { br1: { tunnels: [vxlan 10.9.0.2 7] }, br7: {} }\n"),
-        Just("bridges: { br1: { tunnels: [vxlan 10.9.0.2 7, gre 10.9.0.3] } }\n"),
-    ];
-    let server = prop_oneof![
-        Just(""),
-        Just("{ s: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.20] } }"),
-        Just(
-            "{ s: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.20], leases: [x.0 10.7.0.30], dns: [10.7.0.30 x.lab] } }"
-        ),
-        Just("{ s: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.21], options: [\"option:router,10.7.0.1\"] } }"),
-        Just("{ t: { address: 10.7.0.1, range: [10.7.0.10, 10.7.0.20], leases: [x.0 10.7.0.30, y.0 10.7.0.31] } }"),
-    ];
-    let mirror = prop_oneof![
-        Just(""),
-        Just("mirrors: { m: { from: x.0, to: y.0 } }\n"),
-        Just("mirrors: { m: { from: y.0, to: x.0 }, n: { from: x.0, to: y.0 } }\n"),
-    ];
-    let capture = prop_oneof![
-        Just(""),
-        Just("captures: { c: { vm: x, file: /c.pcap } }\n"),
-        Just(
-            "captures: { c: { vm: x, file: c.pcap, snaplen: 96 }, d: { vm: x, file: d.pcap, snaplen: 96, filter: icmp } }\n"
-        ),
-        Just(
-            "captures: { d: { vm: x, file: d.pcap }, e: { bridge: mega_bridge, file: e.pcap }, f: { type: netflow, bridge: mega_bridge, to: \"udp://h:99\", format: raw } }\n"
-        ),
-        Just(
-            "captures: { f: { type: netflow, bridge: mega_bridge, file: f.flow, gzip: true, timeout: 5 }, x: { vm: y, file: /y.pcap } }\n"
-        ),
-    ];
-    let nat = prop_oneof![
-        Just(""),
-        Just("nat: { out: { vlan: a, ip: 10.7.0.254/24 } }\n"),
-        Just("nat: { out: { vlan: a, ip: 10.7.0.253/24 }, far: { vlan: b, bridge: br1, ip: 10.8.0.254/24 } }\n"),
-        Just("nat: { way: { vlan: a, ip: 10.7.0.254/24 }, tag: { vlan: 201, ip: 10.8.0.254/24 } }\n"),
-        Just("nat: { out: { vlan: c, ip: 10.7.0.254/24 }, both: { vlan: c, bridge: br1, ip: 10.8.0.254/24 } }\n"),
-    ];
-    let plumbing = prop_oneof![
-        Just(""),
-        Just("plumbing: { p: { pipeline: [a, b] } }\n"),
-        Just("plumbing: { p: { pipeline: [a, sed -u s/x/y/, b] }, q: { pipeline: [b, c] } }\n"),
-        Just("plumbing: { q: { pipeline: [a, b] }, r: { pipeline: [b, grep -v \"it's\", \"cat\", far//x] } }\n"),
-    ];
-    let pipes = prop_oneof![
-        Just(""),
-        Just("pipes: { a: { mode: random }, z: {} }\n"),
-        Just("pipes: { a: { log: true }, b: { mode: round-robin, via: \"sed -u s/b/c/\" }, c: {} }\n"),
-        Just("pipes: { a: { via: \"sh -c 'tr a b'\", log: true }, z: { mode: random } }\n"),
-    ];
-    let x = prop_oneof![
-        Just("x: { networks: [a] }"),
-        Just("x: { networks: [a], memory: 96 }"),
-        Just("x: { networks: [a], state: paused }"),
-        Just("x: { networks: [a, a, b], bonds: [{ nics: [0, 1], mode: active-backup }] }"),
-        Just(
-            "x: { networks: [a, a, a], memory: 96, bonds: [{ nics: [1, 2], mode: balance-tcp, lacp: active, name: up }] }"
-        ),
-        Just("x: { networks: [a, b, b], bonds: [{ nics: [1, 2], mode: balance-slb, qinq: true, name: up }] }"),
-    ];
-    let tap = prop_oneof![Just("10.7.0.1/24, bridge: br1"), Just("10.7.0.1/24")];
-    (experiment(), bridge, server, (mirror, nat, pipes, plumbing), capture, x, tap).prop_map(
-        |(text, bridge, server, (mirror, nat, pipes, plumbing), capture, x, tap)| {
-            let vms = format!("{x}\n  y: {{ networks: [b] }}");
-            let text = match text.contains("vms: {}") {
-                true => text.replace("vms: {}", &format!("vms:\n  {vms}")),
-                false => text.replace("vms:\n", &format!("vms:\n  {vms}\n")),
-            };
-            let tap = format!("gw: {{ vlan: a, ip: {tap} }}");
-            let text = match (server, text.contains("taps: {")) {
-                ("", _) => text,
-                (_, true) => text.replace("taps: { ", &format!("taps: {{ {tap}, ")),
-                (_, false) => text.replace("vms:", &format!("taps: {{ {tap} }}\nvms:")),
-            };
-            let server = if server.is_empty() { String::new() } else { format!("dnsmasq: {server}\n") };
-            text.replacen("vms:", &format!("{bridge}{nat}{server}{mirror}{capture}{pipes}{plumbing}vms:"), 1)
-        },
-    )
-}
-
-/// The hosts of a mesh of one, how one is chosen, and launches through the queue or not.
-fn placement() -> impl Strategy<Value = &'static str> {
-    prop_oneof![
-        Just(""),
-        Just("placement: { queueing: true }\n"),
-        Just("placement: { load: memcommit, queueing: false }\n"),
-        Just("placement: { hosts: localhost, load: netcommit, queueing: true }\n"),
-        Just("placement: { hosts: [vm] }\n"),
-    ]
-}
-
-/// The same with raw commands.
-fn with_raw_commands() -> impl Strategy<Value = String> {
-    let raw = prop_oneof![
-        Just(""),
-        Just("commands: { r: { create: [shell mkdir /r], destroy: [shell rmdir /r], check: shell test -d /r } }\n"),
-        Just(
-            "commands: { r: { create: [shell mkdir /r, shell mkdir /s], destroy: [shell rmdir /s, shell rmdir /r] } }\n"
-        ),
-        Just("commands: { s: { create: shell mkdir /t, destroy: shell rmdir /t }, t: { create: vlans } }\n"),
-    ];
-    (with_objects(), raw, placement())
-        .prop_map(|(text, raw, placement)| text.replacen("vms:", &format!("{raw}{placement}vms:"), 1))
+/// So many cases, or as many as the environment asks for.
+fn cases(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().map(|cases| cases.parse().expect("PROPTEST_CASES is a number"));
+    ProptestConfig { cases: asked.unwrap_or(usual), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// Note what a plan that was carried out did to taps, as the journal does.
@@ -235,16 +70,38 @@ fn go(mm: &Minimega, file: &File, advice: &mut Advice, selection: Selection) -> 
     Some(asked(advice).unwrap().0)
 }
 
+/// USB disks of a VM. What the file leaves open of one is whatever the target chose, or was there.
+fn usb(disks: &BTreeMap<u32, [String; 3]>, file: &File, vm: &str) -> Vec<String> {
+    let wanted = || file.experiment.vms.get(vm).into_iter().flat_map(|vm| &vm.body.usb_disks);
+    let seen = disks.values().map(|[path, version, serial]| {
+        let of = wanted().find(|disk| path.ends_with(disk.path.trim_start_matches('/')));
+        let given = |value: &String, given: Option<&String>| given.map(|_| value.clone());
+        let version = given(version, of.and_then(|disk| disk.version.as_ref()));
+        let serial = given(serial, of.and_then(|disk| disk.serial.as_ref()));
+        format!("{path} {version:?} {serial:?}")
+    });
+    let mut seen: Vec<String> = seen.collect();
+    seen.sort();
+    seen
+}
+
 /// What can be observed of an experiment: its VMs, taps and objects, but what is given out (tags of VLANs, addresses, ids),
 /// and of bridges and VLANs, which outlast files, what the file has.
-fn observable(mm: &Minimega, file: &File) -> Vec<String> {
+pub fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     let state = mm.0.lock().unwrap();
     let mut seen = Vec::new();
     for ns in state.namespaces.values() {
         for (name, vm) in &ns.vms {
             let fixed = |nic: &super::minimega::Nic| nic.alias.is_empty().then_some(nic.vlan);
-            let nics: Vec<_> = vm.nics.iter().map(|n| (&n.alias, fixed(n), &n.bridge, &n.driver)).collect();
-            let config: Vec<_> = vm.config.iter().filter(|(field, _)| *field != "networks").collect();
+            // What the file leaves open is whatever was given out, or was there.
+            let body = file.experiment.vms.get(name.as_str()).map(|vm| &vm.body);
+            let mac = |index: usize| body.and_then(|body| body.networks.get(index)?.mac.as_ref());
+            let nics = vm.nics.iter().enumerate();
+            let nics: Vec<_> =
+                nics.map(|(i, n)| (&n.alias, fixed(n), &n.bridge, &n.driver, mac(i).map(|_| &n.mac))).collect();
+            let open = |field: &str| field == "uuid" && body.is_none_or(|body| !body.config.is_set("uuid"));
+            let config = vm.config.iter().filter(|(field, _)| *field != "networks" && !open(field));
+            let config: Vec<_> = config.collect();
             let runs = vm.state == 2;
             seen.push(format!("vm {name} {runs} {nics:?} {:?} {config:?}", vm.tags));
         }
@@ -263,10 +120,8 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     let network = &state.network;
     let shaped = network.qos.iter().filter(|(_, settings)| !settings.is_empty());
     seen.extend(shaped.map(|qos| format!("qos {qos:?}")));
-    for (vm, disks) in &network.usb {
-        let mut disks: Vec<_> = disks.values().collect();
-        disks.sort();
-        seen.extend(disks.iter().map(|disk| format!("usb {vm:?} {disk:?}")));
+    for ((space, vm), disks) in &network.usb {
+        seen.extend(usb(disks, file, vm).into_iter().map(|disk| format!("usb {space} {vm} {disk}")));
     }
     let mut pipelines: Vec<_> =
         network.plumbing.iter().flat_map(|(ns, all)| all.iter().map(move |p| (ns, p))).collect();
@@ -292,7 +147,9 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
     // What the format of flow records was before is not known of a namespace that is not there.
     let capture = |c: &super::minimega::network::Capture| {
         let path = &c.path;
-        format!("capture {path} {:?} {} {} {} {} {}", c.nic, c.bridge, c.kind, c.gzip, c.snaplen, c.filter)
+        // Flow records are not cut.
+        let snaplen = if c.kind == "netflow" { 0 } else { c.snaplen };
+        format!("capture {path} {:?} {} {} {} {} {}", c.nic, c.bridge, c.kind, c.gzip, snaplen, c.filter)
     };
     seen.extend(network.captures.iter().map(capture));
     for server in network.dnsmasq.values() {
@@ -322,7 +179,7 @@ fn observable(mm: &Minimega, file: &File) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(cases(40))]
 
     /// By way of another experiment, or straight: the same is there.
     #[test]
@@ -331,11 +188,10 @@ proptest! {
     ) {
         let placed = |text: &str, placement| text.replacen("vms:", &format!("{placement}vms:"), 1);
         let (a, b) = (placed(&a, places.0), placed(&b, places.1));
-        let megaform = megaform || a.contains("nat:") || b.contains("nat:");
+        let megaform = megaform || megaform_only(&a) || megaform_only(&b);
         let straight = |way: &[&File]| {
             let (mm, mut advice) = (Minimega::default(), Advice::default());
             mm.0.lock().unwrap().shows_addresses = true;
-            // Ways out are megaform's own.
             mm.0.lock().unwrap().network.megaform = megaform;
             for file in way {
                 go(&mm, file, &mut advice, Selection::default()).unwrap();
@@ -349,14 +205,13 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn every_plan_converges(a in with_raw_commands(), b in with_raw_commands(), shows in any::<bool>(), seed in 0usize..6) {
         let mm = Minimega::default();
         mm.0.lock().unwrap().shows_addresses = shows;
-        // Ways out are megaform's own.
-        let megaform = seed % 2 == 0 || a.contains("nat:") || b.contains("nat:");
+        let megaform = seed % 2 == 0 || megaform_only(&a) || megaform_only(&b);
         mm.0.lock().unwrap().network.megaform = megaform;
         let (a, b) = (file(&a), file(&b));
         // The journal knows the tap; where the target does not show its address, it knows that too.
@@ -388,18 +243,26 @@ proptest! {
             prop_assert!(grammar.compile(line).is_ok(), "{line}");
         }
         // A file that makes nothing is no script.
-        for found in [Some(imported), script.ok()].into_iter().flatten() {
+        for (found, lives) in [(Some(imported), true), (script.ok(), false)] {
+            let Some(found) = found else { continue };
             let written = crate::import::write(&found, "");
             let again = file(&written);
             let plan = super::super::plan(&again.experiment, &again.graph, &seen, &options(&again, &advice)).unwrap();
             // The digest is of the words of the file, and adopting sets it.
             // Serial numbers are shown by no target.
+            // Addresses that an earlier file fixed stay where a later one leaves them open, unlike those of a script.
+            let mac = |change: &Change| change.reasons.iter().any(|reason| reason.field.ends_with(".mac"));
+            if !lives && plan.changes.iter().any(mac) {
+                continue;
+            }
             let known = |field: &str| field == "tags.megaform.digest" || field.ends_with(".serial");
             let differs = |change: &&Change| change.reasons.iter().any(|r| !known(&r.field));
             let differing: Vec<_> = plan.changes.iter().filter(differs).collect();
             // Without its address, the tap of the target is not the file's; and raw commands are seen nowhere.
             let unseen = |change: &&Change| match change.address.kind {
-                crate::name::Kind::Tap | crate::name::Kind::Dnsmasq => !shows,
+                crate::name::Kind::Dnsmasq => !shows,
+                // That it asked for its address is in the journal alone.
+                crate::name::Kind::Tap => !shows || change.reasons.iter().all(|reason| reason.field == "dhcp"),
                 // minimega tells the names of bonds alone.
                 crate::name::Kind::Bond => !megaform,
                 // The target lists no mirrors, and of tunnels no more than their interfaces.
