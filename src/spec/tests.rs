@@ -8,6 +8,7 @@ use crate::diagnostic::render;
 mod addresses;
 mod bonds;
 mod documents;
+mod mutations;
 mod pipes;
 mod placement;
 mod usb;
