@@ -7,6 +7,8 @@ use crate::plan::Advice;
 use crate::plan::tests::minimega::Minimega;
 use crate::plan::tests::{File, file, live, options, planned, planned_destroy};
 
+mod lost;
+
 const LAB: &str = r#"
 experiment: lab
 vlans: { lan: {} }
