@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use super::parts::{Part, Tie};
 use super::pipes::PipelineView;
 use crate::diagnostic::Span;
-use crate::language::field::VmConfig;
 use crate::name::{BridgeName, Kind, VlanTag};
 use crate::spec::SECTIONS;
-use crate::spec::model::{Experiment, VlanRef};
+use crate::spec::model::{Experiment, VlanRef, VmBody};
 
 /// What stands between a VLAN and its bridge in the key of one on another bridge than the usual one.
 pub(super) const ON: &str = " on ";
@@ -95,7 +94,8 @@ pub struct TapView {
 }
 
 /// What a VM's box says of it.
-fn details(config: &VmConfig) -> Vec<String> {
+fn details(body: &VmBody) -> Vec<String> {
+    let config = &body.config;
     let size = format!("{} MB, {} CPU", config.uint("memory"), config.uint("vcpus"));
     let (host, other) = (config.text("schedule"), config.text("colocate"));
     let host = (!host.is_empty()).then(|| format!("on host {host}"));
@@ -124,7 +124,7 @@ impl Topology {
             name: vm_name.to_string(),
             state: vm.body.state.word().to_owned(),
             depends_on: vm.body.depends_on.iter().map(|d| d.value.to_string()).collect(),
-            details: details(&vm.body.config)
+            details: details(&vm.body)
                 .into_iter()
                 .chain(usb_line(vm.body.usb_disks.iter().map(|disk| disk.path.as_str())))
                 .collect(),

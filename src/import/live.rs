@@ -53,7 +53,8 @@ pub fn live(name: &Namespace, live: &Live, advice: &Advice) -> Found {
         for address in addresses.iter().skip(1) {
             found.notes.push(format!("the tap {tap} also has the address {address}; a tap of an experiment has one"));
         }
-        let leased = seen.leased || (seen.addresses.is_none() && known.is_some_and(|tap| tap.dhcp));
+        // Not every target shows that an address is asked for.
+        let leased = seen.leased || known.is_some_and(|tap| tap.dhcp);
         let ip = addresses.first().cloned().filter(|_| !leased);
         let tap_of = FoundTap { vlan, ip, dhcp: leased, bridge: bridge(&seen.bridge) };
         found.taps.insert(tap.clone(), tap_of);
@@ -77,7 +78,8 @@ fn commands(advice: &Advice, found: &mut Found) {
         if let Some(gone) = lines.depends_on.iter().find(|vm| !there(vm)) {
             found.notes.push(format!("the raw commands {name} needed the VM {gone}, which is not there"));
         }
-        lines.depends_on.retain(there);
+        // A VM that was launched since without the lines being run again is one that the file did not name any more.
+        lines.depends_on.retain(|vm| there(vm) && !entry.launched.contains(vm));
         found.commands.insert(name.clone(), lines);
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 
 mod composed;
 mod composition;
-mod experiments;
+pub mod experiments;
 mod ignored;
 mod keys;
 
