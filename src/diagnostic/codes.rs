@@ -161,6 +161,9 @@ codes! {
          otherwise the engine looks in its files folder, and a launch fails if the file is not there by then.";
     "missing-key" Error "a key that must be given":
         "The message names it and what it is for.";
+    "missing-nic" Error "a NIC that the running VM does not have":
+        "A bond, mirror or capture is to be made of a NIC that the file gives the VM, and the VM runs without it, because its \
+         `networks` are in `ignore_changes`. Replace the VM, or let changes of its NICs be planned.";
     "missing-variable" Error "a variable without a value":
         "A variable without a `default` is given with --var, --var-file or MEGAFORM_VAR_NAME; that of an included file in `with`.";
     "nat-router" Warning "guests that are told another router than the way out":

@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Place, Severity, Span};
 use crate::graph::Graph;
 use crate::live::{Live, LiveVm};
 use crate::name::{Address, Kind, Namespace};
-use crate::spec::model::{Experiment, VlanRef};
+use crate::spec::model::{Experiment, VlanRef, nic_of_vm};
 
 mod bond;
 mod bridge;
@@ -252,6 +252,7 @@ pub(super) fn lower<'a>(scene: &Scene<'a>, draft: &mut Draft) {
         kind.diff(scene, draft);
     }
     note_followers(scene, draft);
+    check_nics(scene, draft);
     for kind in kinds.iter_mut().rev() {
         kind.remove(scene, draft);
     }
@@ -295,6 +296,44 @@ fn note_followers(scene: &Scene<'_>, draft: &mut Draft) {
             list(&left)
         ));
     }
+}
+
+/// Refuse bonds, mirrors and captures of NICs that a VM which runs does not have, and is not given because its `networks` are
+/// ignored.
+fn check_nics(scene: &Scene<'_>, draft: &mut Draft) {
+    let mut problems = Vec::new();
+    for change in draft.changes.iter().filter(|change| change.action != Action::Destroy) {
+        let address = &change.address;
+        if !matches!(address.kind, Kind::Bond | Kind::Mirror | Kind::Capture) {
+            continue;
+        }
+        let Some((_, object)) = scene.experiment.of(address.kind).find(|(name, _)| *name == address.name) else {
+            continue;
+        };
+        let index = |text: Option<&str>| text.and_then(|nic| nic.parse::<usize>().ok());
+        let ends: Vec<(&str, usize)> = match (address.kind, object.one("vm")) {
+            (Kind::Mirror, _) => ["from", "to"].into_iter().filter_map(|key| nic_of_vm(object.one(key)?)).collect(),
+            (Kind::Bond, Some(vm)) => {
+                object.all("nics").iter().filter_map(|nic| Some((vm, index(Some(nic.as_str()))?))).collect()
+            }
+            (_, Some(vm)) => vec![(vm, index(object.one("interface")).unwrap_or_default())],
+            (_, None) => Vec::new(),
+        };
+        let lacks = ends.into_iter().find(|(vm, nic)| {
+            let ignores = scene.experiment.vms.get(*vm).is_some_and(|vm| vm.body.lifecycle.ignores("networks"));
+            let live = scene.live.vms.get(*vm).filter(|_| ignores && !draft.launched.contains(*vm));
+            live.is_some_and(|live| live.nics.len() <= *nic)
+        });
+        if let Some((vm, nic)) = lacks {
+            let message =
+                format!("{address} is of NIC {nic} of vm.{vm}, which runs without it; its networks are ignored");
+            let hint = format!(
+                "give `--replace vm.{vm}` to launch it as the file says, or take `networks` out of its ignore_changes"
+            );
+            problems.push(scene.problem("missing-nic", Some(object.span), message, hint));
+        }
+    }
+    draft.problems.extend(problems);
 }
 
 /// What is in the namespace and belongs to somebody else, so that a destroy leaves the namespace.

@@ -367,3 +367,27 @@ fn a_mirror_of_a_bonded_nic_follows_its_bond() {
     assert!(needs_the_bond(&mirrored("[0, 1]")));
     assert!(!needs_the_bond(&mirrored("[0, 2]")));
 }
+
+#[test]
+fn what_is_of_a_nic_that_is_ignored_and_not_there_is_refused() {
+    let (mm, mut known) = (Minimega::default(), Advice::default());
+    apply(&mm, &lab("lan", ", lifecycle: { ignore_changes: [networks] }"), &mut known);
+    let wide = |more: &str, objects: &str| {
+        file(&format!(
+            "experiment: lab\nvlans: {{ lan: {{}}, dmz: {{}} }}\nvms:\n  web: {{ networks: [lan, lan, dmz], lifecycle: {{ ignore_changes: [networks] }}{more} }}\n  db: {{ networks: [lan] }}\n{objects}"
+        ))
+    };
+    for (more, objects, of) in [
+        (UPLINK, "", "bond.uplink is of NIC 1 of vm.web"),
+        ("", "mirrors: { spy: { from: web.2, to: db.0 } }\n", "mirror.spy is of NIC 2 of vm.web"),
+        ("", "captures: { wire: { vm: web, interface: 1, file: /w.pcap } }\n", "capture.wire is of NIC 1 of vm.web"),
+    ] {
+        let refused = learned(&mm, &wide(more, objects), &known, false).unwrap_err();
+        let problems = format!("{refused:?}");
+        assert!(problems.contains("missing-nic") && problems.contains(of), "{problems}");
+    }
+    // The first is there, and what is not ignored comes.
+    let first = "captures: { wire: { vm: web, file: /w.pcap } }\n";
+    assert_eq!(apply(&mm, &wide("", first), &mut known).len(), 1);
+    apply(&mm, &lab(LANS, UPLINK), &mut known);
+}
